@@ -1,0 +1,55 @@
+//! The family's ABI, version 1: the Rust twin of `include/sys/kqx.h`.
+//!
+//! One filter number serves the whole family; the top byte of `ident` says which member
+//! a registration belongs to, the other 56 bits are the application's.
+
+/// The version of this ABI; the module's is in `kern.kqx.abi_version`.
+pub const KQX_ABI_VERSION: u32 = 1;
+
+/// The filter number the family registers unless `kern.kqx.filter` names another:
+/// EVFILT_SENDFILE, reserved by FreeBSD and never implemented.
+pub const EVFILT_KQX: i16 = -12;
+
+/// A counter: EVFILT_USER that counts.
+pub const KQX_COUNTER: u8 = 1;
+/// A nanosecond timer, charged to its owner.
+pub const KQX_TIMER: u8 = 2;
+
+/// How many low bits of an ident are the application's.
+pub const KQX_ID_BITS: u32 = 56;
+/// The application's bits of an ident.
+pub const KQX_ID_MASK: u64 = (1 << KQX_ID_BITS) - 1;
+
+/// Counter: set the count to `data` (before NOTE_TRIGGER, if both); negative is EINVAL.
+pub const NOTE_KQX_SET: u32 = 0x0200_0000;
+/// Counter, on EV_ADD: a delivery takes `threshold`, not the whole count.
+pub const NOTE_KQX_SEMAPHORE: u32 = 0x0800_0000;
+/// Counter, delivered: the count saturated at INT64_MAX since the last delivery.
+pub const NOTE_KQX_OVERFLOW: u32 = 0x1000_0000;
+/// Counter, delivered: the maximum delay, not the threshold, made it due.
+pub const NOTE_KQX_DELAY: u32 = 0x2000_0000;
+
+/// Timer, with NOTE_ABSTIME: the deadline is on CLOCK_UPTIME.
+pub const NOTE_KQX_UPTIME: u32 = 0x0000_0020;
+/// Timer, delivered: CLOCK_REALTIME was stepped since the timer was armed.
+pub const NOTE_KQX_STEPPED: u32 = 0x1000_0000;
+
+/// The ident of registration `id` of `member`. Bits of `id` above the 56th are dropped.
+///
+/// ```
+/// use kqx::abi::{ident, KQX_COUNTER};
+/// assert_eq!(ident(KQX_COUNTER, 7), 0x0100_0000_0000_0007);
+/// ```
+pub const fn ident(member: u8, id: u64) -> usize {
+    ((member as usize) << KQX_ID_BITS) | (id & KQX_ID_MASK) as usize
+}
+
+/// The member byte of an ident.
+pub const fn member(ident: usize) -> u8 {
+    (ident >> KQX_ID_BITS) as u8
+}
+
+/// The application's 56 bits of an ident.
+pub const fn id(ident: usize) -> u64 {
+    ident as u64 & KQX_ID_MASK
+}

@@ -1,0 +1,81 @@
+//! The part of FreeBSD's `sys/event.h` that the family builds on.
+//!
+//! Stated here, and not taken from the `libc` crate, because the kernel module and the
+//! simulated kernel need it on hosts that are not FreeBSD. A test compares every value
+//! with the header's.
+
+/// One change or one event: `struct kevent` of FreeBSD 12 and later (kqueue(2)).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kevent {
+    /// Which registration of the filter; for this family [`crate::abi::ident`].
+    pub ident: usize,
+    /// The filter's number, negative.
+    pub filter: i16,
+    /// `EV_*`: what to do, how to deliver.
+    pub flags: u16,
+    /// `NOTE_*`: the filter's own flags.
+    pub fflags: u32,
+    /// The filter's own value.
+    pub data: i64,
+    /// The application's, passed through.
+    pub udata: usize,
+    /// The filter's own extended values; 2 and 3 are passed through.
+    pub ext: [u64; 4],
+}
+
+/// EVFILT_TIMER's number, to measure beside.
+pub const EVFILT_TIMER: i16 = -7;
+/// EVFILT_USER's number, to measure beside.
+pub const EVFILT_USER: i16 = -11;
+/// The slot reserved for sendfile(2) and never implemented: where the family lives.
+pub const EVFILT_SENDFILE: i16 = -12;
+
+/// Adds the registration, or changes its parameters where it exists.
+pub const EV_ADD: u16 = 0x0001;
+/// Removes the registration.
+pub const EV_DELETE: u16 = 0x0002;
+/// Lets the registration report again.
+pub const EV_ENABLE: u16 = 0x0004;
+/// Keeps the registration from reporting.
+pub const EV_DISABLE: u16 = 0x0008;
+/// Reports once, then removes the registration.
+pub const EV_ONESHOT: u16 = 0x0010;
+/// Resets the state when it has been reported.
+pub const EV_CLEAR: u16 = 0x0020;
+/// Answers the change with an `EV_ERROR` event whose `data` is 0 for success.
+pub const EV_RECEIPT: u16 = 0x0040;
+/// Disables the registration when it has reported.
+pub const EV_DISPATCH: u16 = 0x0080;
+/// Makes it one-shot and reports now, whatever the filter says.
+pub const EV_FORCEONESHOT: u16 = 0x0100;
+/// Leaves `udata` as it was.
+pub const EV_KEEPUDATA: u16 = 0x0200;
+/// An error, or a receipt: `data` is the errno.
+pub const EV_ERROR: u16 = 0x4000;
+
+/// Leave the user flags alone.
+pub const NOTE_FFNOP: u32 = 0x0000_0000;
+/// User flags &= fflags.
+pub const NOTE_FFAND: u32 = 0x4000_0000;
+/// User flags |= fflags.
+pub const NOTE_FFOR: u32 = 0x8000_0000;
+/// User flags = fflags.
+pub const NOTE_FFCOPY: u32 = 0xc000_0000;
+/// The bits that choose one of the four above.
+pub const NOTE_FFCTRLMASK: u32 = 0xc000_0000;
+/// The 24 user flags.
+pub const NOTE_FFLAGSMASK: u32 = 0x00ff_ffff;
+/// Makes the event happen.
+pub const NOTE_TRIGGER: u32 = 0x0100_0000;
+
+/// `data` is in seconds.
+pub const NOTE_SECONDS: u32 = 0x0000_0001;
+/// `data` is in milliseconds, as without a unit.
+pub const NOTE_MSECONDS: u32 = 0x0000_0002;
+/// `data` is in microseconds.
+pub const NOTE_USECONDS: u32 = 0x0000_0004;
+/// `data` is in nanoseconds.
+pub const NOTE_NSECONDS: u32 = 0x0000_0008;
+/// `data` is a time on a clock, not a duration.
+pub const NOTE_ABSTIME: u32 = 0x0000_0010;
