@@ -1,1 +1,5 @@
-//! To be written.
+//! The conformance suite of kqx: what the family must do, as cases that run unchanged on
+//! a FreeBSD kernel and on a simulated one.
+
+pub mod case;
+pub mod system;

@@ -1,0 +1,269 @@
+//! The machine a case runs on.
+//!
+//! [`System`] is what a program sees of a FreeBSD kernel, as far as the cases need it:
+//! kqueue(2) and the calls around it. A real kernel is reached through system calls, a
+//! simulated one through the crate `kqx-sim`; a case cannot tell which it has, save by
+//! asking [`System::has`].
+
+use std::fmt;
+use std::time::Duration;
+
+use kqx::event::Kevent;
+
+use crate::case::{Failure, Outcome};
+
+/// A file descriptor of the process that runs the case.
+pub type Fd = i32;
+
+/// An error number, by FreeBSD's numbering on every host.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+macro_rules! errnos {
+    ($($name:ident = $number:literal, $text:literal;)*) => {
+        impl Errno {
+            $(#[doc = $text] pub const $name: Errno = Errno($number);)*
+
+            /// The symbol of intro(2), where it is one the cases know.
+            pub fn symbol(self) -> Option<&'static str> {
+                match self {
+                    $(Errno::$name => Some(stringify!($name)),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+errnos! {
+    EPERM = 1, "Operation not permitted.";
+    ENOENT = 2, "No such registration, or no such name.";
+    EINTR = 4, "Interrupted by a signal.";
+    ENOEXEC = 8, "What kldload(2) says of a module that refused to load.";
+    EBADF = 9, "Not a descriptor, or not a kqueue.";
+    ENOMEM = 12, "Out of memory, or over a limit.";
+    EFAULT = 14, "Bad address.";
+    EBUSY = 16, "In use.";
+    EEXIST = 17, "Already there.";
+    EINVAL = 22, "Invalid argument.";
+    EOPNOTSUPP = 45, "This system cannot do that.";
+}
+
+impl fmt::Debug for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.symbol() {
+            Some(symbol) => f.write_str(symbol),
+            None => write!(f, "errno {}", self.0),
+        }
+    }
+}
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// A clock of clock_gettime(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// CLOCK_UPTIME: since boot, never stepped.
+    Uptime,
+    /// CLOCK_REALTIME: since 1970, stepped by [`System::set_realtime`].
+    Realtime,
+}
+
+/// What a machine may or may not be able to do; a case names those it cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// Time passes only while every thread of [`System::parallel`] waits in kevent or
+    /// [`System::pass`], and an expiry is never late: lateness is exactly 0.
+    VirtualClock,
+    /// [`System::set_realtime`].
+    SetTime,
+    /// [`System::in_process`].
+    Processes,
+    /// [`System::set_kqueue_limit`] and [`System::setuid`], in a process of one's own.
+    Credentials,
+    /// [`System::outlive_owner`].
+    SharedFiles,
+    /// [`System::stop_for`].
+    Signals,
+    /// [`System::load`], [`System::unload`] and [`System::set_tunable`].
+    Module,
+    /// [`System::knotes`]: sysctl kern.proc.kq, FreeBSD 15 and later.
+    KernProcKq,
+    /// [`System::allocations`].
+    Allocations,
+    /// `kern.kqx.*` may be written: root.
+    Root,
+}
+
+impl fmt::Display for Feature {
+    /// What is missing, to follow the word "needs".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Feature::VirtualClock => "a virtual clock",
+            Feature::SetTime => "the right to set the clock",
+            Feature::Processes => "processes",
+            Feature::Credentials => "the right to change limits and user (root)",
+            Feature::SharedFiles => "rfork(2)",
+            Feature::Signals => "signals",
+            Feature::Module => "a module it may unload and load (root, --module)",
+            Feature::KernProcKq => "sysctl kern.proc.kq (FreeBSD 15)",
+            Feature::Allocations => "the kernel's malloc statistics",
+            Feature::Root => "root",
+        })
+    }
+}
+
+/// A machine with kqx loaded.
+///
+/// One value may be used from many threads, if they were started by
+/// [`System::parallel`]: a virtual clock must know of every thread.
+pub trait System: Sync {
+    /// What this machine is, for a person: `FreeBSD 15.0-RELEASE`, `sim (kqx.ko)`.
+    fn name(&self) -> String;
+
+    /// Whether this machine can do it.
+    fn has(&self, feature: Feature) -> bool;
+
+    /// kqueue(2).
+    ///
+    /// # Errors
+    /// ENOMEM over RLIMIT_KQUEUES.
+    fn kqueue(&self) -> Result<Fd, Errno>;
+
+    /// close(2) of what [`System::kqueue`] gave.
+    ///
+    /// # Errors
+    /// EBADF.
+    fn close(&self, fd: Fd) -> Result<(), Errno>;
+
+    /// kevent(2): applies `changes`, then waits for at least one event, at most for
+    /// `timeout` (None: for ever; zero: does not wait). Returns how many of `events` it
+    /// filled. With no room for events it does not wait.
+    ///
+    /// # Errors
+    /// As kevent(2): those of a change when there is no room for an event.
+    fn kevent(
+        &self,
+        kq: Fd,
+        changes: &[Kevent],
+        events: &mut [Kevent],
+        timeout: Option<Duration>,
+    ) -> Result<usize, Errno>;
+
+    /// The clock's reading in ns.
+    fn clock(&self, clock: Clock) -> u64;
+
+    /// clock_settime(2): steps CLOCK_REALTIME to `ns` since 1970.
+    ///
+    /// # Errors
+    /// EPERM.
+    fn set_realtime(&self, ns: u64) -> Result<(), Errno>;
+
+    /// Lets at least `time` go by. With a virtual clock all other threads have come to
+    /// wait when it returns.
+    fn pass(&self, time: Duration);
+
+    /// Reads an integer of sysctl(3), of any width.
+    ///
+    /// # Errors
+    /// ENOENT: no such name.
+    fn sysctl(&self, name: &str) -> Result<i64, Errno>;
+
+    /// Writes an integer of sysctl(3).
+    ///
+    /// # Errors
+    /// EPERM: read only, or not allowed. EINVAL: refused. ENOENT: no such name.
+    fn set_sysctl(&self, name: &str, value: i64) -> Result<(), Errno>;
+
+    /// Runs `body` on a process of its own (fork(2)), which then exits with all its
+    /// descriptors open, and returns what `body` returned. Nothing else of what it does to
+    /// memory may be relied on. The new process has one thread, no kqueue (they are not
+    /// inherited), and the caller's user and limits.
+    fn in_process(&self, body: &(dyn Fn() -> Outcome + Sync)) -> Outcome;
+
+    /// Runs `owner` on a process of its own, which then makes another that shares its
+    /// descriptors (rfork(2) without RFFDG) and exits; once it is gone `heir` runs on
+    /// the other. `heir` sees what `owner` did to memory.
+    fn outlive_owner(
+        &self,
+        owner: &(dyn Fn() -> Outcome + Sync),
+        heir: &(dyn Fn() -> Outcome + Sync),
+    ) -> Outcome;
+
+    /// setrlimit(2) of RLIMIT_KQUEUES, soft and hard, for this process; None: no limit.
+    ///
+    /// # Errors
+    /// EPERM.
+    fn set_kqueue_limit(&self, limit: Option<u64>) -> Result<(), Errno>;
+
+    /// setuid(2): real, effective and saved uid of this process.
+    ///
+    /// # Errors
+    /// EPERM.
+    fn setuid(&self, uid: u32) -> Result<(), Errno>;
+
+    /// Stops this process with SIGSTOP and continues it with SIGCONT after `time`.
+    ///
+    /// # Errors
+    /// Whatever kept it from doing so.
+    fn stop_for(&self, time: Duration) -> Result<(), Errno>;
+
+    /// Runs every body on a thread of its own and waits for all of them. The caller
+    /// counts as waiting meanwhile. Returns the first failure. A body must not wait by
+    /// other means than kevent and [`System::pass`] for a thread that does.
+    fn parallel(&self, bodies: &[&(dyn Fn() -> Outcome + Sync)]) -> Outcome {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = bodies.iter().map(|body| scope.spawn(body)).collect();
+            threads.into_iter().try_fold((), |(), thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| Err(Failure::from_panic(&*panic)))
+            })
+        })
+    }
+
+    /// kldload(2) of the module under test.
+    ///
+    /// # Errors
+    /// EEXIST: it is loaded. ENOEXEC: it refused.
+    fn load(&self) -> Result<(), Errno>;
+
+    /// kldunload(2) of the module under test; `force` as kldunload(8) -f, which skips
+    /// the module's MOD_QUIESCE.
+    ///
+    /// # Errors
+    /// EBUSY: a registration exists. ENOENT: it is not loaded.
+    fn unload(&self, force: bool) -> Result<(), Errno>;
+
+    /// kenv(2): sets a tunable for the next load, or with None forgets it.
+    ///
+    /// # Errors
+    /// EPERM.
+    fn set_tunable(&self, name: &str, value: Option<&str>) -> Result<(), Errno>;
+
+    /// How many registrations sysctl kern.proc.kq shows for one of this process' kqueues.
+    ///
+    /// # Errors
+    /// ENOENT before FreeBSD 15. EBADF.
+    fn knotes(&self, kq: Fd) -> Result<usize, Errno>;
+
+    /// How many allocations of the module's malloc(9) type `kqx` are live (vmstat -m).
+    ///
+    /// # Errors
+    /// ENOENT: no such type.
+    fn allocations(&self) -> Result<u64, Errno>;
+
+    /// Asked after each case: what the machine itself found wrong since it was last asked
+    /// (a lock order reversal, a leak, a use after free). A real kernel says so on its
+    /// console instead.
+    fn verdict(&self) -> Outcome {
+        Ok(())
+    }
+
+    /// What every thread of this program is doing, a line each, for a case that hangs.
+    fn threads(&self) -> String;
+}
