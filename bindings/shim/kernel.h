@@ -1,0 +1,74 @@
+/*-
+ * SPDX-License-Identifier: BSD-2-Clause
+ *
+ * What the module takes from the kernel's headers: read by bindgen for the
+ * layouts and the exported functions, included by shim.c for the rest.
+ */
+#include <sys/param.h>
+#include <sys/systm.h>
+#include <sys/kernel.h>
+#include <sys/module.h>
+#include <sys/malloc.h>
+#include <sys/lock.h>
+#include <sys/mutex.h>
+#include <sys/callout.h>
+#include <sys/counter.h>
+#include <sys/event.h>
+#include <sys/proc.h>
+#include <sys/resourcevar.h>
+#include <sys/sdt.h>
+#include <sys/sysctl.h>
+#include <sys/ucred.h>
+
+/* Where curthread finds the uidinfo to charge: for whoever plays the kernel. */
+enum kqx_offset {
+	KQX_TD_UCRED = offsetof(struct thread, td_ucred),
+	KQX_CR_RUIDINFO = offsetof(struct ucred, cr_ruidinfo),
+};
+
+/* The statistics of kern.kqx.stats, in the order of the table in shim.c. */
+enum kqx_stat {
+	KQX_STAT_TRIGGERS,
+	KQX_STAT_DELIVERIES,
+	KQX_STAT_EXPIRATIONS,
+	KQX_STAT_CALLOUTS,
+	KQX_STAT_REFUSED,
+	KQX_STAT_COUNTERS,	/* live: kern.kqx.counters */
+	KQX_STATS
+};
+
+/* Which of the module's five probes fires. */
+void	kqx_probe_attach(struct knote *kn, uintptr_t ident, int error);
+void	kqx_probe_change(struct knote *kn, uintptr_t ident, u_int fflags,
+	    int64_t data, int error);
+void	kqx_probe_expiry(struct knote *kn, uintptr_t ident, uint64_t late);
+void	kqx_probe_deliver(struct knote *kn, uintptr_t ident, int64_t data);
+void	kqx_probe_detach(struct knote *kn, uintptr_t ident);
+
+/* Macros and inlines as functions, under the names of the manual. */
+void	kqx_mtx_init(struct mtx *m, const char *name);
+void	kqx_mtx_destroy(struct mtx *m);
+void	kqx_mtx_lock(struct mtx *m);
+void	kqx_mtx_unlock(struct mtx *m);
+bool	kqx_mtx_owned(const struct mtx *m);
+void	kqx_callout_init_mtx(struct callout *c, struct mtx *m);
+void	kqx_callout_stop(struct callout *c);
+void	kqx_callout_drain(struct callout *c);
+sbintime_t kqx_sbinuptime(void);
+struct uidinfo *kqx_curthread_ruidinfo(void);
+rlim_t	kqx_curthread_lim_cur(int which);
+void	kqx_counter_u64_add(enum kqx_stat stat, int64_t n);
+uint64_t kqx_counter_u64_fetch(enum kqx_stat stat);
+void	*kqx_malloc(size_t size);
+void	kqx_free(void *p);
+int	kqx_sysctl_uint(const char *name, u_int *value);
+void	kqx_printf(const char *line, int len);
+void	kqx_panic(const char *message, int len) __dead2;
+
+/* Tunables and gauges of kern.kqx, read and written by the module. */
+extern int	kqx_filter;
+extern u_int	kqx_timer_max;
+extern u_int	kqx_timers;
+
+/* The module's own event handler, in Rust: 0 or an errno. */
+int	kqx_modevent(int what);

@@ -1,0 +1,239 @@
+/*-
+ * SPDX-License-Identifier: BSD-2-Clause
+ *
+ * The one C file of the module: what the kernel offers only as a macro or an
+ * inline, and the linker sets that make a relocatable object a kernel module.
+ */
+#include "kernel.h"
+
+/* Module data: module(9). */
+
+static int
+modevent(module_t mod __unused, int what, void *arg __unused)
+{
+	return (kqx_modevent(what));
+}
+
+static moduledata_t kqx_mod = {
+	.name = "kqx",
+	.evhand = modevent,
+};
+DECLARE_MODULE(kqx, kqx_mod, SI_SUB_DRIVERS, SI_ORDER_MIDDLE);
+MODULE_VERSION(kqx, 1);
+
+static MALLOC_DEFINE(M_KQX, "kqx", "kqx kqueue filters");
+
+/*
+ * Statistics: counter(9), one cache line per CPU.  Allocated and freed by
+ * SYSINIT and SYSUNINIT, so that they outlive the sysctls that read them.
+ */
+static counter_u64_t stats[KQX_STATS];
+static void
+stats_alloc(void *arg __unused)
+{
+	int i;
+
+	for (i = 0; i < KQX_STATS; i++)
+		stats[i] = counter_u64_alloc(M_WAITOK);
+}
+SYSINIT(kqx_stats, SI_SUB_COUNTER, SI_ORDER_ANY, stats_alloc, NULL);
+
+static void
+stats_free(void *arg __unused)
+{
+	int i;
+
+	for (i = 0; i < KQX_STATS; i++)
+		counter_u64_free(stats[i]);
+}
+SYSUNINIT(kqx_stats, SI_SUB_COUNTER, SI_ORDER_ANY, stats_free, NULL);
+
+void
+kqx_counter_u64_add(enum kqx_stat stat, int64_t n)
+{
+	counter_u64_add(stats[stat], n);
+}
+
+uint64_t
+kqx_counter_u64_fetch(enum kqx_stat stat)
+{
+	return (counter_u64_fetch(stats[stat]));
+}
+
+/* kern.kqx: sysctl(9). */
+
+int	kqx_filter = EVFILT_SENDFILE;
+u_int	kqx_timer_max;		/* 0: not set, see kqx_modevent() */
+u_int	kqx_timers;
+static int abi_version = 1;
+
+SYSCTL_NODE(_kern, OID_AUTO, kqx, CTLFLAG_RD | CTLFLAG_MPSAFE, NULL,
+    "Experimental kqueue filters");
+SYSCTL_INT(_kern_kqx, OID_AUTO, filter, CTLFLAG_RDTUN, &kqx_filter, 0,
+    "Filter number of the family");
+SYSCTL_INT(_kern_kqx, OID_AUTO, abi_version, CTLFLAG_RD, &abi_version, 0,
+    "Version of the ABI in sys/kqx.h");
+SYSCTL_COUNTER_U64(_kern_kqx, OID_AUTO, counters, CTLFLAG_RD,
+    &stats[KQX_STAT_COUNTERS], "Live counters");
+SYSCTL_UINT(_kern_kqx, OID_AUTO, timers, CTLFLAG_RD, &kqx_timers, 0,
+    "Live timers, those of maximum delays too");
+SYSCTL_UINT(_kern_kqx, OID_AUTO, timer_max, CTLFLAG_RWTUN, &kqx_timer_max, 0,
+    "Most timers of all users together");
+
+static SYSCTL_NODE(_kern_kqx, OID_AUTO, stats, CTLFLAG_RD | CTLFLAG_MPSAFE,
+    NULL, "Totals since load");
+SYSCTL_COUNTER_U64(_kern_kqx_stats, OID_AUTO, triggers, CTLFLAG_RD,
+    &stats[KQX_STAT_TRIGGERS], "Triggers accepted");
+SYSCTL_COUNTER_U64(_kern_kqx_stats, OID_AUTO, deliveries, CTLFLAG_RD,
+    &stats[KQX_STAT_DELIVERIES], "Events delivered");
+SYSCTL_COUNTER_U64(_kern_kqx_stats, OID_AUTO, expirations, CTLFLAG_RD,
+    &stats[KQX_STAT_EXPIRATIONS], "Timer expirations counted");
+SYSCTL_COUNTER_U64(_kern_kqx_stats, OID_AUTO, callouts, CTLFLAG_RD,
+    &stats[KQX_STAT_CALLOUTS], "Callouts run");
+SYSCTL_COUNTER_U64(_kern_kqx_stats, OID_AUTO, refused, CTLFLAG_RD,
+    &stats[KQX_STAT_REFUSED], "Timers refused for a limit");
+
+int
+kqx_sysctl_uint(const char *name, u_int *value)
+{
+	char path[32];
+	size_t len;
+
+	strlcpy(path, name, sizeof(path));
+	len = sizeof(*value);
+	return (kernel_sysctlbyname(curthread, path, value, &len, NULL, 0,
+	    NULL, 0));
+}
+
+/* Probes: SDT(9). */
+
+SDT_PROVIDER_DEFINE(kqx);
+SDT_PROBE_DEFINE3(kqx, , , attach, "struct knote *", "uintptr_t", "int");
+SDT_PROBE_DEFINE5(kqx, , , change, "struct knote *", "uintptr_t", "u_int",
+    "int64_t", "int");
+SDT_PROBE_DEFINE3(kqx, , , expiry, "struct knote *", "uintptr_t", "uint64_t");
+SDT_PROBE_DEFINE3(kqx, , , deliver, "struct knote *", "uintptr_t", "int64_t");
+SDT_PROBE_DEFINE2(kqx, , , detach, "struct knote *", "uintptr_t");
+
+void
+kqx_probe_attach(struct knote *kn, uintptr_t ident, int error)
+{
+	SDT_PROBE3(kqx, , , attach, kn, ident, error);
+}
+
+void
+kqx_probe_change(struct knote *kn, uintptr_t ident, u_int fflags, int64_t data,
+    int error)
+{
+	SDT_PROBE5(kqx, , , change, kn, ident, fflags, data, error);
+}
+
+void
+kqx_probe_expiry(struct knote *kn, uintptr_t ident, uint64_t late)
+{
+	SDT_PROBE3(kqx, , , expiry, kn, ident, late);
+}
+
+void
+kqx_probe_deliver(struct knote *kn, uintptr_t ident, int64_t data)
+{
+	SDT_PROBE3(kqx, , , deliver, kn, ident, data);
+}
+
+void
+kqx_probe_detach(struct knote *kn, uintptr_t ident)
+{
+	SDT_PROBE2(kqx, , , detach, kn, ident);
+}
+
+/* Locks, time, memory, limits: the sections of the manual named alike. */
+
+void
+kqx_mtx_init(struct mtx *m, const char *name)
+{
+	mtx_init(m, name, NULL, MTX_DEF | MTX_NEW);
+}
+
+void
+kqx_mtx_destroy(struct mtx *m)
+{
+	mtx_destroy(m);
+}
+
+void
+kqx_mtx_lock(struct mtx *m)
+{
+	mtx_lock(m);
+}
+
+void
+kqx_mtx_unlock(struct mtx *m)
+{
+	mtx_unlock(m);
+}
+
+bool
+kqx_mtx_owned(const struct mtx *m)
+{
+	return (mtx_owned(m));
+}
+
+void
+kqx_callout_init_mtx(struct callout *c, struct mtx *m)
+{
+	callout_init_mtx(c, m, 0);
+}
+
+void
+kqx_callout_stop(struct callout *c)
+{
+	callout_stop(c);
+}
+
+void
+kqx_callout_drain(struct callout *c)
+{
+	callout_drain(c);
+}
+
+sbintime_t
+kqx_sbinuptime(void)
+{
+	return (sbinuptime());
+}
+
+struct uidinfo *
+kqx_curthread_ruidinfo(void)
+{
+	return (curthread->td_ucred->cr_ruidinfo);
+}
+
+rlim_t
+kqx_curthread_lim_cur(int which)
+{
+	return (lim_cur(curthread, which));
+}
+
+void *
+kqx_malloc(size_t size)
+{
+	return (malloc(size, M_KQX, M_WAITOK | M_ZERO));
+}
+
+void
+kqx_free(void *p)
+{
+	free(p, M_KQX);
+}
+
+void
+kqx_printf(const char *line, int len)
+{
+	printf("kqx: %.*s\n", len, line);
+}
+
+void
+kqx_panic(const char *message, int len)
+{
+	panic("kqx: %.*s", len, message);
+}
