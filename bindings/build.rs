@@ -209,7 +209,8 @@ fn bind(flags: &[String], version: u32) {
         .ctypes_prefix("::core::ffi")
         .layout_tests(true)
         .derive_default(false)
-        .opaque_type("thread|proc|kqueue|uidinfo|ucred|file|aioliojob|proc__.*")
+        // What the module only ever points to.
+        .opaque_type("thread|proc_?|kqueue|uidinfo|ucred|file|prison|aioliojob|sysctl_req")
         .default_enum_style(bindgen::EnumVariation::Consts)
         .prepend_enum_name(false)
         .wrap_unsafe_ops(true);
@@ -243,8 +244,8 @@ fn compile(clang: &str, flags: &[String]) {
     } else {
         build
             .flags(flags)
-            .flags(["-fPIC", "-include", "shim/host.h"]);
-        build
+            // A probe is code to be patched, which a host's PIE has no use for.
+            .flags(["-fPIC", "-UKDTRACE_HOOKS", "-include", "shim/host.h"])
             .flag("--target=x86_64-unknown-linux-gnu")
             .flag("-D__FreeBSD__");
     }
