@@ -3,13 +3,20 @@
 use std::any::Any;
 use std::fmt;
 
-use crate::system::{Feature, System};
+use crate::system::{Errno, Feature, System};
 
 /// Why a case failed: one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure(pub String);
 
 impl Failure {
+    /// A failure at the place that called.
+    #[track_caller]
+    pub fn here(why: fmt::Arguments<'_>) -> Failure {
+        let place = std::panic::Location::caller();
+        Failure(format!("{}:{}: {why}", place.file(), place.line()))
+    }
+
     /// The message of a panic that was caught.
     pub fn from_panic(panic: &(dyn Any + Send)) -> Failure {
         let text = panic
@@ -18,6 +25,14 @@ impl Failure {
             .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
         Failure(format!("panicked: {}", text.replace('\n', "; ")))
+    }
+}
+
+impl From<Errno> for Failure {
+    /// A call failed that had to succeed: where, and how.
+    #[track_caller]
+    fn from(errno: Errno) -> Failure {
+        Failure::here(format_args!("{errno}"))
     }
 }
 
@@ -40,4 +55,58 @@ pub struct Case {
     pub needs: &'static [Feature],
     /// Finds out.
     pub run: fn(&dyn System) -> Outcome,
+}
+
+/// A case that any machine can run; see [`Case::needs`].
+pub const fn case(
+    name: &'static str,
+    sentence: &'static str,
+    run: fn(&dyn System) -> Outcome,
+) -> Case {
+    Case {
+        name,
+        sentence,
+        needs: &[],
+        run,
+    }
+}
+
+impl Case {
+    /// The same case for machines with these features only.
+    pub const fn needs(self, needs: &'static [Feature]) -> Case {
+        Case { needs, ..self }
+    }
+}
+
+/// Fails the case, saying where and why: the arguments are format!'s.
+#[macro_export]
+macro_rules! fail {
+    ($($why:tt)+) => {
+        return Err($crate::case::Failure::here(format_args!($($why)+)))
+    };
+}
+
+/// Fails the case unless the condition holds, saying where and with which numbers: what
+/// follows the condition is format!'s.
+#[macro_export]
+macro_rules! ensure {
+    ($condition:expr, $($why:tt)+) => {
+        if !$condition {
+            $crate::fail!("{} does not hold: {}", stringify!($condition), format_args!($($why)+));
+        }
+    };
+}
+
+/// Fails the case unless the two are equal, saying where and what the first one was.
+#[macro_export]
+macro_rules! equal {
+    ($actual:expr, $expected:expr) => {
+        match (&$actual, &$expected) {
+            (actual, expected) => {
+                if *actual != *expected {
+                    $crate::fail!("{} is {actual:?}, not {expected:?}", stringify!($actual));
+                }
+            }
+        }
+    };
 }

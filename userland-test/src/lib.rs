@@ -2,4 +2,8 @@
 //! a FreeBSD kernel and on a simulated one.
 
 pub mod case;
+pub mod cases;
+pub mod queue;
+pub mod report;
+pub mod run;
 pub mod system;

@@ -117,6 +117,9 @@ impl fmt::Display for Feature {
     }
 }
 
+#[cfg(target_os = "freebsd")]
+pub mod freebsd;
+
 /// A machine with kqx loaded.
 ///
 /// One value may be used from many threads, if they were started by

@@ -1,0 +1,231 @@
+//! A kqueue of the machine under test, and the changes the cases make to it.
+
+use std::time::Duration;
+
+use kqx::abi::{EVFILT_KQX, KQX_COUNTER, KQX_TIMER, ident};
+use kqx::event::{EV_ADD, EV_DELETE, EV_RECEIPT, Kevent, NOTE_TRIGGER};
+
+use crate::case::Failure;
+use crate::system::{Errno, Fd, System};
+
+/// How long a case waits for what must happen. Longer than any machine takes, shorter
+/// than the watchdog's patience.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The counter of a case that needs one.
+pub const COUNTER: usize = ident(KQX_COUNTER, 1);
+/// The timer of a case that needs one.
+pub const TIMER: usize = ident(KQX_TIMER, 1);
+
+/// A change with no flags: what a member does with it is up to the other fields.
+pub const fn change(ident: usize) -> Kevent {
+    Kevent {
+        ident,
+        filter: EVFILT_KQX,
+        flags: 0,
+        fflags: 0,
+        data: 0,
+        udata: 0,
+        ext: [0; 4],
+    }
+}
+
+/// EV_ADD.
+pub const fn add(ident: usize) -> Kevent {
+    Kevent {
+        flags: EV_ADD,
+        ..change(ident)
+    }
+}
+
+/// EV_DELETE.
+pub const fn delete(ident: usize) -> Kevent {
+    Kevent {
+        flags: EV_DELETE,
+        ..change(ident)
+    }
+}
+
+/// NOTE_TRIGGER with `data`: counts by it, or restarts a timer.
+pub const fn trigger(ident: usize, data: i64) -> Kevent {
+    Kevent {
+        fflags: NOTE_TRIGGER,
+        data,
+        ..change(ident)
+    }
+}
+
+/// Why the change of this receipt was refused: by kqueue in `data`, by a member of the
+/// family in `ext[1]`.
+pub fn refusal(receipt: &Kevent) -> Option<Errno> {
+    match (receipt.data as i32, receipt.ext[1] as i32) {
+        (0, 0) => None,
+        (0, errno) | (errno, _) => Some(Errno(errno)),
+    }
+}
+
+/// A kqueue, closed when dropped.
+pub struct Queue<'a> {
+    sys: &'a dyn System,
+    /// What the filter field of a change for the family has to be.
+    filter: i16,
+    /// Its descriptor.
+    pub fd: Fd,
+}
+
+impl<'a> Queue<'a> {
+    /// A new kqueue.
+    ///
+    /// # Errors
+    /// As kqueue(2).
+    pub fn new(sys: &'a dyn System) -> Result<Queue<'a>, Errno> {
+        Ok(Queue::of(sys, sys.kqueue()?))
+    }
+
+    /// The kqueue `fd`, which is closed when this is dropped.
+    pub fn of(sys: &'a dyn System, fd: Fd) -> Queue<'a> {
+        let filter = sys
+            .sysctl("kern.kqx.filter")
+            .ok()
+            .and_then(|filter| i16::try_from(filter).ok())
+            .unwrap_or(EVFILT_KQX);
+        Queue { sys, filter, fd }
+    }
+
+    /// kevent(2), with the family's filter number where the default stands.
+    ///
+    /// # Errors
+    /// As kevent(2).
+    pub fn kevent(
+        &self,
+        changes: &[Kevent],
+        events: &mut [Kevent],
+        timeout: Option<Duration>,
+    ) -> Result<usize, Errno> {
+        if self.filter == EVFILT_KQX {
+            return self.sys.kevent(self.fd, changes, events, timeout);
+        }
+        let mut changes = changes.to_vec();
+        for change in &mut changes {
+            if change.filter == EVFILT_KQX {
+                change.filter = self.filter;
+            }
+        }
+        let count = self.sys.kevent(self.fd, &changes, events, timeout)?;
+        for event in &mut events[..count] {
+            if event.filter == self.filter {
+                event.filter = EVFILT_KQX;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Makes one change, with no room for an event.
+    ///
+    /// # Errors
+    /// What the kernel or an EV_ADD refuses.
+    pub fn apply(&self, change: Kevent) -> Result<(), Errno> {
+        self.kevent(&[change], &mut [], None).map(drop)
+    }
+
+    /// Makes one change with EV_RECEIPT and returns the receipt.
+    ///
+    /// # Errors
+    /// As kevent(2), or not exactly one receipt.
+    #[track_caller]
+    pub fn receipt(&self, mut change: Kevent) -> Result<Kevent, Failure> {
+        change.flags |= EV_RECEIPT;
+        let mut events = [Kevent::default(); 2];
+        match self.kevent(&[change], &mut events, Some(Duration::ZERO))? {
+            1 => Ok(events[0]),
+            count => Err(Failure::here(format_args!(
+                "{count} receipts of one change"
+            ))),
+        }
+    }
+
+    /// What a change with no operation and EV_RECEIPT says of the registration's state.
+    ///
+    /// # Errors
+    /// As [`Queue::receipt`], or the query was refused.
+    #[track_caller]
+    pub fn query(&self, ident: usize) -> Result<u64, Failure> {
+        let receipt = self.receipt(change(ident))?;
+        match refusal(&receipt) {
+            None => Ok(receipt.ext[0]),
+            Some(errno) => Err(Failure::here(format_args!(
+                "the query of {ident:#x} was refused: {errno}"
+            ))),
+        }
+    }
+
+    /// What there is now: one event or none.
+    ///
+    /// # Errors
+    /// As kevent(2).
+    pub fn poll(&self) -> Result<Option<Kevent>, Errno> {
+        self.within(Duration::ZERO)
+    }
+
+    /// close(2).
+    ///
+    /// # Errors
+    /// As close(2).
+    pub fn close(self) -> Result<(), Errno> {
+        let queue = std::mem::ManuallyDrop::new(self);
+        queue.sys.close(queue.fd)
+    }
+
+    /// One event, or none within `time`.
+    ///
+    /// # Errors
+    /// As kevent(2).
+    pub fn within(&self, time: Duration) -> Result<Option<Kevent>, Errno> {
+        let mut events = [Kevent::default()];
+        let count = self.kevent(&[], &mut events, Some(time))?;
+        Ok((count == 1).then_some(events[0]))
+    }
+
+    /// The event there has to be now.
+    ///
+    /// # Errors
+    /// There is none.
+    #[track_caller]
+    pub fn take(&self) -> Result<Kevent, Failure> {
+        match self.poll()? {
+            Some(event) => Ok(event),
+            None => Err(Failure::here(format_args!("no event"))),
+        }
+    }
+
+    /// The event there has to be sooner or later.
+    ///
+    /// # Errors
+    /// There is none within [`PATIENCE`].
+    #[track_caller]
+    pub fn wait(&self) -> Result<Kevent, Failure> {
+        match self.within(PATIENCE)? {
+            Some(event) => Ok(event),
+            None => Err(Failure::here(format_args!("no event within {PATIENCE:?}"))),
+        }
+    }
+
+    /// There must be no event now.
+    ///
+    /// # Errors
+    /// There is one.
+    #[track_caller]
+    pub fn quiet(&self) -> Result<(), Failure> {
+        match self.poll()? {
+            None => Ok(()),
+            Some(event) => Err(Failure::here(format_args!("unexpected {event:x?}"))),
+        }
+    }
+}
+
+impl Drop for Queue<'_> {
+    fn drop(&mut self) {
+        // Nobody else closes it, and there is nobody to tell.
+        let _ = self.sys.close(self.fd);
+    }
+}

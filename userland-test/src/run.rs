@@ -1,0 +1,166 @@
+//! Runs jobs one after the other under a watchdog.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use crate::case::{Case, Failure, Outcome};
+use crate::report::Report;
+use crate::system::{Feature, System};
+
+/// How the program ends when a job hangs.
+pub const EXIT_HUNG: i32 = 124;
+
+/// Finds out.
+type Run = Box<dyn Fn(&dyn System) -> Outcome>;
+
+/// Something to run: a case, or a load of stress.
+pub struct Job {
+    /// Its name.
+    pub name: String,
+    /// What is true if it passes.
+    pub sentence: &'static str,
+    needs: &'static [Feature],
+    run: Run,
+}
+
+impl Job {
+    /// A job from its parts, which are those of [`Case`].
+    pub fn new(
+        name: &str,
+        sentence: &'static str,
+        needs: &'static [Feature],
+        run: impl Fn(&dyn System) -> Outcome + 'static,
+    ) -> Job {
+        Job {
+            name: name.to_owned(),
+            sentence,
+            needs,
+            run: Box::new(run),
+        }
+    }
+}
+
+impl From<&Case> for Job {
+    fn from(case: &Case) -> Job {
+        Job::new(case.name, case.sentence, case.needs, case.run)
+    }
+}
+
+/// What became of a job.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It passed.
+    Passed,
+    /// It failed.
+    Failed(Failure),
+    /// The machine lacks what it needs.
+    Skipped(Feature),
+}
+
+/// How many of each verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Jobs that passed.
+    pub passed: usize,
+    /// Jobs that failed.
+    pub failed: usize,
+    /// Jobs that did not run.
+    pub skipped: usize,
+}
+
+/// Runs every job, reports each, and ends the program with [`EXIT_HUNG`] should one take
+/// longer than `patience`.
+pub fn run(
+    sys: &dyn System,
+    jobs: &[Job],
+    patience: Duration,
+    reports: &mut [Box<dyn Report>],
+) -> Tally {
+    std::thread::scope(|scope| {
+        let (tell, told) = channel();
+        scope.spawn(move || watch(sys, patience, &told));
+        let mut tally = Tally::default();
+        for job in jobs {
+            for report in &mut *reports {
+                report.started(job);
+            }
+            // The watchdog ends only after this.
+            let _ = tell.send(job.name.clone());
+            let start = Instant::now();
+            let verdict = verdict(sys, job);
+            let _ = tell.send(String::new());
+            match verdict {
+                Verdict::Passed => tally.passed += 1,
+                Verdict::Failed(_) => tally.failed += 1,
+                Verdict::Skipped(_) => tally.skipped += 1,
+            }
+            for report in &mut *reports {
+                report.finished(job, &verdict, start.elapsed());
+            }
+        }
+        let _: Sender<String> = tell;
+        tally
+    })
+}
+
+/// Hears of every job twice, when it starts and when it ends.
+fn watch(sys: &dyn System, patience: Duration, told: &Receiver<String>) {
+    while let Ok(name) = told.recv() {
+        if told.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+            println!("\n{name} hangs: not done after {patience:?}. The threads:");
+            println!("{}", sys.threads());
+            std::process::exit(EXIT_HUNG);
+        }
+    }
+}
+
+fn verdict(sys: &dyn System, job: &Job) -> Verdict {
+    if let Some(missing) = job.needs.iter().find(|feature| !sys.has(**feature)) {
+        return Verdict::Skipped(*missing);
+    }
+    let outcome = Live::of(sys).and_then(|before| {
+        let outcome = catch_unwind(AssertUnwindSafe(|| (job.run)(sys)))
+            .unwrap_or_else(|panic| Err(Failure::from_panic(&*panic)));
+        outcome
+            .and_then(|()| before.is_back(sys))
+            .and_then(|()| sys.verdict())
+    });
+    match outcome {
+        Ok(()) => Verdict::Passed,
+        Err(failure) => Verdict::Failed(failure),
+    }
+}
+
+/// What every job has to give back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Live {
+    counters: i64,
+    timers: i64,
+    allocations: Option<u64>,
+}
+
+impl Live {
+    fn of(sys: &dyn System) -> Result<Live, Failure> {
+        Ok(Live {
+            counters: sys.sysctl("kern.kqx.counters")?,
+            timers: sys.sysctl("kern.kqx.timers")?,
+            allocations: sys.allocations().ok(),
+        })
+    }
+
+    /// A process that exits may still be giving back when its last word has come.
+    fn is_back(self, sys: &dyn System) -> Outcome {
+        let mut now = Live::of(sys)?;
+        for _ in 0..100 {
+            if now == self {
+                return Ok(());
+            }
+            sys.pass(Duration::from_millis(10));
+            now = Live::of(sys)?;
+        }
+        Err(Failure(format!(
+            "left something behind: {now:?}, not {self:?}"
+        )))
+    }
+}

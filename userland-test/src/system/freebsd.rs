@@ -1,0 +1,549 @@
+//! A FreeBSD kernel, through its system calls: the only unsafe code of this crate.
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{Read, Write as _};
+use std::mem::{size_of, size_of_val};
+use std::os::fd::FromRawFd;
+use std::path::PathBuf;
+use std::ptr;
+use std::time::Duration;
+
+use kqx::event::Kevent;
+
+use super::{Clock, Errno, Fd, Feature, System};
+use crate::case::{Failure, Outcome};
+
+const _: () = assert!(
+    size_of::<Kevent>() == size_of::<libc::kevent>(),
+    "libc was built for a FreeBSD before 12, whose kevent has no ext"
+);
+
+// What the libc crate does not declare.
+const LINKER_UNLOAD_NORMAL: c_int = 0;
+const LINKER_UNLOAD_FORCE: c_int = 1;
+const KENV_SET: c_int = 1;
+const KENV_UNSET: c_int = 2;
+/// MALLOC_MAX_NAME of sys/malloc.h.
+const MALLOC_NAME: usize = 32;
+/// sizeof(struct malloc_type_stats).
+const MALLOC_STATS: usize = 64;
+/// KKST_MAXLEN of sys/user.h: the text of a stack in struct kinfo_kstack.
+const KSTACK_TEXT: usize = 1024;
+/// sizeof(struct kinfo_kstack): thread id, state, text, spares.
+const KSTACK: usize = 4 + 4 + KSTACK_TEXT + 16 * 4;
+/// sizeof(struct kinfo_knote) of FreeBSD 15: descriptor, kevent, status, spares, and a
+/// union whose largest member holds a path.
+const KINFO_KNOTE: usize = 8 + size_of::<Kevent>() + 8 + 32 + (24 + 1024);
+
+unsafe extern "C" {
+    fn kldload(file: *const c_char) -> c_int;
+    fn kldunloadf(fileid: c_int, flags: c_int) -> c_int;
+    fn kldfind(file: *const c_char) -> c_int;
+    fn kenv(action: c_int, name: *const c_char, value: *mut c_char, len: c_int) -> c_int;
+}
+
+/// The kernel this program runs on.
+pub struct Kernel {
+    /// The file of the module under test, where it may be unloaded and loaded again.
+    module: Option<PathBuf>,
+    name: String,
+    root: bool,
+    kern_proc_kq: Option<Vec<c_int>>,
+}
+
+impl Kernel {
+    /// The running kernel. `module` is the path of kqx.ko if cases may unload the loaded
+    /// one and load that.
+    ///
+    /// # Errors
+    /// kqx is not loaded, in words for a person.
+    pub fn new(module: Option<PathBuf>) -> Result<Kernel, String> {
+        let text = |name| {
+            read_sysctl(name)
+                .map(|bytes| {
+                    String::from_utf8_lossy(&bytes)
+                        .trim_end_matches('\0')
+                        .to_owned()
+                })
+                .unwrap_or_default()
+        };
+        let kernel = Kernel {
+            module,
+            name: format!(
+                "{} {} {}",
+                text("kern.ostype"),
+                text("kern.osrelease"),
+                text("kern.ident")
+            ),
+            // SAFETY: geteuid has no preconditions.
+            root: unsafe { libc::geteuid() } == 0,
+            kern_proc_kq: mib("kern.proc.kq").ok(),
+        };
+        match kernel.sysctl("kern.kqx.abi_version") {
+            Ok(_) => Ok(kernel),
+            Err(_) => Err("kqx is not loaded: run `kldload kqx` first".to_owned()),
+        }
+    }
+}
+
+/// The result of a system call, or errno.
+fn check(result: c_int) -> Result<c_int, Errno> {
+    if result == -1 {
+        Err(Errno(
+            std::io::Error::last_os_error().raw_os_error().unwrap_or(0),
+        ))
+    } else {
+        Ok(result)
+    }
+}
+
+/// A name from the cases or the command line as C has it.
+fn c_string(text: &str) -> Result<CString, Errno> {
+    CString::new(text).map_err(|_| Errno::EINVAL)
+}
+
+fn timespec(time: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(time.subsec_nanos()),
+    }
+}
+
+/// The numbers of a sysctl name.
+fn mib(name: &str) -> Result<Vec<c_int>, Errno> {
+    let name = c_string(name)?;
+    let mut mib = vec![0; 24];
+    let mut len = mib.len();
+    // SAFETY: `mib` has room for `len` numbers, and `name` ends in NUL.
+    check(unsafe { libc::sysctlnametomib(name.as_ptr(), mib.as_mut_ptr(), &raw mut len) })?;
+    mib.truncate(len);
+    Ok(mib)
+}
+
+/// The whole value of a sysctl.
+fn read_mib(mib: &[c_int]) -> Result<Vec<u8>, Errno> {
+    let numbers = mib.len() as u32;
+    loop {
+        let mut len = 0;
+        // SAFETY: `mib` has `numbers` numbers; without a buffer only `len` is written.
+        check(unsafe {
+            libc::sysctl(
+                mib.as_ptr(),
+                numbers,
+                ptr::null_mut(),
+                &raw mut len,
+                ptr::null(),
+                0,
+            )
+        })?;
+        // What it reports may grow before the second call.
+        let mut value = vec![0u8; len + len / 4 + 64];
+        len = value.len();
+        // SAFETY: `value` has room for `len` bytes.
+        let result = check(unsafe {
+            libc::sysctl(
+                mib.as_ptr(),
+                numbers,
+                value.as_mut_ptr().cast(),
+                &raw mut len,
+                ptr::null(),
+                0,
+            )
+        });
+        match result {
+            Ok(_) => {
+                value.truncate(len);
+                return Ok(value);
+            }
+            Err(Errno::ENOMEM) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+fn read_sysctl(name: &str) -> Result<Vec<u8>, Errno> {
+    read_mib(&mib(name)?)
+}
+
+/// A C string in a field of fixed size.
+fn field(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
+    CStr::from_bytes_until_nul(bytes).map_or("".into(), CStr::to_string_lossy)
+}
+
+/// A pipe: the end to read, the end to write.
+fn pipe() -> Result<(File, File), Errno> {
+    let mut ends = [0; 2];
+    // SAFETY: pipe2 writes the two descriptors.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    // SAFETY: both descriptors are new and nobody else's.
+    Ok(unsafe { (File::from_raw_fd(ends[0]), File::from_raw_fd(ends[1])) })
+}
+
+/// Ends this process as `outcome` says, telling why through `to`. Nothing is closed or
+/// flushed before: that is the kernel's to do.
+fn exit_with(outcome: Outcome, mut to: &File) -> ! {
+    let status = match outcome {
+        Ok(()) => 0,
+        Err(failure) => {
+            // The status tells of the failure even if the words get lost.
+            let _ = to.write_all(failure.0.as_bytes());
+            1
+        }
+    };
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(status) }
+}
+
+/// Asks that this process be killed when its parent ends: a hung case leaves nobody.
+fn die_with_parent() {
+    let mut signal = libc::SIGKILL;
+    // SAFETY: PROC_PDEATHSIG_CTL reads an int. Should it fail, a hang leaves a process.
+    unsafe {
+        libc::procctl(
+            libc::P_PID,
+            0,
+            libc::PROC_PDEATHSIG_CTL,
+            (&raw mut signal).cast(),
+        )
+    };
+}
+
+/// Calls `body`, turning a panic into a failure.
+fn guarded(body: &(dyn Fn() -> Outcome + Sync)) -> Outcome {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(body))
+        .unwrap_or_else(|panic| Err(Failure::from_panic(&*panic)))
+}
+
+/// Waits for process `pid` to end; an error says how it did if not with status 0.
+fn wait_for(pid: libc::pid_t) -> Outcome {
+    let mut status = 0;
+    // SAFETY: `status` is writable.
+    while let Err(errno) = check(unsafe { libc::waitpid(pid, &raw mut status, 0) }) {
+        if errno != Errno::EINTR {
+            return Err(errno.into());
+        }
+    }
+    if libc::WIFSIGNALED(status) {
+        Err(Failure(format!(
+            "the process died of signal {}",
+            libc::WTERMSIG(status)
+        )))
+    } else if libc::WEXITSTATUS(status) != 0 {
+        Err(Failure(format!(
+            "the process exited with {}",
+            libc::WEXITSTATUS(status)
+        )))
+    } else {
+        Ok(())
+    }
+}
+
+/// What a process reported through a pipe before it ended as `end`.
+fn reported(mut from: File, end: Outcome) -> Outcome {
+    let mut words = String::new();
+    match from.read_to_string(&mut words) {
+        Ok(0) => end,
+        Ok(_) => Err(Failure(words)),
+        Err(error) => Err(Failure(format!(
+            "cannot read what the process reports: {error}"
+        ))),
+    }
+}
+
+impl System for Kernel {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn has(&self, feature: Feature) -> bool {
+        match feature {
+            Feature::VirtualClock => false,
+            Feature::Processes | Feature::SharedFiles | Feature::Signals => true,
+            Feature::SetTime | Feature::Credentials | Feature::Root => self.root,
+            Feature::Module => self.root && self.module.is_some(),
+            Feature::KernProcKq => self.kern_proc_kq.is_some(),
+            Feature::Allocations => self.allocations().is_ok(),
+        }
+    }
+
+    fn kqueue(&self) -> Result<Fd, Errno> {
+        // SAFETY: kqueue has no preconditions.
+        check(unsafe { libc::kqueue() })
+    }
+
+    fn close(&self, fd: Fd) -> Result<(), Errno> {
+        // SAFETY: closing a descriptor touches no memory of ours.
+        check(unsafe { libc::close(fd) }).map(drop)
+    }
+
+    fn kevent(
+        &self,
+        kq: Fd,
+        changes: &[Kevent],
+        events: &mut [Kevent],
+        timeout: Option<Duration>,
+    ) -> Result<usize, Errno> {
+        let timeout = timeout.map(timespec);
+        // SAFETY: Kevent has the layout of struct kevent (asserted above), both lists are
+        // as long as stated, and the time-out outlives the call.
+        let result = check(unsafe {
+            libc::kevent(
+                kq,
+                changes.as_ptr().cast(),
+                changes.len() as c_int,
+                events.as_mut_ptr().cast(),
+                events.len() as c_int,
+                timeout.as_ref().map_or(ptr::null(), ptr::from_ref),
+            )
+        });
+        result.map(|count| count as usize)
+    }
+
+    fn clock(&self, clock: Clock) -> u64 {
+        let id = match clock {
+            Clock::Uptime => libc::CLOCK_UPTIME,
+            Clock::Realtime => libc::CLOCK_REALTIME,
+        };
+        let mut now = timespec(Duration::ZERO);
+        // SAFETY: `now` is writable; both clocks exist.
+        unsafe { libc::clock_gettime(id, &raw mut now) };
+        now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+    }
+
+    fn set_realtime(&self, ns: u64) -> Result<(), Errno> {
+        let time = timespec(Duration::from_nanos(ns));
+        // SAFETY: `time` is readable.
+        check(unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const time) }).map(drop)
+    }
+
+    fn pass(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+
+    fn sysctl(&self, name: &str) -> Result<i64, Errno> {
+        let value = read_sysctl(name)?;
+        if let Ok(bytes) = <[u8; 8]>::try_from(&value[..]) {
+            Ok(i64::from_ne_bytes(bytes))
+        } else if let Ok(bytes) = <[u8; 4]>::try_from(&value[..]) {
+            Ok(i32::from_ne_bytes(bytes).into())
+        } else {
+            Err(Errno::EINVAL)
+        }
+    }
+
+    fn set_sysctl(&self, name: &str, value: i64) -> Result<(), Errno> {
+        let mib = mib(name)?;
+        let width = read_mib(&mib)?.len();
+        let bytes = value.to_le_bytes();
+        if width > bytes.len() {
+            return Err(Errno::EINVAL);
+        }
+        // SAFETY: `bytes` holds at least `width` bytes (little endian: the low ones).
+        check(unsafe {
+            libc::sysctl(
+                mib.as_ptr(),
+                mib.len() as u32,
+                ptr::null_mut(),
+                ptr::null_mut(),
+                bytes.as_ptr().cast(),
+                width,
+            )
+        })
+        .map(drop)
+    }
+
+    fn in_process(&self, body: &(dyn Fn() -> Outcome + Sync)) -> Outcome {
+        let (from, to) = pipe()?;
+        // SAFETY: the child runs `body` on its one thread and leaves by _exit; libc's
+        // allocator survives fork.
+        match check(unsafe { libc::fork() })? {
+            0 => {
+                die_with_parent();
+                exit_with(guarded(body), &to)
+            }
+            pid => {
+                drop(to);
+                reported(from, wait_for(pid))
+            }
+        }
+    }
+
+    fn outlive_owner(
+        &self,
+        owner: &(dyn Fn() -> Outcome + Sync),
+        heir: &(dyn Fn() -> Outcome + Sync),
+    ) -> Outcome {
+        let (from, to) = pipe()?;
+        let (mut wait, mut go) = pipe()?;
+        // SAFETY: as in `in_process`.
+        match check(unsafe { libc::fork() })? {
+            0 => {
+                if let Err(failure) = guarded(owner) {
+                    exit_with(Err(failure), &to);
+                }
+                // SAFETY: this process has one thread, so that nothing is held which
+                // rfork, unlike fork, would not hand over in order.
+                match unsafe { libc::rfork(libc::RFPROC) } {
+                    0 => {
+                        let told = wait.read_exact(&mut [0]);
+                        let outcome = match told {
+                            Ok(()) => guarded(heir),
+                            Err(_) => Err(Failure("nobody said that the owner is gone".to_owned())),
+                        };
+                        exit_with(outcome, &to)
+                    }
+                    result => exit_with(check(result).map(drop).map_err(Failure::from), &to),
+                }
+            }
+            pid => {
+                drop((to, wait));
+                let end = wait_for(pid);
+                let told = go.write_all(&[1]);
+                reported(from, end)?;
+                told.map_err(|error| Failure(format!("the heir is gone: {error}")))
+            }
+        }
+    }
+
+    fn set_kqueue_limit(&self, limit: Option<u64>) -> Result<(), Errno> {
+        let value = limit.map_or(libc::RLIM_INFINITY, |limit| limit as libc::rlim_t);
+        let limit = libc::rlimit {
+            rlim_cur: value,
+            rlim_max: value,
+        };
+        // SAFETY: `limit` is readable.
+        check(unsafe { libc::setrlimit(libc::RLIMIT_KQUEUES, &raw const limit) }).map(drop)
+    }
+
+    fn setuid(&self, uid: u32) -> Result<(), Errno> {
+        // SAFETY: setuid has no preconditions.
+        check(unsafe { libc::setuid(uid) }).map(drop)
+    }
+
+    fn stop_for(&self, time: Duration) -> Result<(), Errno> {
+        let time = timespec(time);
+        // SAFETY: the child makes only async-signal-safe calls and leaves by _exit.
+        let pid = unsafe {
+            let parent = libc::getpid();
+            match check(libc::fork())? {
+                0 => {
+                    let stopped = libc::kill(parent, libc::SIGSTOP);
+                    libc::nanosleep(&raw const time, ptr::null_mut());
+                    let continued = libc::kill(parent, libc::SIGCONT);
+                    libc::_exit(c_int::from(stopped != 0 || continued != 0));
+                }
+                pid => pid,
+            }
+        };
+        wait_for(pid).map_err(|_| Errno::EPERM)
+    }
+
+    fn load(&self) -> Result<(), Errno> {
+        let module = self.module.as_ref().ok_or(Errno::EOPNOTSUPP)?;
+        let path = c_string(&module.to_string_lossy())?;
+        // SAFETY: `path` ends in NUL.
+        check(unsafe { kldload(path.as_ptr()) }).map(drop)
+    }
+
+    fn unload(&self, force: bool) -> Result<(), Errno> {
+        let module = self.module.as_ref().ok_or(Errno::EOPNOTSUPP)?;
+        let file = module.file_name().ok_or(Errno::EINVAL)?;
+        let file = c_string(&file.to_string_lossy())?;
+        let flags = if force {
+            LINKER_UNLOAD_FORCE
+        } else {
+            LINKER_UNLOAD_NORMAL
+        };
+        // SAFETY: `file` ends in NUL; unloading a module touches no memory of ours.
+        check(unsafe { kldunloadf(check(kldfind(file.as_ptr()))?, flags) }).map(drop)
+    }
+
+    fn set_tunable(&self, name: &str, value: Option<&str>) -> Result<(), Errno> {
+        let name = c_string(name)?;
+        // SAFETY: both strings end in NUL, and kenv only reads the value it sets.
+        let result = check(match value {
+            Some(value) => {
+                let value = c_string(value)?;
+                let length = value.as_bytes_with_nul().len() as c_int;
+                // SAFETY: as above; `length` counts the NUL.
+                unsafe { kenv(KENV_SET, name.as_ptr(), value.as_ptr().cast_mut(), length) }
+            }
+            // SAFETY: as above.
+            None => unsafe { kenv(KENV_UNSET, name.as_ptr(), ptr::null_mut(), 0) },
+        });
+        match result {
+            // It was not set.
+            Err(Errno::ENOENT) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    fn knotes(&self, kq: Fd) -> Result<usize, Errno> {
+        let mut mib = self.kern_proc_kq.clone().ok_or(Errno::ENOENT)?;
+        // SAFETY: getpid has no preconditions.
+        mib.extend([unsafe { libc::getpid() }, kq]);
+        Ok(read_mib(&mib)?.len() / KINFO_KNOTE)
+    }
+
+    fn allocations(&self) -> Result<u64, Errno> {
+        let stream = read_sysctl("kern.malloc_stats")?;
+        let word = |offset: usize| {
+            let bytes = stream.get(offset..offset + 4)?;
+            Some(u32::from_ne_bytes(bytes.try_into().ok()?) as usize)
+        };
+        // The header: version, CPUs, types; then a name and the CPUs' statistics, a type.
+        let cpus = word(4).ok_or(Errno::EINVAL)?;
+        stream
+            .get(16..)
+            .unwrap_or_default()
+            .chunks_exact(MALLOC_NAME + cpus * MALLOC_STATS)
+            .find(|record| field(&record[..MALLOC_NAME]) == "kqx")
+            .map(|record| {
+                let number = |stats: &[u8], index: usize| {
+                    u64::from_ne_bytes(stats[index * 8..][..8].try_into().expect("eight bytes"))
+                };
+                record[MALLOC_NAME..]
+                    .chunks_exact(MALLOC_STATS)
+                    .map(|stats| number(stats, 2).wrapping_sub(number(stats, 3)))
+                    .fold(0, u64::wrapping_add)
+            })
+            .ok_or(Errno::ENOENT)
+    }
+
+    fn threads(&self) -> String {
+        let mut text = String::new();
+        // SAFETY: getpid has no preconditions.
+        let pid = unsafe { libc::getpid() };
+        let stacks = read_mib(&[libc::CTL_KERN, libc::KERN_PROC, libc::KERN_PROC_KSTACK, pid])
+            .unwrap_or_default();
+        let what = libc::KERN_PROC_PID | libc::KERN_PROC_INC_THREAD;
+        let threads = read_mib(&[libc::CTL_KERN, libc::KERN_PROC, what, pid]).unwrap_or_default();
+        for record in threads.chunks_exact(size_of::<libc::kinfo_proc>()) {
+            // SAFETY: the kernel filled the record with a struct kinfo_proc, plain data.
+            let thread: libc::kinfo_proc = unsafe { ptr::read_unaligned(record.as_ptr().cast()) };
+            let name = thread.ki_tdname.map(|byte| byte as u8);
+            let wait = thread.ki_wmesg.map(|byte| byte as u8);
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                text,
+                "thread {} {}: state {}, waits for {:?}",
+                thread.ki_tid,
+                field(&name),
+                thread.ki_stat,
+                field(&wait),
+            );
+            let own = thread.ki_tid.to_ne_bytes();
+            if let Some(stack) = stacks
+                .chunks_exact(KSTACK)
+                .find(|stack| stack[..size_of_val(&own)] == own)
+            {
+                for line in field(&stack[8..8 + KSTACK_TEXT]).lines() {
+                    let _ = writeln!(text, "    {line}");
+                }
+            }
+        }
+        text
+    }
+}
