@@ -12,8 +12,6 @@
 #[expect(
     missing_docs,
     non_camel_case_types,
-    clippy::all,
-    clippy::undocumented_unsafe_blocks,
     clippy::allow_attributes,
     reason = "bindgen's output keeps the names and the shape of the C headers"
 )]

@@ -1,0 +1,4 @@
+//! The members of the family, one file each.
+
+pub mod counter;
+pub mod timer;

@@ -1,0 +1,237 @@
+//! KQX_TIMER: nanosecond timers, lazily periodic, charged to their owner.
+//!
+//! A periodic timer that is due runs no callout until it is delivered; what it missed
+//! meanwhile is arithmetic. Expiry k is at start + k * period, whenever it is counted.
+
+use kqx::abi::{NOTE_KQX_STEPPED, NOTE_KQX_UPTIME};
+use kqx::event::{
+    EV_ADD, EV_CLEAR, EV_ONESHOT, NOTE_ABSTIME, NOTE_MSECONDS, NOTE_NSECONDS, NOTE_SECONDS,
+    NOTE_TRIGGER, NOTE_USECONDS,
+};
+
+use crate::filter::{Arm, Change, Context, Errno, Filter, Report, Stat, Words};
+use crate::time::{self, Boottime, SECOND};
+
+/// The unit bits of fflags.
+const UNITS: u32 = NOTE_SECONDS | NOTE_MSECONDS | NOTE_USECONDS | NOTE_NSECONDS;
+
+/// Every fflags bit that a change may have: what is delivered may come back.
+const KNOWN: u32 = UNITS | NOTE_ABSTIME | NOTE_KQX_UPTIME | NOTE_TRIGGER | NOTE_KQX_STEPPED;
+
+/// A timer as EV_ADD last armed it. All times are ns, on CLOCK_UPTIME but for `deadline`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timer {
+    /// When the first expiry not yet delivered is due.
+    next: u64,
+    /// From one expiry to the next; 0 for a single one.
+    period: u64,
+    /// How long the wait for `next` is as a whole: what NOTE_TRIGGER starts again.
+    interval: u64,
+    leeway: u64,
+    /// How late the callout ran that found `next` passed.
+    late: u64,
+    /// The expiry at `next` has happened and is waiting to be delivered.
+    fired: bool,
+    kind: Kind,
+    units: u32,
+    /// To see whether CLOCK_REALTIME has been stepped since.
+    armed: Boottime,
+}
+
+/// What a timer's time is measured on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A duration from when it was armed.
+    Relative,
+    /// A deadline on CLOCK_UPTIME.
+    Uptime,
+    /// A deadline on CLOCK_REALTIME, in ns.
+    Realtime(i64),
+}
+
+impl Timer {
+    /// A timer as EV_ADD describes it, armed.
+    fn parse(change: &Change, cx: &mut Context<'_>) -> Result<Self, Errno> {
+        let unit = match change.fflags & UNITS {
+            NOTE_SECONDS => SECOND,
+            0 | NOTE_MSECONDS => SECOND / 1_000,
+            NOTE_USECONDS => SECOND / 1_000_000,
+            NOTE_NSECONDS => 1,
+            _ => return Err(Errno::EINVAL),
+        };
+        let [first, leeway, ..] = change.ext;
+        let data = u64::try_from(change.data).map_err(|_| Errno::EINVAL)?;
+        let time = data.checked_mul(unit).ok_or(Errno::EINVAL)?;
+        if change.fflags & !KNOWN != 0 || first > time::MAX || leeway > time::MAX {
+            return Err(Errno::EINVAL);
+        }
+        let mut timer = Timer {
+            next: 0,
+            period: 0,
+            interval: 0,
+            leeway,
+            late: 0,
+            fired: false,
+            kind: Kind::Relative,
+            units: change.fflags & UNITS,
+            armed: cx.boottime(),
+        };
+        if change.fflags & NOTE_ABSTIME != 0 {
+            let deadline = i64::try_from(time).map_err(|_| Errno::EINVAL)?;
+            if first != 0 || change.fflags & NOTE_TRIGGER != 0 {
+                return Err(Errno::EINVAL);
+            }
+            (timer.kind, timer.next) = if change.fflags & NOTE_KQX_UPTIME != 0 {
+                (Kind::Uptime, time)
+            } else {
+                (Kind::Realtime(deadline), timer.armed.uptime_at(deadline))
+            };
+        } else {
+            if time > time::MAX || change.fflags & NOTE_KQX_UPTIME != 0 {
+                return Err(Errno::EINVAL);
+            }
+            if cx.asked & EV_ONESHOT != 0 {
+                timer.interval = time;
+            } else {
+                timer.period = time.max(unit);
+                timer.interval = timer.period;
+            }
+            if first > 0 {
+                timer.interval = first;
+            }
+            timer.next = cx.now() + timer.interval;
+        }
+        timer.start(cx);
+        Ok(timer)
+    }
+
+    /// Waits for `next`, or finds that it has passed.
+    fn start(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now();
+        if now < self.next {
+            cx.arm = Some(Arm::At {
+                uptime: self.next,
+                leeway: self.leeway,
+            });
+            return;
+        }
+        self.fired = true;
+        self.late = now - self.next;
+        cx.expirations += 1;
+        cx.arm = Some(Arm::Off);
+    }
+
+    /// How many expiries there have been from `next` on, given that there was one.
+    fn expired(&self, now: u64) -> u64 {
+        let more = now.saturating_sub(self.next).checked_div(self.period);
+        1 + more.unwrap_or(0)
+    }
+}
+
+impl Filter for Timer {
+    type Timed = Timer;
+
+    /// The charge counts them.
+    const GAUGE: Option<Stat> = None;
+
+    fn attach(change: &Change, cx: &mut Context<'_>) -> Result<Self, Errno> {
+        Timer::parse(change, cx)
+    }
+
+    fn change(&mut self, change: &Change, cx: &mut Context<'_>) -> Result<(), Errno> {
+        if change.flags & EV_ADD != 0 {
+            *self = Timer::parse(change, cx)?;
+        } else if change.fflags & !KNOWN != 0 {
+            return Err(Errno::EINVAL);
+        } else if change.fflags & NOTE_TRIGGER != 0 {
+            if self.kind != Kind::Relative {
+                return Err(Errno::EINVAL);
+            }
+            if self.fired && self.period > 0 {
+                self.interval = self.period;
+            }
+            self.fired = false;
+            self.next = cx.now() + self.interval;
+            self.start(cx);
+        }
+        Ok(())
+    }
+
+    /// ns left to the next expiry; 0 if there is none to come.
+    fn receipt(&self, cx: &Context<'_>) -> u64 {
+        let now = cx.now();
+        if now < self.next {
+            return self.next - now;
+        }
+        match (now - self.next).checked_rem(self.period) {
+            Some(past) => self.period - past,
+            None => 0,
+        }
+    }
+
+    fn due(&self) -> bool {
+        self.fired
+    }
+
+    fn report(&self, cx: &Context<'_>) -> Report {
+        let mut fflags = self.units;
+        if cx.boottime() != self.armed {
+            fflags |= NOTE_KQX_STEPPED;
+        }
+        if !self.fired {
+            return Report {
+                fflags,
+                data: 0,
+                ext: [self.next, 0],
+            };
+        }
+        let n = self.expired(cx.now());
+        let last = self.next + (n - 1) * self.period;
+        Report {
+            fflags,
+            data: n.min(i64::MAX as u64) as i64,
+            ext: [last, self.late],
+        }
+    }
+
+    fn deliver(&mut self, report: &Report, cx: &mut Context<'_>) {
+        if self.period > 0 {
+            cx.expirations += report.data.unsigned_abs() - 1;
+            self.fired = false;
+            self.next = report.ext[0] + self.period;
+            self.interval = self.period;
+            cx.arm = Some(Arm::At {
+                uptime: self.next,
+                leeway: self.leeway,
+            });
+        } else if cx.asked & EV_CLEAR != 0 {
+            self.fired = false;
+        }
+    }
+
+    fn expire(&mut self, cx: &mut Context<'_>) {
+        if self.fired {
+            return;
+        }
+        if let Kind::Realtime(deadline) = self.kind {
+            // The clock may have been set back, or forward, since the callout was armed.
+            self.next = cx.boottime().uptime_at(deadline);
+        }
+        self.start(cx);
+        if self.fired {
+            cx.arm = None;
+        }
+    }
+
+    fn clears(&self, asked: bool) -> bool {
+        asked || self.period > 0
+    }
+
+    fn store(&self) -> (Words, Option<Timer>) {
+        (Words::default(), Some(*self))
+    }
+
+    fn load(_words: Words, timed: Option<Timer>) -> Self {
+        timed.expect("a timer has had its kernel timer since it was attached")
+    }
+}

@@ -1,0 +1,34 @@
+//! Statistics: counter(9), one cache line per CPU, so that counting shares none.
+
+use freebsd_kernel_sys as sys;
+
+/// What is counted: a sysctl of kern.kqx each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Stat {
+    /// `stats.triggers`: triggers accepted.
+    Triggers = sys::KQX_STAT_TRIGGERS,
+    /// `stats.deliveries`: events delivered.
+    Deliveries = sys::KQX_STAT_DELIVERIES,
+    /// `stats.expirations`: expirations of timers.
+    Expirations = sys::KQX_STAT_EXPIRATIONS,
+    /// `stats.callouts`: callouts run.
+    Callouts = sys::KQX_STAT_CALLOUTS,
+    /// `stats.refused`: timers refused for a limit.
+    Refused = sys::KQX_STAT_REFUSED,
+    /// `counters`: live counters.
+    Counters = sys::KQX_STAT_COUNTERS,
+}
+
+/// Adds `n` to a statistic. Any context.
+pub fn counter_u64_add(stat: Stat, n: i64) {
+    // SAFETY: the counters are allocated by a SYSINIT before MOD_LOAD and freed by a
+    // SYSUNINIT after MOD_UNLOAD, and `stat` is an index of the table.
+    unsafe { sys::kqx_counter_u64_add(stat as u32, n) }
+}
+
+/// The sum over all CPUs; exact when nobody is counting.
+pub fn counter_u64_fetch(stat: Stat) -> u64 {
+    // SAFETY: as for `counter_u64_add`.
+    unsafe { sys::kqx_counter_u64_fetch(stat as u32) }
+}

@@ -1,0 +1,114 @@
+//! The callbacks of `struct filterops`, as a trait of safe functions: kqueue(9).
+//!
+//! | callback | called from | locks held | may sleep |
+//! |---|---|---|---|
+//! | f_attach | kqueue_register | none; the knote is in flux | yes |
+//! | f_event | kqueue_register, kqueue_scan, knote() | the knlist's, in knote() the kqueue's too | no |
+//! | f_touch | kqueue_register, kqueue_scan | the knlist's; none for a knote on no list | if on no list |
+//! | f_detach | knote_drop | none; the knote is in flux for good | yes |
+
+use core::ffi::{c_int, c_long};
+use core::ptr::NonNull;
+
+use freebsd_kernel_sys as sys;
+use kqx::event::Kevent;
+
+use super::errno::Errno;
+use super::knote::{Change, Knote};
+use super::timer::Expire;
+
+/// A filter, or a family of them, as kqueue calls it.
+pub trait Filterops: Expire + 'static {
+    /// EV_ADD of a new registration. Its errno is kevent(2)'s.
+    fn f_attach(kn: &mut Knote<'_>) -> Result<(), Errno>;
+    /// The registration goes.
+    fn f_detach(kn: &mut Knote<'_>);
+    /// Whether there is something to deliver.
+    fn f_event(kn: &mut Knote<'_>) -> bool;
+    /// f_touch, EVENT_REGISTER: a change. What it returns is `ext[0]` and `ext[1]` of
+    /// the receipt, if one is wanted.
+    fn f_touch_register(kn: &mut Knote<'_>, change: &Change) -> Option<[u64; 2]>;
+    /// f_touch, EVENT_PROCESS: a delivery.
+    fn f_touch_process(kn: &mut Knote<'_>) -> Kevent;
+}
+
+const _: () = {
+    // `Kevent` is `struct kevent`, so that one can be written where the other is read.
+    assert!(size_of::<Kevent>() == size_of::<sys::kevent>());
+    assert!(core::mem::offset_of!(Kevent, data) == core::mem::offset_of!(sys::kevent, data));
+    assert!(core::mem::offset_of!(Kevent, ext) == core::mem::offset_of!(sys::kevent, ext));
+};
+
+/// The C side of `O`. Fields that a release does not have stay zero: no such callback.
+pub(super) fn table<O: Filterops>() -> &'static sys::filterops {
+    &const {
+        // SAFETY: integers and optional functions: all zeroes is a value, "none".
+        let mut table: sys::filterops = unsafe { core::mem::zeroed() };
+        table.f_attach = Some(f_attach::<O>);
+        table.f_detach = Some(f_detach::<O>);
+        table.f_event = Some(f_event::<O>);
+        table.f_touch = Some(f_touch::<O>);
+        table
+    }
+}
+
+/// # Safety
+/// For kqueue_register alone: `kn` is a knote of this filter, in flux.
+unsafe extern "C" fn f_attach<O: Filterops>(kn: *mut sys::knote) -> c_int {
+    // SAFETY: never null, and in flux: nobody else touches it.
+    let mut kn = unsafe { Knote::from_raw(NonNull::new_unchecked(kn)) };
+    Errno::code(O::f_attach(&mut kn))
+}
+
+/// # Safety
+/// For knote_drop alone: `kn` was attached and is in flux for good.
+unsafe extern "C" fn f_detach<O: Filterops>(kn: *mut sys::knote) {
+    // SAFETY: as in `f_attach`. Its callout may still run, but touches the filter's
+    // fields under the mutex only, and `detach_timer` drains it.
+    let mut kn = unsafe { Knote::from_raw(NonNull::new_unchecked(kn)) };
+    O::f_detach(&mut kn);
+}
+
+/// # Safety
+/// For kqueue alone: `kn` is attached, and in flux or with its list locked.
+unsafe extern "C" fn f_event<O: Filterops>(kn: *mut sys::knote, _hint: c_long) -> c_int {
+    // SAFETY: as in `f_attach`; where there is a timer, the fields are read below with
+    // its mutex held.
+    let (mut kn, shared) = unsafe {
+        let raw = NonNull::new_unchecked(kn);
+        (Knote::from_raw(raw), Knote::from_raw(raw))
+    };
+    let lock = shared.timer_head().map(|head| head.lock());
+    if let Some(lock) = &lock {
+        lock.see();
+    }
+    O::f_event(&mut kn).into()
+}
+
+/// # Safety
+/// For kqueue alone: `kn` is attached, in flux, and its list, if any, locked; `kev` is
+/// the change to read and answer, or the event to fill.
+unsafe extern "C" fn f_touch<O: Filterops>(
+    kn: *mut sys::knote,
+    kev: *mut sys::kevent,
+    event: sys::u_long,
+) {
+    // SAFETY: as in `f_attach`.
+    let mut kn = unsafe { Knote::from_raw(NonNull::new_unchecked(kn)) };
+    // SAFETY: `kev` is on kqueue_kevent's stack, this thread's alone, and laid out like
+    // `Kevent` (asserted above).
+    let kev = unsafe { &mut *kev.cast::<Kevent>() };
+    if event == sys::EVENT_PROCESS as sys::u_long {
+        *kev = O::f_touch_process(&mut kn);
+        return;
+    }
+    let change = Change {
+        flags: kev.flags,
+        fflags: kev.fflags,
+        data: kev.data,
+        ext: kev.ext,
+    };
+    if let Some(receipt) = O::f_touch_register(&mut kn, &change) {
+        [kev.ext[0], kev.ext[1]] = receipt;
+    }
+}

@@ -1,0 +1,232 @@
+//! A registration, as a callback sees it.
+
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+
+use freebsd_kernel_sys as sys;
+use kqx::event::Kevent;
+
+use super::errno::Errno;
+use super::timer::{Expire, Timer, TimerHead};
+
+/// What kevent(2) was asked to change: the part of `struct kevent` a filter may read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// `EV_*`.
+    pub flags: u16,
+    /// `NOTE_*`.
+    pub fflags: u32,
+    /// The filter's own.
+    pub data: i64,
+    /// The filter's own two, and two that are passed through.
+    pub ext: [u64; 4],
+}
+
+/// What a delivery says: the part of `struct kevent` a filter fills.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// `NOTE_*`.
+    pub fflags: u32,
+    /// The filter's own.
+    pub data: i64,
+    /// `ext[0]` and `ext[1]`; the other two are the application's.
+    pub ext: [u64; 2],
+}
+
+/// The room for a filter's state inside a knote, so that a plain registration allocates
+/// nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    /// The filter's own.
+    pub a: u64,
+    /// The filter's own.
+    pub b: u64,
+    /// The filter's own, if it reports the same in `ext[0]` of a delivery.
+    pub ext0: u64,
+    /// The filter's own.
+    pub flags: u32,
+}
+
+/// A knote that a callback has to itself: in flux, or with its timer's mutex held.
+pub struct Knote<'a> {
+    raw: NonNull<sys::knote>,
+    callback: PhantomData<&'a mut sys::knote>,
+}
+
+/// The fields of the knote, read or written in place: the rest of it, which other
+/// threads change under the kqueue's lock, is never borrowed.
+macro_rules! field {
+    ($kn:expr, $($field:tt)+) => {
+        // SAFETY: `from_raw`'s caller vouches for the knote; the fields that this
+        // module names are the filter's own, or stable while the knote is in flux.
+        (*unsafe { &mut *(&raw mut (*$kn.raw.as_ptr()).$($field)+) })
+    };
+}
+
+impl<'a> Knote<'a> {
+    /// The knote a callback was handed.
+    ///
+    /// # Safety
+    /// `raw` is a knote of this module's filter, valid for `'a`, and for that long the
+    /// caller is the only one to touch the filter's fields of it: it is in flux, or the
+    /// mutex of its knlist is held.
+    pub unsafe fn from_raw(raw: NonNull<sys::knote>) -> Knote<'a> {
+        Knote {
+            raw,
+            callback: PhantomData,
+        }
+    }
+
+    /// Its address, for a probe or a knlist.
+    pub fn as_ptr(&self) -> *mut sys::knote {
+        self.raw.as_ptr()
+    }
+
+    /// Which registration it is.
+    pub fn ident(&self) -> usize {
+        field!(self, kn_kevent.ident) as usize
+    }
+
+    /// In f_attach: what EV_ADD asked for. kqueue_register has moved fflags and data
+    /// out of the kevent.
+    pub fn added(&self) -> Change {
+        Change {
+            flags: sys::EV_ADD as u16 | self.flags(),
+            fflags: field!(self, kn_sfflags) as u32,
+            data: field!(self, kn_sdata),
+            ext: field!(self, kn_kevent.ext),
+        }
+    }
+
+    /// The EV_ flags that kqueue_scan goes by.
+    pub fn flags(&self) -> u16 {
+        field!(self, kn_kevent.flags)
+    }
+
+    /// Has kqueue_scan go by other EV_ flags. In f_event and f_touch: the scan reads
+    /// them with the kqueue locked and the knote out of flux.
+    pub fn set_flags(&mut self, flags: u16) {
+        field!(self, kn_kevent.flags) = flags;
+    }
+
+    /// The word the family keeps for itself.
+    pub fn mode(&self) -> u32 {
+        field!(self, kn_hookid) as u32
+    }
+
+    /// Sets the word the family keeps for itself.
+    pub fn set_mode(&mut self, mode: u32) {
+        field!(self, kn_hookid) = mode as i32;
+    }
+
+    /// The filter's state.
+    pub fn words(&self) -> Words {
+        Words {
+            a: field!(self, kn_hook) as usize as u64,
+            b: field!(self, kn_sdata) as u64,
+            ext0: field!(self, kn_kevent.ext)[0],
+            flags: field!(self, kn_sfflags) as u32,
+        }
+    }
+
+    /// Sets the filter's state.
+    pub fn set_words(&mut self, words: Words) {
+        field!(self, kn_hook) = words.a as usize as *mut _;
+        field!(self, kn_sdata) = words.b as i64;
+        field!(self, kn_kevent.ext)[0] = words.ext0;
+        field!(self, kn_sfflags) = words.flags as i32;
+    }
+
+    /// What EV_ONESHOT will deliver: kqueue_scan copies the knote's kevent as it stands.
+    pub fn publish(&mut self, report: &Report) {
+        field!(self, kn_kevent.fflags) = report.fflags;
+        field!(self, kn_kevent.data) = report.data;
+        field!(self, kn_kevent.ext)[0] = report.ext[0];
+        field!(self, kn_kevent.ext)[1] = report.ext[1];
+    }
+
+    /// Takes over `ext[2]` and `ext[3]`, which EV_ADD of a known registration leaves.
+    pub fn set_pass_through(&mut self, change: &Change) {
+        field!(self, kn_kevent.ext)[2] = change.ext[2];
+        field!(self, kn_kevent.ext)[3] = change.ext[3];
+    }
+
+    /// The whole event, to be delivered with `flags` and `report`.
+    pub fn event(&self, flags: u16, report: &Report) -> Kevent {
+        let kept = &field!(self, kn_kevent);
+        Kevent {
+            ident: kept.ident as usize,
+            filter: kept.filter,
+            flags,
+            fflags: report.fflags,
+            data: report.data,
+            udata: kept.udata as usize,
+            ext: [report.ext[0], report.ext[1], kept.ext[2], kept.ext[3]],
+        }
+    }
+
+    /// In f_detach: whether kqueue_scan has just delivered this one-shot, and not
+    /// EV_DELETE or close removed it. Only the scan takes an active knote, armed to be
+    /// one-shot, off the queue before it drops it.
+    pub fn delivered_once(&self) -> bool {
+        let status = field!(self, kn_status) as u32;
+        let queue = sys::KN_ACTIVE | sys::KN_QUEUED | sys::KN_DISABLED;
+        self.flags() & sys::EV_ONESHOT as u16 != 0 && status & queue == sys::KN_ACTIVE
+    }
+
+    /// In f_attach, when all has gone well: has f_detach called in the end.
+    pub fn attached(&mut self) {
+        field!(self, kn_status) &= !(sys::KN_DETACHED as i32);
+    }
+
+    /// Its timer's head, if it has a timer.
+    pub fn timer_head(&self) -> Option<&TimerHead> {
+        let timer = NonNull::new(field!(self, kn_ptr.p_v))?;
+        // SAFETY: `kn_ptr` is null or what `attach_timer` put there, until
+        // `detach_timer`; a `Timer` begins with its head.
+        Some(unsafe { timer.cast::<TimerHead>().as_ref() })
+    }
+
+    /// What is kept with its timer, if it has a timer. Panics if that is of another
+    /// type than was attached.
+    pub fn timed<T: Copy + 'static>(&self) -> Option<T> {
+        self.timer_head().map(|head| head.timed::<T>().get())
+    }
+
+    /// Sets what is kept with its timer; without a timer, nothing.
+    pub fn set_timed<T: Copy + 'static>(&mut self, timed: T) {
+        if let Some(head) = self.timer_head() {
+            head.timed::<T>().set(timed);
+        }
+    }
+
+    /// Gives it a kernel timer, and charges the calling thread's user. In f_attach, or
+    /// in f_touch of a knote on no list: sleeps. ENOMEM over a limit.
+    pub fn attach_timer<E: Expire, T: Copy + 'static>(&mut self, timed: T) -> Result<(), Errno> {
+        let timer = Timer::new::<E>(self.raw, timed)?.into_raw();
+        field!(self, kn_status) |= sys::KN_DETACHED as i32;
+        // SAFETY: the knote is in flux and marked detached, as knlist_add wants it; the
+        // list lives until `detach_timer`. Neither its mutex nor the kqueue's is held.
+        unsafe { sys::knlist_add((*timer.as_ptr()).head.knlist(), self.as_ptr(), 0) };
+        field!(self, kn_ptr.p_v) = timer.as_ptr().cast();
+        Ok(())
+    }
+
+    /// In f_detach: takes its timer away, once no callout can run any more, and gives
+    /// the charge back. Sleeps.
+    pub fn detach_timer(&mut self) {
+        let Some(timer) = NonNull::new(field!(self, kn_ptr.p_v)) else {
+            return;
+        };
+        field!(self, kn_ptr.p_v) = core::ptr::null_mut();
+        let head = timer.cast::<TimerHead>();
+        // SAFETY: put there by `attach_timer`. The knote is in flux to be dropped: no
+        // callback runs beside this one and none comes after it, so once the callout is
+        // drained, without the mutex, nobody knows the timer.
+        unsafe {
+            head.as_ref().callout_drain();
+            sys::knlist_remove(head.as_ref().knlist(), self.as_ptr(), 0);
+            TimerHead::free(head);
+        }
+    }
+}
