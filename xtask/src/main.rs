@@ -1,2 +1,72 @@
-//! What the Makefile calls.
-fn main() {}
+//! Builds, checks, runs and measures kqx. The Makefile calls this, and nothing else.
+//!
+//! Exit status: 0 done, 1 something is wrong with what was built or tested, 2 something
+//! is missing, said in one line.
+
+mod build;
+mod check;
+mod release;
+mod setup;
+mod toolchain;
+mod vm;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use release::Release;
+
+#[derive(Parser)]
+#[command(about = "Builds, checks, runs and measures kqx")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Installs what is missing to build and test, and says what and why
+    Setup,
+    /// Builds kqx.ko for the release in KQX_TARGET (14 or 15) and checks it
+    Build,
+    /// Checks that a kqx.ko is one the kernel loads and runs
+    Check {
+        /// The module
+        module: PathBuf,
+    },
+    /// Builds the harness for FreeBSD
+    Harness,
+    /// Runs things on a real FreeBSD kernel in a virtual machine
+    #[command(subcommand)]
+    Vm(vm::Vm),
+}
+
+/// Something that the person has to provide: exit status 2.
+#[derive(Debug)]
+pub struct Missing(pub String);
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Missing {}
+
+fn main() -> ExitCode {
+    let result = match Args::parse().command {
+        Command::Setup => setup::install_missing(),
+        Command::Build => Release::target().and_then(build::module).map(drop),
+        Command::Check { module } => check::run(&module),
+        Command::Vm(vm) => return vm::main(&vm),
+        Command::Harness => Release::target().and_then(build::harness).map(drop),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(if error.is::<Missing>() { 2 } else { 1 })
+        }
+    }
+}

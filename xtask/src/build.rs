@@ -1,0 +1,153 @@
+//! From sources to `kqx.ko`, and to the harness that runs beside it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use object::read::archive::ArchiveFile;
+
+use crate::check;
+use crate::release::{Release, root};
+use crate::toolchain::{self, run};
+
+/// How the kernel's own code is generated: linked in the top 2 GB, no global offset
+/// table, a stack that interrupts may use, frames that ddb(4) can walk.
+const KERNEL_RUSTFLAGS: &str = "-Crelocation-model=static -Ccode-model=kernel \
+    -Cforce-frame-pointers=yes -Zplt=yes -Zdirect-access-external-data=yes";
+
+/// Builds `kqx.ko` and checks it. Returns where it is.
+pub fn module(release: Release) -> Result<PathBuf> {
+    let directory = release.directory();
+    let target = directory.join("cargo");
+    let rustflags = format!(
+        "{KERNEL_RUSTFLAGS} --remap-path-prefix={}=",
+        root().display()
+    );
+    run(cargo(release)?
+        .args([
+            "rustc",
+            "--quiet",
+            "--package",
+            "kqx-kmod",
+            "--profile",
+            "kernel",
+        ])
+        .args(["--target", "x86_64-unknown-none", "-Zbuild-std=core"])
+        .args(["--crate-type", "staticlib"])
+        .arg("--target-dir")
+        .arg(&target)
+        .env("RUSTFLAGS", rustflags))?;
+    let archive = target.join("x86_64-unknown-none/kernel/libkqx_kmod.a");
+
+    let objects = directory.join("objects");
+    let members = extract(&archive, &objects)?;
+    let linked = directory.join("kqx.ko.full");
+    run(Command::new(toolchain::llvm("ld.lld")?)
+        .args(["-r", "-T"])
+        .arg(root().join("kmod/module.ld"))
+        .arg("-o")
+        .arg(&linked)
+        .args(members))?;
+    // Nothing in the module is for others to link with: the one symbol named is not
+    // there, so that every one becomes local.
+    let module = directory.join("kqx.ko");
+    run(Command::new(toolchain::llvm("llvm-objcopy")?)
+        .args([
+            "--strip-debug",
+            "--strip-unneeded",
+            "--keep-global-symbol=kqx_exports_nothing",
+        ])
+        .arg(&linked)
+        .arg(&module))?;
+    check::run(&module)?;
+    Ok(module)
+}
+
+/// Builds the harness, and the first process of a virtual machine, for FreeBSD. Returns
+/// the directory they are in.
+pub fn harness(release: Release) -> Result<PathBuf> {
+    let directory = release.directory();
+    let mut cargo = cargo(release)?;
+    cargo.args([
+        "build",
+        "--quiet",
+        "--package",
+        "kqx-test",
+        "--release",
+        "--bins",
+    ]);
+    cargo.arg("--target-dir").arg(directory.join("cargo"));
+    if cfg!(target_os = "freebsd") {
+        run(&mut cargo)?;
+        return Ok(directory.join("cargo/release"));
+    }
+    let triple = "x86_64-unknown-freebsd";
+    let linker = linker(release)?;
+    run(cargo
+        .args(["--target", triple, "-Zbuild-std=std,panic_abort"])
+        .env("CARGO_TARGET_X86_64_UNKNOWN_FREEBSD_LINKER", linker)
+        .env("RUSTFLAGS", "-Cpanic=abort"))?;
+    Ok(directory.join("cargo").join(triple).join("release"))
+}
+
+/// rustup's cargo with the compiler whose library's sources are here.
+fn cargo(release: Release) -> Result<Command> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(root())
+        .env("KQX_TARGET", release.name())
+        .env("RUSTC", toolchain::rustc()?)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("RUSTUP_TOOLCHAIN");
+    Ok(cargo)
+}
+
+/// The module's own objects out of the archive that rustc wrote: not compiler_builtins,
+/// for whose few functions the kernel has its own.
+fn extract(archive: &PathBuf, directory: &PathBuf) -> Result<Vec<OsString>> {
+    let _ = fs::remove_dir_all(directory);
+    fs::create_dir_all(directory)?;
+    let data = fs::read(archive).with_context(|| archive.display().to_string())?;
+    let mut paths = Vec::new();
+    for member in ArchiveFile::parse(&*data)?.members() {
+        let member = member?;
+        let name = String::from_utf8_lossy(member.name()).into_owned();
+        if name.starts_with("compiler_builtins") || !name.ends_with(".o") {
+            continue;
+        }
+        let path = directory.join(name);
+        fs::write(&path, member.data(&*data)?)?;
+        paths.push(path.into_os_string());
+    }
+    Ok(paths)
+}
+
+/// A linker for FreeBSD: zig with the release's libc. The libraries that the libc crate
+/// names and the harness does not need are empty here.
+fn linker(release: Release) -> Result<PathBuf> {
+    let directory = release.directory().join("linker");
+    fs::create_dir_all(&directory)?;
+    for name in ["kvm", "memstat", "procstat", "devstat"] {
+        let stub = directory.join(format!("lib{name}.a"));
+        if !stub.exists() {
+            run(Command::new(toolchain::llvm("llvm-ar")?)
+                .arg("rcs")
+                .arg(&stub))?;
+        }
+    }
+    let script = directory.join("cc");
+    let text = format!(
+        "#!/bin/sh\nexec '{}' cc -target x86_64-freebsd.{}.0-none '-L{}' \"$@\"\n",
+        toolchain::zig(release)?.display(),
+        release.name(),
+        directory.display()
+    );
+    fs::write(&script, text)?;
+    #[cfg(unix)]
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    Ok(script)
+}

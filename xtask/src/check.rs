@@ -1,0 +1,162 @@
+//! The module checker: refuses a kqx.ko that the kernel would refuse, or worse, run.
+//!
+//! The kernel's linker (`sys/kern/link_elf_obj.c`) says little and late; a stray SSE
+//! instruction or a red zone it does not see at all. So every link is followed by this.
+
+mod code;
+mod metadata;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use object::read::elf::{ElfFile64, FileHeader};
+use object::{Endianness, Object, ObjectSection, ObjectSymbol, RelocationFlags, elf};
+
+use crate::release::Release;
+
+/// The most that a stripped module may take, in bytes.
+const SIZE_MAX: usize = 64 * 1024;
+
+/// The relocations of amd64's `elf_reloc`, by name and number.
+const RELOCATIONS: [(&str, u32); 9] = [
+    ("R_X86_64_NONE", elf::R_X86_64_NONE),
+    ("R_X86_64_64", elf::R_X86_64_64),
+    ("R_X86_64_PC32", elf::R_X86_64_PC32),
+    ("R_X86_64_PLT32", elf::R_X86_64_PLT32),
+    ("R_X86_64_32S", elf::R_X86_64_32S),
+    ("R_X86_64_GLOB_DAT", elf::R_X86_64_GLOB_DAT),
+    ("R_X86_64_JUMP_SLOT", elf::R_X86_64_JUMP_SLOT),
+    ("R_X86_64_RELATIVE", elf::R_X86_64_RELATIVE),
+    ("R_X86_64_IRELATIVE", elf::R_X86_64_IRELATIVE),
+];
+
+/// The linker sets without which a module loads and does nothing, or without its sysctls
+/// and probes.
+const SETS: [&str; 7] = [
+    "set_modmetadata_set",
+    "set_sysinit_set",
+    "set_sysuninit_set",
+    "set_sysctl_set",
+    "set_sdt_providers_set",
+    "set_sdt_probes_set",
+    "set_sdt_argtypes_set",
+];
+
+/// A relocatable object, as far as the checks read it.
+type Module<'data> = ElfFile64<'data, Endianness>;
+
+/// Checks the module at `path` and prints what it is, or what is wrong with it.
+pub fn run(path: &Path) -> Result<()> {
+    let data = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let report = check(&data).with_context(|| path.display().to_string())?;
+    println!(
+        "{}: {report}",
+        path.strip_prefix(crate::release::root())
+            .unwrap_or(path)
+            .display()
+    );
+    Ok(())
+}
+
+/// Checks a module. Says what it is for, or all that is wrong with it, a line each.
+fn check(data: &[u8]) -> Result<String> {
+    let module = Module::parse(data).context("not a 64-bit ELF object")?;
+    let header = module.elf_header();
+    let endian = module.endian();
+    if header.e_type(endian) != elf::ET_REL || header.e_machine(endian) != elf::EM_X86_64 {
+        bail!("not a relocatable object for amd64");
+    }
+    let mut faults = Vec::new();
+    relocations(&module, &mut faults);
+    symbols(&module, &mut faults);
+    sets(&module, &mut faults);
+    code::check(&module, &mut faults);
+    let kernel = metadata::kernel_version(&module).unwrap_or_else(|fault| {
+        faults.push(fault);
+        0
+    });
+    let release = Release::of_version(kernel).map_or("?", Release::name);
+    if release == "?" && kernel != 0 {
+        faults.push(format!(
+            "it depends on kernel {kernel}, which is no release kqx knows"
+        ));
+    }
+    if data.len() > SIZE_MAX {
+        faults.push(format!("{} bytes, and {SIZE_MAX} is the most", data.len()));
+    }
+    if !faults.is_empty() {
+        faults.dedup();
+        bail!("{}", faults.join("\n"));
+    }
+    let imports = undefined(&module).count();
+    Ok(format!(
+        "{} bytes, for FreeBSD {release} from {kernel} on, {imports} kernel symbols, good",
+        data.len()
+    ))
+}
+
+fn relocations(module: &Module<'_>, faults: &mut Vec<String>) {
+    for section in module.sections() {
+        for (offset, relocation) in section.relocations() {
+            let RelocationFlags::Elf { r_type } = relocation.flags() else {
+                continue;
+            };
+            if RELOCATIONS.iter().all(|(_, accepted)| *accepted != r_type) {
+                faults.push(format!(
+                    "relocation type {r_type} in {} at {offset:#x}: kldload refuses it",
+                    section.name().unwrap_or("?")
+                ));
+            }
+        }
+    }
+}
+
+/// The names the module takes from the kernel.
+fn undefined<'a>(module: &'a Module<'_>) -> impl Iterator<Item = &'a str> {
+    module
+        .symbols()
+        .filter(|s| s.is_undefined())
+        .filter_map(|s| s.name().ok())
+        .filter(|n| !n.is_empty())
+}
+
+fn symbols(module: &Module<'_>, faults: &mut Vec<String>) {
+    let exports: BTreeSet<&str> = include_str!("check/exports.txt")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    for name in undefined(module).filter(|name| !exports.contains(name)) {
+        faults.push(format!(
+            "symbol {name} is not in xtask/src/check/exports.txt"
+        ));
+    }
+    for symbol in module
+        .symbols()
+        .filter(|s| s.is_global() && s.is_definition())
+    {
+        faults.push(format!("symbol {} is global", symbol.name().unwrap_or("?")));
+    }
+    for symbol in module.symbols().filter(|s| s.is_common()) {
+        faults.push(format!("symbol {} is common", symbol.name().unwrap_or("?")));
+    }
+}
+
+fn sets(module: &Module<'_>, faults: &mut Vec<String>) {
+    for name in SETS {
+        let found: Vec<_> = module.sections().filter(|s| s.name() == Ok(name)).collect();
+        match &found[..] {
+            [set] if set.size() > 0 => {}
+            [_] => faults.push(format!("linker set {name} is empty")),
+            [] => faults.push(format!("linker set {name} is missing")),
+            _ => faults.push(format!(
+                "linker set {name} is there {} times; the kernel sees one",
+                found.len()
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

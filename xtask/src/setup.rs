@@ -1,0 +1,215 @@
+//! Installs what is missing: Debian's packages, FreeBSD's, or a line that says what.
+//!
+//! Nothing that is there is installed again, so it costs nothing to call it first.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::release::{Release, setup_directory};
+use crate::toolchain::{self, run, runs, ziglang};
+use crate::{Missing, release};
+
+/// What has to be there.
+struct Need {
+    /// For a person: what it is for.
+    why: &'static str,
+    /// Whether it is there.
+    met: fn() -> bool,
+    /// The packages that bring it on Debian and Ubuntu.
+    debian: &'static str,
+    /// The packages that bring it on FreeBSD; empty where the base system has it.
+    freebsd: &'static str,
+}
+
+const NEEDS: &[Need] = &[
+    Need {
+        why: "compile the C shim, link the module",
+        met: || {
+            ["clang", "ld.lld", "llvm-objcopy"]
+                .iter()
+                .all(|t| toolchain::llvm(t).is_ok())
+        },
+        debian: "clang-19 lld-19 llvm-19",
+        freebsd: "llvm19",
+    },
+    Need {
+        why: "let bindgen read the kernel's headers",
+        met: libclang,
+        debian: "libclang1-19",
+        freebsd: "llvm19",
+    },
+    Need {
+        why: "build Rust's core library for the kernel",
+        met: || toolchain::rustc().is_ok(),
+        debian: "rustc-web rust-web-src",
+        freebsd: "rustup-init",
+    },
+    Need {
+        why: "boot FreeBSD kernels",
+        met: || runs("qemu-system-x86_64"),
+        debian: "qemu-system-x86",
+        freebsd: "qemu-nox11",
+    },
+    Need {
+        why: "make disk images for them",
+        met: || on_path("makefs"),
+        debian: "makefs",
+        freebsd: "",
+    },
+    Need {
+        why: "keep FreeBSD's headers apart from this system's Python",
+        met: || cfg!(target_os = "freebsd") || venv_module(),
+        debian: "python3-venv",
+        freebsd: "",
+    },
+    Need {
+        why: "count the filters' instructions",
+        met: || cfg!(target_os = "freebsd") || runs("valgrind"),
+        debian: "valgrind",
+        freebsd: "",
+    },
+];
+
+/// Installs what is missing, and says what and why.
+pub fn install_missing() -> Result<()> {
+    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.met)()).collect();
+    for need in &missing {
+        let packages = if cfg!(target_os = "freebsd") {
+            need.freebsd
+        } else {
+            need.debian
+        };
+        println!("setup: {packages}, to {}", need.why);
+    }
+    if !missing.is_empty() {
+        install(&missing)?;
+        if let Some(need) = missing.iter().find(|need| !(need.met)()) {
+            let what = if cfg!(target_os = "freebsd") {
+                need.freebsd
+            } else {
+                need.debian
+            };
+            return Err(Missing(format!(
+                "{what} is installed and still does not serve to {}",
+                need.why
+            ))
+            .into());
+        }
+    }
+    if !cfg!(target_os = "freebsd") {
+        for release in Release::ALL {
+            headers(release)?;
+        }
+    }
+    Ok(())
+}
+
+fn install(missing: &[&Need]) -> Result<()> {
+    let names = |of: fn(&Need) -> &'static str| -> Vec<&'static str> {
+        missing
+            .iter()
+            .flat_map(|need| of(need).split_whitespace())
+            .collect()
+    };
+    if cfg!(target_os = "freebsd") {
+        run(as_root("pkg")
+            .args(["install", "-y"])
+            .args(names(|n| n.freebsd)))
+    } else if on_path("apt-get") {
+        let apt = || {
+            let mut apt = as_root("apt-get");
+            apt.args(["-q", "-o", "DPkg::Lock::Timeout=600"]);
+            apt.env("DEBIAN_FRONTEND", "noninteractive");
+            apt
+        };
+        run(apt().arg("update"))?;
+        run(apt()
+            .args(["install", "-y", "--no-install-recommends"])
+            .args(names(|n| n.debian)))
+    } else {
+        let what = names(|n| n.debian).join(" ");
+        Err(Missing(format!(
+            "install what Debian calls {what} with this system's packages, then run it again"
+        ))
+        .into())
+    }
+}
+
+/// `program`, through sudo unless we are root.
+fn as_root(program: &str) -> Command {
+    let id = Command::new("id").arg("-u").output();
+    if id.is_ok_and(|output| output.stdout.trim_ascii() == b"0") || !on_path("sudo") {
+        return Command::new(program);
+    }
+    let mut sudo = Command::new("sudo");
+    sudo.arg(program);
+    sudo
+}
+
+/// The kernel headers of a release, and a libc to link with: PyPI's `ziglang` carries both.
+fn headers(release: Release) -> Result<()> {
+    let directory = ziglang(release);
+    if directory.join("ziglang/zig").is_file() {
+        return Ok(());
+    }
+    let (name, version) = (release.name(), release.ziglang());
+    println!(
+        "setup: ziglang {version} into {}, for FreeBSD {name}'s headers",
+        relative(&directory)
+    );
+    let venv = setup_directory().join("python");
+    let python = venv.join("bin/python");
+    if !python.is_file() {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+    }
+    // Installed beside and moved into place: an interrupted set-up leaves no half of it.
+    let partial = directory.with_extension("partial");
+    let _ = std::fs::remove_dir_all(&partial);
+    let package = format!("ziglang=={version}");
+    run(Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"])
+        .arg(&partial)
+        .arg(&package))
+    .map_err(|error| Missing(format!("pip cannot install {package}: {error}")))?;
+    std::fs::rename(&partial, &directory)?;
+    Ok(())
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(release::root())
+        .unwrap_or(path)
+        .display()
+        .to_string()
+}
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+fn libclang() -> bool {
+    let roots = ["/usr/lib", "/usr/local"];
+    let directories = roots
+        .iter()
+        .flat_map(|root| std::fs::read_dir(root).into_iter().flatten());
+    let llvm = directories
+        .flatten()
+        .filter(|e| e.file_name().to_string_lossy().starts_with("llvm"));
+    llvm.flat_map(|e| {
+        std::fs::read_dir(e.path().join("lib"))
+            .into_iter()
+            .flatten()
+            .flatten()
+    })
+    .any(|e| e.file_name().to_string_lossy().starts_with("libclang"))
+}
+
+fn venv_module() -> bool {
+    setup_directory().join("python/bin/python").is_file()
+        || Command::new("python3")
+            .args(["-c", "import venv, ensurepip"])
+            .output()
+            .is_ok_and(|output| output.status.success())
+}

@@ -1,0 +1,80 @@
+//! The tools that a build needs, and where they are on this machine.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::Missing;
+use crate::release::{Release, setup_directory};
+
+/// A rustc whose standard library is here in source, to be built for the kernel and for
+/// FreeBSD. Its cargo must be rustup's or as new: Debian's own has no build-std.
+pub fn rustc() -> Result<PathBuf> {
+    let candidates = ["rustc", "/usr/bin/rustc", "/usr/local/bin/rustc"];
+    let found = candidates
+        .iter()
+        .map(PathBuf::from)
+        .find(|rustc| has_sources(rustc));
+    found.ok_or_else(|| {
+        Missing(
+            "no Rust compiler with its library's sources: run `make setup`, \
+             or `rustup component add rust-src`"
+                .into(),
+        )
+        .into()
+    })
+}
+
+fn has_sources(rustc: &Path) -> bool {
+    let sysroot = Command::new(rustc).args(["--print", "sysroot"]).output();
+    sysroot.is_ok_and(|output| {
+        let sysroot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Path::new(&sysroot)
+            .join("lib/rustlib/src/rust/library/core/Cargo.toml")
+            .is_file()
+    })
+}
+
+/// One of LLVM's tools, under its own name or with a version behind it, newest first.
+pub fn llvm(tool: &str) -> Result<String> {
+    let versioned = (16..=22).rev().map(|version| format!("{tool}-{version}"));
+    let found = versioned.chain([tool.to_owned()]).find(|name| runs(name));
+    found.ok_or_else(|| Missing(format!("no {tool}: run `make setup`")).into())
+}
+
+/// Whether a program is there and answers.
+pub fn runs(program: &str) -> bool {
+    Command::new(program)
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
+/// The `zig` that carries a release's headers and libraries, as set-up installed it.
+pub fn zig(release: Release) -> Result<PathBuf> {
+    let zig = ziglang(release).join("ziglang/zig");
+    if zig.is_file() {
+        return Ok(zig);
+    }
+    Err(Missing(format!(
+        "no headers of FreeBSD {}: run `make setup`",
+        release.name()
+    ))
+    .into())
+}
+
+/// Where set-up installs the `ziglang` of a release.
+pub fn ziglang(release: Release) -> PathBuf {
+    setup_directory().join(format!("ziglang-{}", release.name()))
+}
+
+/// Runs a command to its end; its error is one line.
+pub fn run(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = command
+        .status()
+        .map_err(|error| Missing(format!("{program}: {error}")))?;
+    anyhow::ensure!(status.success(), "{program} failed, {status}");
+    Ok(())
+}

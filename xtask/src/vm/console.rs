@@ -1,0 +1,339 @@
+//! What the guest's serial console says about the run.
+//!
+//! The guest's first process writes three lines that carry this run's nonce:
+//! `kqx-vm NONCE start`, then after each run of the program `kqx-vm NONCE exit STATUS`,
+//! and `kqx-vm NONCE done` when all is written back. What the kernel complains of before
+//! the first is its own affair: some lock order reversals at boot are known to FreeBSD.
+
+/// Words of the kernel that make a run worthless, and what they mean.
+const COMPLAINTS: [(&str, Complaint); 9] = [
+    ("panic:", Complaint::Panic),
+    ("Fatal trap", Complaint::Panic),
+    ("Fatal double fault", Complaint::Panic),
+    ("Manual root filesystem specification", Complaint::Panic),
+    ("lock order reversal", Complaint::Report),
+    (
+        "with the following non-sleepable locks held",
+        Complaint::Report,
+    ),
+    ("leaked memory", Complaint::Report),
+    ("was not empty", Complaint::Report),
+    ("KASSERT failed", Complaint::Report),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Complaint {
+    /// The kernel is dead.
+    Panic,
+    /// The kernel lives on.
+    Report,
+}
+
+/// How far the guest is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The kernel boots.
+    Booting,
+    /// The first process has started.
+    Running,
+    /// Everything is handed back; the guest powers off.
+    Done,
+}
+
+/// The console so far.
+#[derive(Debug)]
+pub(crate) struct Console {
+    marker: String,
+    phase: Phase,
+    statuses: Vec<i32>,
+    complaints: Vec<String>,
+    panicked: bool,
+    last: String,
+}
+
+impl Console {
+    /// A console of a guest that was given `nonce`.
+    pub(crate) fn new(nonce: &str) -> Self {
+        Console {
+            marker: format!("kqx-vm {nonce} "),
+            phase: Phase::Booting,
+            statuses: Vec::new(),
+            complaints: Vec::new(),
+            panicked: false,
+            last: String::new(),
+        }
+    }
+
+    /// Takes note of the next line.
+    pub(crate) fn line(&mut self, line: &str) {
+        let line = line.trim_end();
+        // The kernel may have written into the middle of a line.
+        if let Some(at) = line.find(&self.marker) {
+            self.status(&line[at + self.marker.len()..]);
+            return;
+        }
+        let complaint = COMPLAINTS.iter().find(|(words, _)| line.contains(words));
+        if let Some((_, complaint)) = complaint {
+            let panic = *complaint == Complaint::Panic;
+            if panic || self.phase != Phase::Booting {
+                self.complaints.push(line.to_owned());
+            }
+            self.panicked |= panic;
+        }
+        if !line.is_empty() {
+            line.clone_into(&mut self.last);
+        }
+    }
+
+    fn status(&mut self, text: &str) {
+        let mut words = text.split_whitespace();
+        match (words.next(), words.next().and_then(|n| n.parse().ok())) {
+            (Some("start"), _) => self.phase = Phase::Running,
+            (Some("exit"), Some(status)) => self.statuses.push(status),
+            (Some("done"), _) => self.phase = Phase::Done,
+            _ => {}
+        }
+    }
+
+    /// How far the guest is.
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Whether the kernel is dead.
+    pub(crate) fn panicked(&self) -> bool {
+        self.panicked
+    }
+
+    /// The last line with anything on it.
+    pub(crate) fn last(&self) -> &str {
+        &self.last
+    }
+
+    /// What the run came to; `hung` where a time limit ended it.
+    pub(crate) fn outcome(&self, hung: bool) -> Outcome {
+        match self.phase {
+            _ if self.phase != Phase::Booting && !self.complaints.is_empty() => {
+                Outcome::Kernel(self.complaints.clone())
+            }
+            Phase::Booting => Outcome::NotStarted {
+                hung,
+                complaint: self.complaints.first().cloned(),
+            },
+            Phase::Running if hung => Outcome::Hung,
+            Phase::Running => {
+                Outcome::Kernel(vec!["the guest went down before it was done".into()])
+            }
+            Phase::Done => match self.statuses.iter().copied().find(|&status| status != 0) {
+                None if self.statuses.is_empty() => Outcome::Failed(-1),
+                None => Outcome::Passed,
+                Some(status) => Outcome::Failed(status),
+            },
+        }
+    }
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Every case passed and the kernel did not complain.
+    Passed,
+    /// The program ended with this status, or could not be run (negative).
+    Failed(i32),
+    /// The limit ran out.
+    Hung,
+    /// The kernel panicked or complained, with its words.
+    Kernel(Vec<String>),
+    /// The boot ended before the first process started.
+    NotStarted {
+        /// Whether the limit ran out.
+        hung: bool,
+        /// The kernel's words, if it panicked.
+        complaint: Option<String>,
+    },
+}
+
+impl Outcome {
+    /// The runner's exit status: 0, 1, 124 or 255.
+    pub(crate) fn code(&self) -> u8 {
+        match self {
+            Outcome::Passed => 0,
+            Outcome::Failed(_) => 1,
+            Outcome::Hung | Outcome::NotStarted { hung: true, .. } => 124,
+            Outcome::Kernel(_) | Outcome::NotStarted { hung: false, .. } => 255,
+        }
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Outcome::Passed => write!(f, "passed"),
+            Outcome::Failed(status) if *status < 0 => write!(f, "FAILED: the program did not run"),
+            Outcome::Failed(status) => write!(f, "FAILED: the program ended with {status}"),
+            Outcome::Hung => write!(f, "HUNG: the time limit ran out"),
+            Outcome::Kernel(complaints) => {
+                write!(f, "THE KERNEL COMPLAINED: {}", complaints[0])?;
+                match complaints.len() {
+                    1 => Ok(()),
+                    n => write!(f, " (and {} more)", n - 1),
+                }
+            }
+            Outcome::NotStarted {
+                complaint: Some(words),
+                ..
+            } => {
+                write!(f, "THE BOOT DIED before the tests started: {words}")
+            }
+            Outcome::NotStarted { hung: true, .. } => {
+                write!(f, "THE BOOT HUNG before the tests started")
+            }
+            Outcome::NotStarted { .. } => write!(f, "THE BOOT DIED before the tests started"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome_of(lines: &[&str], hung: bool) -> Outcome {
+        let mut console = Console::new("4f2a");
+        for line in lines {
+            console.line(line);
+        }
+        console.outcome(hung)
+    }
+
+    #[test]
+    fn a_run_whose_programs_all_end_with_0_has_passed() {
+        let lines = [
+            "kqx-vm 4f2a start",
+            "kqx-vm 4f2a exit 0",
+            "kqx-vm 4f2a done",
+        ];
+        assert_eq!(outcome_of(&lines, false).code(), 0);
+    }
+
+    #[test]
+    fn a_run_with_one_program_that_ends_otherwise_has_failed() {
+        let lines = [
+            "kqx-vm 4f2a start",
+            "kqx-vm 4f2a exit 0",
+            "kqx-vm 4f2a exit 3",
+            "kqx-vm 4f2a done",
+        ];
+        assert_eq!(outcome_of(&lines, false), Outcome::Failed(3));
+        assert_eq!(outcome_of(&lines, false).code(), 1);
+    }
+
+    #[test]
+    fn a_run_without_any_program_has_failed() {
+        let lines = ["kqx-vm 4f2a start", "kqx-vm 4f2a done"];
+        assert_eq!(outcome_of(&lines, false).code(), 1);
+    }
+
+    #[test]
+    fn a_panic_outweighs_whatever_the_program_said() {
+        for words in [
+            "panic: mutex not owned",
+            "Fatal trap 12: page fault while in kernel mode",
+        ] {
+            let lines = [
+                "kqx-vm 4f2a start",
+                "kqx-vm 4f2a exit 0",
+                words,
+                "kqx-vm 4f2a done",
+            ];
+            assert_eq!(outcome_of(&lines, false).code(), 255, "{words}");
+        }
+    }
+
+    #[test]
+    fn a_reversal_or_a_leak_after_the_start_gives_255() {
+        for words in [
+            "lock order reversal:",
+            "Sleeping on \"kqx\" with the following non-sleepable locks held:",
+            "Warning: memory type kqx leaked memory on destroy (1 allocations, 64 bytes leaked).",
+            "Freed UMA keg (kqx) was not empty (3 items).  Lost 1 pages of memory.",
+        ] {
+            let lines = [
+                "kqx-vm 4f2a start",
+                words,
+                "kqx-vm 4f2a exit 0",
+                "kqx-vm 4f2a done",
+            ];
+            assert_eq!(
+                outcome_of(&lines, false),
+                Outcome::Kernel(vec![words.to_owned()])
+            );
+        }
+    }
+
+    #[test]
+    fn a_reversal_at_boot_is_the_kernels_own_affair() {
+        let lines = [
+            "lock order reversal:",
+            "kqx-vm 4f2a start",
+            "kqx-vm 4f2a exit 0",
+            "kqx-vm 4f2a done",
+        ];
+        assert_eq!(outcome_of(&lines, false), Outcome::Passed);
+    }
+
+    #[test]
+    fn a_boot_that_panics_is_reported_as_that() {
+        let lines = ["---<<BOOT>>---", "panic: TSC not initialized"];
+        let outcome = outcome_of(&lines, false);
+        assert_eq!(outcome.code(), 255);
+        assert!(
+            outcome
+                .to_string()
+                .contains("before the tests started: panic: TSC"),
+            "{outcome}"
+        );
+    }
+
+    #[test]
+    fn a_boot_without_a_root_is_reported_as_that() {
+        let outcome = outcome_of(&["Manual root filesystem specification:"], true);
+        assert!(
+            outcome.to_string().starts_with("THE BOOT DIED"),
+            "{outcome}"
+        );
+    }
+
+    #[test]
+    fn the_limit_gives_124_before_and_after_the_start() {
+        assert_eq!(outcome_of(&["---<<BOOT>>---"], true).code(), 124);
+        assert_eq!(outcome_of(&["kqx-vm 4f2a start"], true).code(), 124);
+    }
+
+    #[test]
+    fn a_guest_that_goes_down_silently_gives_255() {
+        assert_eq!(
+            outcome_of(&["kqx-vm 4f2a start", "kqx-vm 4f2a exit 0"], false).code(),
+            255
+        );
+    }
+
+    #[test]
+    fn a_line_with_another_nonce_counts_for_nothing() {
+        let lines = [
+            "kqx-vm 4f2a start",
+            "kqx-vm 0000 exit 0",
+            "kqx-vm 0000 done",
+        ];
+        assert_eq!(outcome_of(&lines, true).code(), 124);
+    }
+
+    #[test]
+    fn a_status_is_found_behind_what_the_kernel_wrote_into_its_line() {
+        let lines = [
+            "uhub0: 4 portkqx-vm 4f2a start",
+            "kqx-vm 4f2a exit 0\r",
+            "kqx-vm 4f2a done",
+        ];
+        assert_eq!(outcome_of(&lines, false), Outcome::Passed);
+    }
+}

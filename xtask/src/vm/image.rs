@@ -1,0 +1,235 @@
+//! The guest's only medium: an ISO 9660 image that is its root and, with a loader on it,
+//! also the CD it boots from.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use object::{
+    LittleEndian,
+    elf::{self, FileHeader64},
+    read::elf::{Dyn, FileHeader},
+};
+
+/// Where a root keeps its libraries, in the order in which the runtime linker looks.
+const LIBRARIES: [&str; 3] = ["lib", "usr/lib", "lib/casper"];
+/// The runtime linker, which every program names as its interpreter.
+const LINKER: &str = "libexec/ld-elf.so.1";
+/// What FreeBSD's BIOS loader needs on a CD, `cdboot` first.
+const LOADER: [&str; 4] = ["boot/cdboot", "boot/loader", "boot/lua", "boot/defaults"];
+/// Which loaders a root can bring; what is found first is started.
+const LOADERS: [&str; 3] = ["boot/loader", "boot/loader_lua", "boot/loader_simp"];
+
+/// The files of an image by their path in it, without a leading `/`.
+pub(crate) struct Image {
+    base: PathBuf,
+    files: BTreeMap<PathBuf, Content>,
+    boots: bool,
+}
+
+enum Content {
+    Copy(PathBuf),
+    Text(String),
+    Directory,
+}
+
+impl Image {
+    /// An image whose libraries come from the FreeBSD root `base`.
+    pub(crate) fn new(base: &Path) -> Self {
+        let directories = ["dev", "tmp", "out"];
+        let files = directories.map(|name| (PathBuf::from(name), Content::Directory));
+        Image {
+            base: base.to_owned(),
+            files: files.into(),
+            boots: false,
+        }
+    }
+
+    /// Puts `text` at `path`.
+    pub(crate) fn text(&mut self, path: impl Into<PathBuf>, text: impl Into<String>) {
+        self.files.insert(path.into(), Content::Text(text.into()));
+    }
+
+    /// Puts a copy of the host's file `source` at `path`.
+    pub(crate) fn file(&mut self, path: impl Into<PathBuf>, source: &Path) {
+        self.files
+            .insert(path.into(), Content::Copy(source.to_owned()));
+    }
+
+    /// Puts a copy of the program `source` at `path`, with the runtime linker and every
+    /// library it needs.
+    pub(crate) fn program(&mut self, path: impl Into<PathBuf>, source: &Path) -> Result<()> {
+        self.file(path, source);
+        let mut open = needed(source)?;
+        if !open.is_empty() {
+            self.file(LINKER, &in_base(&self.base, LINKER)?);
+        }
+        while let Some(name) = open.pop() {
+            let place = Path::new("lib").join(&name);
+            if self.files.contains_key(&place) {
+                continue;
+            }
+            let library = LIBRARIES
+                .iter()
+                .map(|dir| self.base.join(dir).join(&name))
+                .find(|file| file.is_file())
+                .with_context(|| {
+                    format!(
+                        "{} has no {name}, which {} needs",
+                        self.base.display(),
+                        source.display()
+                    )
+                })?;
+            open.extend(needed(&library)?);
+            self.file(place, &library);
+        }
+        Ok(())
+    }
+
+    /// Puts in every command of the root's `bin` and `sbin`, for a shell.
+    pub(crate) fn commands(&mut self) -> Result<()> {
+        for directory in ["bin", "sbin"] {
+            for entry in fs::read_dir(self.base.join(directory))? {
+                let entry = entry?;
+                // A script needs no library.
+                let path = Path::new(directory).join(entry.file_name());
+                if needed(&entry.path()).is_ok() {
+                    self.program(path, &entry.path())?;
+                } else {
+                    self.file(path, &entry.path());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the image boot `kernel` through the root's own loader, with `variables` in
+    /// the kernel's environment.
+    pub(crate) fn boot(&mut self, kernel: &Path, variables: &[(String, String)]) -> Result<()> {
+        let loader = LOADERS
+            .iter()
+            .find_map(|path| in_base(&self.base, path).ok());
+        let loader = loader.with_context(|| no_loader(&self.base))?;
+        self.file(LOADER[0], &in_base(&self.base, LOADER[0])?);
+        self.file(LOADER[1], &loader);
+        for directory in &LOADER[2..] {
+            self.directory(Path::new(directory))?;
+        }
+        self.file("boot/kernel/kernel", kernel);
+        let lines = variables
+            .iter()
+            .map(|(name, value)| format!("{name}=\"{value}\"\n"));
+        self.text("boot/loader.conf", lines.collect::<String>());
+        self.boots = true;
+        Ok(())
+    }
+
+    /// Takes over a directory of the root with all that is below it, if it is there.
+    fn directory(&mut self, path: &Path) -> Result<()> {
+        let source = self.base.join(path);
+        if source.is_dir() {
+            for entry in fs::read_dir(&source)? {
+                let entry = entry?;
+                let below = path.join(entry.file_name());
+                if entry.path().is_dir() {
+                    self.directory(&below)?;
+                } else {
+                    self.file(below, &entry.path());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the image to `target`; `stage` is an empty directory for its files.
+    pub(crate) fn write(&self, stage: &Path, target: &Path) -> Result<()> {
+        for (path, content) in &self.files {
+            let place = stage.join(path);
+            fs::create_dir_all(place.parent().expect("a file lies in a directory"))?;
+            match content {
+                Content::Copy(source) => {
+                    fs::copy(source, &place)
+                        .with_context(|| format!("{} cannot be copied", source.display()))?;
+                }
+                Content::Text(text) => fs::write(&place, text)?,
+                Content::Directory => fs::create_dir_all(&place)?,
+            }
+        }
+        let mut xorriso = Command::new("xorriso");
+        // -r: everything belongs to root and is as executable as it is here.
+        xorriso
+            .args(["-as", "mkisofs", "-quiet", "-r", "-V", "KQX", "-o"])
+            .arg(target);
+        if self.boots {
+            xorriso.args(["-b", LOADER[0], "-no-emul-boot", "-boot-load-size", "4"]);
+        }
+        let out = xorriso.arg(stage).output();
+        let out = out.context("xorriso is not installed; install the package `xorriso`")?;
+        ensure!(
+            out.status.success(),
+            "xorriso could not write {}: {}",
+            target.display(),
+            String::from_utf8_lossy(&out.stderr).trim()
+        );
+        Ok(())
+    }
+}
+
+/// Whether `base` has what [`Image::boot`] needs.
+pub(crate) fn has_loader(base: &Path) -> bool {
+    in_base(base, LOADER[0]).is_ok() && LOADERS.iter().any(|path| in_base(base, path).is_ok())
+}
+
+fn no_loader(base: &Path) -> String {
+    format!("{} has no boot/loader and boot/cdboot", base.display())
+}
+
+fn in_base(base: &Path, path: &str) -> Result<PathBuf> {
+    let file = base.join(path);
+    if !file.is_file() {
+        bail!(
+            "{} has no {path}; --base takes the root of a FreeBSD system",
+            base.display()
+        );
+    }
+    Ok(file)
+}
+
+/// The libraries that the ELF file at `path` names as needed (`DT_NEEDED`).
+fn needed(path: &Path) -> Result<Vec<String>> {
+    let data = fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    needed_of(&data).with_context(|| format!("{} is no program for FreeBSD amd64", path.display()))
+}
+
+fn needed_of(data: &[u8]) -> Result<Vec<String>> {
+    let header = FileHeader64::<LittleEndian>::parse(data)?;
+    let endian = header.endian()?;
+    ensure!(
+        header.e_machine(endian) == elf::EM_X86_64,
+        "it is for another machine"
+    );
+    let sections = header.sections(endian, data)?;
+    let Some((entries, strings)) = sections.dynamic(endian, data)? else {
+        return Ok(vec![]);
+    };
+    let strings = sections.strings(endian, data, strings)?;
+    let mut names = Vec::new();
+    for entry in entries
+        .iter()
+        .filter(|entry| entry.tag32(endian) == Some(elf::DT_NEEDED))
+    {
+        let name = entry.string(endian, strings)?;
+        names.push(String::from_utf8_lossy(name).into_owned());
+    }
+    Ok(names)
+}
+
+/// An empty raw disk of `size` bytes at `path`, for what the guest hands back.
+pub(crate) fn blank(path: &Path, size: u64) -> Result<()> {
+    File::create(path)?.set_len(size)?;
+    Ok(())
+}
