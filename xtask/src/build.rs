@@ -86,9 +86,8 @@ pub fn harness(release: Release) -> Result<PathBuf> {
     let triple = "x86_64-unknown-freebsd";
     let linker = linker(release)?;
     run(cargo
-        .args(["--target", triple, "-Zbuild-std=std,panic_abort"])
-        .env("CARGO_TARGET_X86_64_UNKNOWN_FREEBSD_LINKER", linker)
-        .env("RUSTFLAGS", "-Cpanic=abort"))?;
+        .args(["--target", triple, "-Zbuild-std=std,panic_unwind"])
+        .env("CARGO_TARGET_X86_64_UNKNOWN_FREEBSD_LINKER", linker))?;
     Ok(directory.join("cargo").join(triple).join("release"))
 }
 
@@ -131,14 +130,6 @@ fn extract(archive: &PathBuf, directory: &PathBuf) -> Result<Vec<OsString>> {
 fn linker(release: Release) -> Result<PathBuf> {
     let directory = release.directory().join("linker");
     fs::create_dir_all(&directory)?;
-    for name in ["kvm", "memstat", "procstat", "devstat"] {
-        let stub = directory.join(format!("lib{name}.a"));
-        if !stub.exists() {
-            run(Command::new(toolchain::llvm("llvm-ar")?)
-                .arg("rcs")
-                .arg(&stub))?;
-        }
-    }
     let script = directory.join("cc");
     let text = format!(
         "#!/bin/sh\nexec '{}' cc -target x86_64-freebsd.{}.0-none '-L{}' \"$@\"\n",
@@ -149,5 +140,13 @@ fn linker(release: Release) -> Result<PathBuf> {
     fs::write(&script, text)?;
     #[cfg(unix)]
     fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    for name in ["kvm", "memstat", "procstat", "devstat"] {
+        let stub = directory.join(format!("lib{name}.so"));
+        if !stub.exists() {
+            run(Command::new(&script)
+                .args(["-shared", "-nostdlib", "-x", "c", "/dev/null", "-o"])
+                .arg(&stub))?;
+        }
+    }
     Ok(script)
 }

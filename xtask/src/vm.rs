@@ -12,10 +12,10 @@
 
 mod archive;
 mod console;
+mod download;
 mod image;
 mod kernel;
 mod qemu;
-mod release;
 mod report;
 mod source;
 mod vagrant;
@@ -207,7 +207,7 @@ impl Which {
         if !kept.is_empty() || self.cached {
             return Ok(kept);
         }
-        let fetched = cache.release(release::DEFAULT);
+        let fetched = cache.release(download::DEFAULT);
         let hint =
             "no FreeBSD at hand: give --kernel and --base, or --release where there is a network";
         Ok(vec![fetched.context(hint)?])

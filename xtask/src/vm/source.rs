@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{archive, qemu::Manner, release};
+use super::{archive, download, qemu::Manner};
 
 /// A kernel and the root that goes with it.
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ impl Cache {
 
     /// The release of that name, fetched if it is not there.
     pub(crate) fn release(&self, name: &str) -> Result<Pair> {
-        let home = release::obtain(release::SITE, name, &self.releases())?;
+        let home = download::obtain(download::SITE, name, &self.releases())?;
         pair_in(&home).with_context(|| format!("{} is incomplete; remove it", home.display()))
     }
 
