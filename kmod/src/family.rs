@@ -186,7 +186,7 @@ fn detach<F: Filter>(kn: &mut Knote<'_>) {
         counter_u64_add(Stat::Deliveries, 1);
     }
     probe::detach(kn);
-    kn.detach_timer();
+    kn.detach();
     if let Some(gauge) = F::GAUGE {
         counter_u64_add(gauge, -1);
     }

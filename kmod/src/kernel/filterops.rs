@@ -64,7 +64,7 @@ unsafe extern "C" fn f_attach<O: Filterops>(kn: *mut sys::knote) -> c_int {
 /// For knote_drop alone: `kn` was attached and is in flux for good.
 unsafe extern "C" fn f_detach<O: Filterops>(kn: *mut sys::knote) {
     // SAFETY: as in `f_attach`. Its callout may still run, but touches the filter's
-    // fields under the mutex only, and `detach_timer` drains it.
+    // fields under the mutex only, and `detach` drains it.
     let mut kn = unsafe { Knote::from_raw(NonNull::new_unchecked(kn)) };
     O::f_detach(&mut kn);
 }

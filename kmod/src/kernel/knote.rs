@@ -183,7 +183,7 @@ impl<'a> Knote<'a> {
     pub fn timer_head(&self) -> Option<&TimerHead> {
         let timer = NonNull::new(field!(self, kn_ptr.p_v))?;
         // SAFETY: `kn_ptr` is null or what `attach_timer` put there, until
-        // `detach_timer`; a `Timer` begins with its head.
+        // `detach`; a `Timer` begins with its head.
         Some(unsafe { timer.cast::<TimerHead>().as_ref() })
     }
 
@@ -206,16 +206,17 @@ impl<'a> Knote<'a> {
         let timer = Timer::new::<E>(self.raw, timed)?.into_raw();
         field!(self, kn_status) |= sys::KN_DETACHED as i32;
         // SAFETY: the knote is in flux and marked detached, as knlist_add wants it; the
-        // list lives until `detach_timer`. Neither its mutex nor the kqueue's is held.
+        // list lives until `detach`. Neither its mutex nor the kqueue's is held.
         unsafe { sys::knlist_add((*timer.as_ptr()).head.knlist(), self.as_ptr(), 0) };
         field!(self, kn_ptr.p_v) = timer.as_ptr().cast();
         Ok(())
     }
 
-    /// In f_detach: takes its timer away, once no callout can run any more, and gives
-    /// the charge back. Sleeps.
-    pub fn detach_timer(&mut self) {
+    /// In f_detach: takes its timer away, if it has one, once no callout can run any
+    /// more, and gives the charge back. Sleeps. The knote is on no list then.
+    pub fn detach(&mut self) {
         let Some(timer) = NonNull::new(field!(self, kn_ptr.p_v)) else {
+            field!(self, kn_status) |= sys::KN_DETACHED as i32;
             return;
         };
         field!(self, kn_ptr.p_v) = core::ptr::null_mut();

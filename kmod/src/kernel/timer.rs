@@ -9,7 +9,7 @@
 //!   attach_timer ──▶ idle ──callout_reset──▶ armed ──handler──▶ Expire::expire
 //!                     ▲                        │                     │ due
 //!                     └──────callout_stop──────┘                     ▼
-//!   detach_timer ◀── callout_drain           again, ◀──not seen── knote() ──▶ f_event
+//!   detach ◀──────── callout_drain           again, ◀──not seen── knote() ──▶ f_event
 //!                                            until seen
 //! ```
 //!
