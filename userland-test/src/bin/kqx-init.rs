@@ -1,0 +1,260 @@
+//! `kqx-init`: the first process of the VM runner's guest.
+//!
+//! It reads `/kqx/plan`, one directive a line:
+//!
+//! - `nonce TEXT`: what this run's status lines carry, so that nothing else is taken for one
+//! - `out DEVICE`: the disk that takes the files of `/out` as a tar archive
+//! - `load PATH`: a module to load before, and to unload after
+//! - `run PROGRAM`, then `arg TEXT` for each argument: what to run, in `/out`
+//! - `repeat N`: how often, unless it fails before
+//! - `shell PATH`: a shell for the console, before the end
+//!
+//! What it writes to the console is described in the runner, `xtask/src/vm/console.rs`.
+
+#[cfg(not(target_os = "freebsd"))]
+fn main() {
+    eprintln!("kqx-init: this is the first process of a FreeBSD guest");
+    std::process::exit(2);
+}
+
+#[cfg(target_os = "freebsd")]
+fn main() -> ! {
+    freebsd::main()
+}
+
+#[cfg(target_os = "freebsd")]
+mod freebsd {
+    use std::ffi::CString;
+    use std::fs::{self, File, OpenOptions};
+    use std::io::{self, Read, Write};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, ExitStatus, Stdio};
+
+    use libc::{c_char, c_int};
+
+    const PLAN: &str = "/kqx/plan";
+    const OUT: &str = "/out";
+    /// What the programs print, among the files handed back; `.2` and on for repeats.
+    const STDOUT: &str = "stdout";
+
+    unsafe extern "C" {
+        fn kldload(file: *const c_char) -> c_int;
+        fn kldunload(fileid: c_int) -> c_int;
+        fn kldfind(file: *const c_char) -> c_int;
+    }
+
+    #[derive(Default)]
+    struct Plan {
+        nonce: String,
+        out: Option<String>,
+        load: Option<String>,
+        run: Option<String>,
+        args: Vec<String>,
+        repeat: u32,
+        shell: Option<String>,
+    }
+
+    impl Plan {
+        fn parse(text: &str) -> Plan {
+            let mut plan = Plan {
+                repeat: 1,
+                ..Plan::default()
+            };
+            for line in text.lines() {
+                let (key, value) = line.split_once(' ').unwrap_or((line, ""));
+                let value = value.to_owned();
+                match key {
+                    "nonce" => plan.nonce = value,
+                    "out" => plan.out = Some(value),
+                    "load" => plan.load = Some(value),
+                    "run" => plan.run = Some(value),
+                    "arg" => plan.args.push(value),
+                    "repeat" => plan.repeat = value.parse().unwrap_or(1),
+                    "shell" => plan.shell = Some(value),
+                    _ => {}
+                }
+            }
+            plan
+        }
+    }
+
+    pub(super) fn main() -> ! {
+        // Without a console there is nobody to tell.
+        if let Ok(console) = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/console")
+        {
+            let plan = Plan::parse(&fs::read_to_string(PLAN).unwrap_or_default());
+            let say = |text: &str| {
+                let _ = writeln!(&console, "kqx-vm {} {text}", plan.nonce);
+            };
+            say("start");
+            if let Err(error) = follow(&plan, &console, &say) {
+                let _ = writeln!(&console, "kqx-init: {error}");
+                say("exit -1");
+            }
+            say("done");
+        }
+        // Nothing here is worth a sync: the root is read-only, the rest in memory. The machine
+        // ends where it would boot again, and without the delay that powering off has.
+        // SAFETY: reboot takes no memory, and the first process may call it.
+        unsafe { libc::reboot(libc::RB_NOSYNC) };
+        loop {
+            std::thread::park();
+        }
+    }
+
+    fn follow(plan: &Plan, console: &File, say: &dyn Fn(&str)) -> Result<(), String> {
+        take_terminal(console);
+        for directory in ["/tmp", OUT] {
+            mount_tmpfs(directory).map_err(|e| format!("{directory}: tmpfs: {e}"))?;
+        }
+        if let Some(module) = &plan.load {
+            load(module).map_err(|e| format!("{module} does not load: {e}"))?;
+        }
+        if let Some(program) = &plan.run {
+            for turn in 1..=plan.repeat {
+                let status = run(program, &plan.args, console, turn)
+                    .map_err(|e| format!("{program} cannot be run: {e}"))?;
+                let code = status
+                    .code()
+                    .or(status.signal().map(|n| 128 + n))
+                    .unwrap_or(-1);
+                say(&format!("exit {code}"));
+                if code != 0 {
+                    break;
+                }
+            }
+        }
+        if let Some(shell) = &plan.shell {
+            command(shell)
+                .status()
+                .map_err(|e| format!("{shell} cannot be run: {e}"))?;
+            say("exit 0");
+        }
+        // Before the unloading, should that be what kills the kernel.
+        if let Some(disk) = &plan.out {
+            hand_back(disk).map_err(|e| format!("{disk} does not take the files: {e}"))?;
+        }
+        match &plan.load {
+            Some(module) => unload(module).map_err(|e| format!("{module} does not unload: {e}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the console this session's terminal, for a shell's sake: without that, only
+    /// its job control is lost.
+    fn take_terminal(console: &File) {
+        // SAFETY: neither call takes memory; the descriptor is open.
+        unsafe {
+            libc::setsid();
+            libc::ioctl(console.as_raw_fd(), libc::TIOCSCTTY);
+        }
+    }
+
+    fn command(program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .current_dir(OUT)
+            .env_clear()
+            .env("PATH", "/sbin:/bin:/usr/sbin:/usr/bin:/kqx")
+            .env("HOME", "/tmp")
+            .env("TERM", "xterm")
+            .env("RUST_BACKTRACE", "1");
+        let console = || match OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/console")
+        {
+            Ok(console) => Stdio::from(console),
+            Err(_) => Stdio::null(),
+        };
+        command.stdin(console()).stdout(console()).stderr(console());
+        command
+    }
+
+    /// Runs the program; what it prints goes to the console and to a file.
+    fn run(
+        program: &str,
+        args: &[String],
+        mut console: &File,
+        turn: u32,
+    ) -> io::Result<ExitStatus> {
+        let name = match turn {
+            1 => format!("{OUT}/{STDOUT}"),
+            _ => format!("{OUT}/{STDOUT}.{turn}"),
+        };
+        let mut copy = File::create(name)?;
+        let mut child = command(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        if let Some(mut stdout) = child.stdout.take() {
+            let mut buffer = [0; 4096];
+            loop {
+                match stdout.read(&mut buffer)? {
+                    0 => break,
+                    n => {
+                        console.write_all(&buffer[..n])?;
+                        copy.write_all(&buffer[..n])?;
+                    }
+                }
+            }
+        }
+        child.wait()
+    }
+
+    fn hand_back(disk: &str) -> io::Result<()> {
+        // A disk takes whole sectors only; an archive is a whole number of them.
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.append_dir_all(".", OUT)?;
+        OpenOptions::new()
+            .write(true)
+            .open(disk)?
+            .write_all(&archive.into_inner()?)
+    }
+
+    fn c_string(text: &str) -> io::Result<CString> {
+        Ok(CString::new(text)?)
+    }
+
+    fn check(result: c_int) -> io::Result<c_int> {
+        if result < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(result)
+        }
+    }
+
+    fn load(path: &str) -> io::Result<()> {
+        let path = c_string(path)?;
+        // SAFETY: the path is a terminated string that outlives the call.
+        check(unsafe { kldload(path.as_ptr()) }).map(drop)
+    }
+
+    /// Unloads the module of that path, unless the program has unloaded it already.
+    fn unload(path: &str) -> io::Result<()> {
+        let file = c_string(path.rsplit('/').next().unwrap_or(path))?;
+        // SAFETY: the name is a terminated string that outlives the call.
+        match check(unsafe { kldfind(file.as_ptr()) }) {
+            // SAFETY: the call takes no memory.
+            Ok(id) => check(unsafe { kldunload(id) }).map(drop),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn mount_tmpfs(directory: &str) -> io::Result<()> {
+        let directory = c_string(directory)?;
+        let mut options = [c"fstype", c"tmpfs", c"fspath", &directory].map(|text| libc::iovec {
+            iov_base: text.as_ptr().cast_mut().cast(),
+            iov_len: text.count_bytes() + 1,
+        });
+        let count = u32::try_from(options.len()).expect("a handful");
+        // SAFETY: every option is a terminated string with its length; nmount(2) only reads
+        // them, and they outlive the call.
+        check(unsafe { libc::nmount(options.as_mut_ptr(), count, 0) }).map(drop)
+    }
+}
