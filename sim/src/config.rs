@@ -1,0 +1,76 @@
+//! How a machine is set up.
+
+use freebsd_kernel_sys::FREEBSD_VERSION;
+
+/// The release whose kernel is played.
+///
+/// Layouts come from the headers the crate was built with; this chooses the behaviour
+/// that differs: the number of filter slots, `f_userdump`, kern.proc.kq.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// FreeBSD 14.
+    V14,
+    /// FreeBSD 15.
+    V15,
+}
+
+impl Release {
+    /// The release this crate was built for (`KQX_TARGET`).
+    pub const BUILT_FOR: Release = if FREEBSD_VERSION >= 1_500_000 {
+        Release::V15
+    } else {
+        Release::V14
+    };
+
+    /// `EVFILT_SYSCOUNT`: how many filter slots there are.
+    pub(crate) fn filter_slots(self) -> usize {
+        match self {
+            Release::V14 => 13,
+            Release::V15 => 15,
+        }
+    }
+
+    /// `kern.osreldate`: of 14.3 and of 15.0.
+    pub(crate) fn osreldate(self) -> i32 {
+        match self {
+            Release::V14 => 1_403_000,
+            Release::V15 => 1_500_068,
+        }
+    }
+}
+
+/// Which time passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockMode {
+    /// Time stands still while any thread runs. It moves when told
+    /// ([`Machine::advance`](crate::Machine::advance)), and when every thread waits, to
+    /// the next callout or time-out. Runs of one thread are deterministic.
+    Virtual,
+    /// The host's monotonic clock; callouts run on a thread of their own.
+    Real,
+}
+
+/// How a machine is set up; [`Config::default`] is a FreeBSD of the release built for, on
+/// virtual time.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The release whose kernel is played.
+    pub release: Release,
+    /// Which time passes.
+    pub clock: ClockMode,
+    /// Loader tunables, as kenv(1) shows them.
+    pub tunables: Vec<(String, String)>,
+    /// `kern.kq_calloutmax`: what the kernel itself allows all EVFILT_TIMERs together.
+    pub kq_calloutmax: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            release: Release::BUILT_FOR,
+            clock: ClockMode::Virtual,
+            tunables: Vec::new(),
+            kq_calloutmax: 4096,
+        }
+    }
+}

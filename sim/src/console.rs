@@ -1,0 +1,167 @@
+//! The kernel's console: printf(9), and panic(9) which ends the test.
+
+use std::ffi::{CStr, c_char, c_int};
+
+use parking_lot::Mutex;
+
+use crate::kernel::kernel;
+
+/// What was printed, line by line.
+#[derive(Default)]
+pub(crate) struct Console {
+    text: Mutex<String>,
+}
+
+impl Console {
+    pub(crate) fn print(&self, text: &str) {
+        self.text.lock().push_str(text);
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.text.lock().lines().map(str::to_string).collect()
+    }
+}
+
+/// printf(9) into a string: `%s %.*s %c %d %i %u %x %p` with `h`, `l`, `ll`, `j`, `z`,
+/// a width, `0`, `-` and `#`. Anything else is shown as it stands.
+///
+/// # Safety
+/// `format` is a C string, and `args` are what its conversions ask for.
+pub(crate) unsafe fn format(format: *const c_char, args: &[u64]) -> String {
+    // SAFETY: the caller's promise.
+    let format = unsafe { CStr::from_ptr(format) }.to_bytes();
+    let mut out = Vec::new();
+    let mut args = args.iter().copied();
+    let mut bytes = format.iter().copied().peekable();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let (mut left, mut zero, mut alternate) = (false, false, false);
+        while let Some(flag) = bytes.next_if(|b| b"-0# +".contains(b)) {
+            left |= flag == b'-';
+            zero |= flag == b'0';
+            alternate |= flag == b'#';
+        }
+        let mut number = |bytes: &mut std::iter::Peekable<_>| -> Option<usize> {
+            if bytes.next_if_eq(&b'*').is_some() {
+                return args.next().map(|n| n as i32 as usize);
+            }
+            let mut value = None;
+            while let Some(digit) = bytes.next_if(u8::is_ascii_digit) {
+                value = Some(value.unwrap_or(0) * 10 + usize::from(digit - b'0'));
+            }
+            value
+        };
+        let width = number(&mut bytes).unwrap_or(0);
+        let precision = match bytes.next_if_eq(&b'.') {
+            Some(_) => Some(number(&mut bytes).unwrap_or(0)),
+            None => None,
+        };
+        let mut wide = false;
+        while let Some(size) = bytes.next_if(|b| b"hljzt".contains(b)) {
+            wide |= size != b'h';
+        }
+        let conversion = bytes.next().unwrap_or(b'%');
+        let mut arg = || args.next().unwrap_or(0);
+        let signed = |v: u64| if wide { v as i64 } else { i64::from(v as i32) };
+        let unsigned = |v: u64| if wide { v } else { u64::from(v as u32) };
+        let text: Vec<u8> = match conversion {
+            b'%' => vec![b'%'],
+            b'c' => vec![arg() as u8],
+            b'd' | b'i' => signed(arg()).to_string().into_bytes(),
+            b'u' => unsigned(arg()).to_string().into_bytes(),
+            b'x' if alternate => format!("{:#x}", unsigned(arg())).into_bytes(),
+            b'x' => format!("{:x}", unsigned(arg())).into_bytes(),
+            b'p' => format!("{:#x}", arg()).into_bytes(),
+            b's' => {
+                let string = arg() as *const u8;
+                if string.is_null() {
+                    b"(null)".to_vec()
+                } else {
+                    // SAFETY: the caller's promise: `%s` is a C string, `%.*s` has that
+                    // many bytes or an earlier zero.
+                    (0..precision.unwrap_or(usize::MAX))
+                        .map(|i| unsafe { *string.add(i) })
+                        .take_while(|&b| b != 0)
+                        .collect()
+                }
+            }
+            other => vec![b'%', other],
+        };
+        let fill = width.saturating_sub(text.len());
+        let pad = if zero && !left { b'0' } else { b' ' };
+        if !left {
+            out.extend(std::iter::repeat_n(pad, fill));
+        }
+        out.extend_from_slice(&text);
+        if left {
+            out.extend(std::iter::repeat_n(b' ', fill));
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// printf(9). Variadic in the kernel; as amd64 passes integers, up to five of them
+/// arrive in registers and the rest on the stack, where a function of fixed arity finds
+/// them.
+///
+/// # Safety
+/// As [`format`].
+#[unsafe(export_name = "sim_printf")]
+pub unsafe extern "C-unwind" fn printf(
+    fmt: *const c_char,
+    a: u64,
+    b: u64,
+    c: u64,
+    d: u64,
+    e: u64,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    let text = unsafe { format(fmt, &[a, b, c, d, e]) };
+    kernel().console.print(&text);
+    text.len() as c_int
+}
+
+/// panic(9): the thread panics with the kernel's message, which fails the test.
+///
+/// # Safety
+/// As [`format`].
+#[unsafe(export_name = "sim_panic")]
+pub unsafe extern "C-unwind" fn kernel_panic(
+    fmt: *const c_char,
+    a: u64,
+    b: u64,
+    c: u64,
+    d: u64,
+    e: u64,
+) -> ! {
+    // SAFETY: the caller's promise.
+    let text = unsafe { format(fmt, &[a, b, c, d, e]) };
+    kernel().console.print(&format!("panic: {text}\n"));
+    panic!("panic: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::format;
+
+    fn show(fmt: &std::ffi::CStr, args: &[u64]) -> String {
+        // SAFETY: the tests pass what the format asks for.
+        unsafe { format(fmt.as_ptr(), args) }
+    }
+
+    #[test]
+    fn every_conversion_the_module_uses_is_printed_as_printf_9_does() {
+        let text = c"lines";
+        let s = text.as_ptr() as u64;
+        assert_eq!(show(c"%s!", &[s]), "lines!");
+        assert_eq!(show(c"kqx: %.*s|", &[3, s]), "kqx: lin|");
+        assert_eq!(show(c"%d %u", &[u64::MAX, u64::MAX]), "-1 4294967295");
+        assert_eq!(show(c"%jd %ju %lu", &[u64::MAX, 7, 8]), "-1 7 8");
+        assert_eq!(show(c"%p %#x %08x", &[16, 17, 18]), "0x10 0x11 00000012");
+        assert_eq!(show(c"[%5d] [%-5d] %%", &[1, 2]), "[    1] [2    ] %");
+        assert_eq!(show(c"%s", &[0]), "(null)");
+    }
+}

@@ -1,0 +1,158 @@
+//! Applying a change.
+
+use std::cell::Cell;
+
+use freebsd_kernel_sys::{KN_ACTIVE, KN_DETACHED, KN_DISABLED, KN_QUEUED, KN_SCAN};
+use kqx::event::{
+    EV_ADD, EV_DELETE, EV_DISABLE, EV_ENABLE, EV_FORCEONESHOT, EV_KEEPUDATA, EV_ONESHOT, Kevent,
+};
+
+use super::knote::{Spare, drop_attached, drop_detached};
+use super::slots::Hold;
+use super::{CHAINS, Kqueue, Locked};
+use crate::abi::{Knlist, Knote, Shared};
+use crate::errno::{EBADF, EINVAL, ENOENT, Errno};
+use crate::kernel::kernel;
+
+impl Kqueue {
+    /// Applies one change. What the filter writes into it goes back to the program with a
+    /// receipt.
+    pub(super) fn register(&self, kev: &mut Kevent) -> Result<(), Errno> {
+        if kev.flags & (EV_ENABLE | EV_DISABLE) == EV_ENABLE | EV_DISABLE {
+            return Err(EINVAL);
+        }
+        let hold = kernel().slots.hold(kev.filter)?;
+        let mut spare = None;
+        if kev.flags & EV_ADD != 0 {
+            if kev.flags & EV_KEEPUDATA != 0 {
+                return Err(EINVAL);
+            }
+            spare = Some(Spare::new());
+        }
+        if hold.filterops.f_isfd != 0 {
+            // A process here has no descriptors but kqueues, which no filter of a module
+            // watches.
+            return Err(EBADF);
+        }
+        let (locked, found) = self.find_stable(kev);
+        match (found, spare) {
+            (None, Some(spare)) => self.add(locked, hold, spare, kev),
+            (None, None) => Err(ENOENT),
+            (Some(kn), _) if kev.flags & EV_DELETE != 0 => {
+                kn.enter_flux();
+                drop(locked);
+                drop_attached(kn);
+                Ok(())
+            }
+            (Some(kn), _) => {
+                self.change(locked, &hold, kn, kev);
+                Ok(())
+            }
+        }
+    }
+
+    /// The knote of a change, once nobody has it in flux.
+    fn find_stable(&self, kev: &Kevent) -> (Locked<'_>, Option<Shared<Knote>>) {
+        let mut locked = self.lock();
+        if kev.flags & EV_ADD != 0 {
+            locked
+                .chains
+                .get_or_init(|| Box::new([const { Cell::new(None) }; CHAINS]));
+        }
+        loop {
+            match locked.find(kev.ident, kev.filter) {
+                Some(kn) if kn.in_flux() => locked = locked.sleep_flux("kqflxwt"),
+                found => return (locked, found),
+            }
+        }
+    }
+
+    /// A new registration: hashed and in flux while the filter attaches it.
+    fn add(
+        &self,
+        locked: Locked<'_>,
+        hold: Hold,
+        spare: Spare,
+        kev: &mut Kevent,
+    ) -> Result<(), Errno> {
+        const ACTIONS: u16 = EV_ADD | EV_DELETE | EV_ENABLE | EV_DISABLE | EV_FORCEONESHOT;
+        let kn = spare.take();
+        let filterops = hold.filterops;
+        hold.keep();
+        kn.kn_kq.set(std::ptr::from_ref(self).cast());
+        kn.kn_fop.set(Some(filterops));
+        kn.kn_sfflags.set(std::mem::take(&mut kev.fflags));
+        kn.kn_sdata.set(std::mem::take(&mut kev.data));
+        kn.kn_kevent.set(Kevent {
+            flags: kev.flags & !ACTIONS,
+            ..*kev
+        });
+        kn.set(KN_DETACHED);
+        if kev.flags & EV_DISABLE != 0 {
+            kn.set(KN_DISABLED);
+        }
+        kn.enter_flux();
+        locked.chain_in(kn);
+        drop(locked);
+        if let Err(error) = filterops.attach(kn) {
+            drop_detached(kn);
+            return Err(error);
+        }
+        self.evaluate(kn, kn.lock_list());
+        Ok(())
+    }
+
+    /// A change of a registration that exists.
+    fn change(&self, locked: Locked<'_>, hold: &Hold, kn: Shared<Knote>, kev: &mut Kevent) {
+        if kev.flags & EV_FORCEONESHOT != 0 {
+            let now = kn.kn_kevent.get();
+            kn.kn_kevent.set(Kevent {
+                flags: now.flags | EV_ONESHOT,
+                ..now
+            });
+            locked.activate(kn);
+        }
+        if kev.flags & EV_ENABLE != 0 {
+            kn.clear(KN_DISABLED);
+        } else if kev.flags & EV_DISABLE != 0 {
+            kn.set(KN_DISABLED);
+        }
+        kn.set(KN_SCAN);
+        kn.enter_flux();
+        drop(locked);
+        let list = kn.lock_list();
+        if kev.flags & EV_KEEPUDATA == 0 {
+            let now = kn.kn_kevent.get();
+            kn.kn_kevent.set(Kevent {
+                udata: kev.udata,
+                ..now
+            });
+        }
+        if hold.filterops.touches() {
+            hold.filterops.touch_register(kn, kev);
+        } else {
+            kn.kn_sfflags.set(kev.fflags);
+            kn.kn_sdata.set(kev.data);
+        }
+        self.evaluate(kn, list);
+    }
+
+    /// Asks the filter whether the event is due, and ends the change.
+    fn evaluate(&self, kn: Shared<Knote>, list: Option<Shared<Knlist>>) {
+        let filterops = kn.kn_fop.get().expect("set when it was added");
+        let due = !kn.has(KN_DISABLED) && filterops.event(kn, 0);
+        let locked = self.lock();
+        if due {
+            kn.set(KN_ACTIVE);
+        }
+        if kn.has(KN_ACTIVE) && !kn.has(KN_DISABLED | KN_QUEUED) {
+            locked.enqueue(kn);
+        }
+        kn.clear(KN_SCAN);
+        kn.leave_flux();
+        if let Some(list) = list {
+            list.unlock();
+        }
+        locked.unlock_flux();
+    }
+}

@@ -1,0 +1,84 @@
+//! The module's crate linked into this process: its linker sets are ours.
+
+use std::arch::global_asm;
+use std::sync::OnceLock;
+
+use super::Refusal;
+use super::image::ModuleImage;
+use crate::errno::ENOENT;
+
+// Weak, so that a process without a module links too: both ends are then 0.
+global_asm!(
+    ".pushsection .data.rel.ro.kqx_sim_sets, \"aw\", @progbits",
+    ".balign 8",
+    ".globl kqx_sim_sets",
+    ".hidden kqx_sim_sets",
+    "kqx_sim_sets:",
+    ".irp set, sysinit_set, sysuninit_set, sysctl_set, modmetadata_set",
+    ".weak __start_set_\\set",
+    ".weak __stop_set_\\set",
+    ".quad __start_set_\\set",
+    ".quad __stop_set_\\set",
+    ".endr",
+    ".popsection",
+);
+
+const SETS: [&str; 4] = [
+    "set_sysinit_set",
+    "set_sysuninit_set",
+    "set_sysctl_set",
+    "set_modmetadata_set",
+];
+
+unsafe extern "C" {
+    #[link_name = "kqx_sim_sets"]
+    safe static BOUNDS: [[usize; 2]; SETS.len()];
+}
+
+fn set(name: &str) -> Vec<usize> {
+    let Some(index) = SETS.iter().position(|set| *set == name) else {
+        return Vec::new();
+    };
+    let [start, stop] = BOUNDS[index];
+    if start == 0 {
+        return Vec::new();
+    }
+    // SAFETY: the linker's own symbols around an array of pointers.
+    unsafe { std::slice::from_raw_parts(start as *const usize, (stop - start) / 8) }.to_vec()
+}
+
+/// The module in this process.
+pub(super) fn image() -> Result<ModuleImage, Refusal> {
+    let image = ModuleImage::new(None, set)?;
+    if image.modules().next().is_none() {
+        let reason = "no module is linked into this program: use its crate";
+        return Err(Refusal::new(ENOENT, reason));
+    }
+    restore_variables(&image);
+    Ok(image)
+}
+
+/// A file starts anew at each load; here the variables behind sysctls, which tunables and
+/// writes have changed, get back what they held at the first.
+fn restore_variables(image: &ModuleImage) {
+    static FIRST: OnceLock<Vec<(usize, i32)>> = OnceLock::new();
+    /// CTLTYPE_INT and CTLTYPE_UINT.
+    const INTEGERS: [u32; 2] = [2, 6];
+    let first = FIRST.get_or_init(|| {
+        let integers = image.sysctls.iter().filter(|oid| {
+            INTEGERS.contains(&(oid.oid_kind.get() & 0xf)) && !oid.oid_arg1.is_null()
+        });
+        integers
+            // SAFETY: the variable of SYSCTL_INT or SYSCTL_UINT.
+            .map(|oid| {
+                (oid.oid_arg1 as usize, unsafe {
+                    *oid.oid_arg1.cast::<i32>()
+                })
+            })
+            .collect()
+    });
+    for &(variable, value) in first {
+        // SAFETY: as above; the module is not loaded, so nobody else uses it.
+        unsafe { *(variable as *mut i32) = value };
+    }
+}

@@ -1,0 +1,146 @@
+//! What the kernel exports to a loaded file.
+
+use std::ffi::c_int;
+use std::sync::OnceLock;
+
+use super::mapping::Mapping;
+use crate::abi::SysctlOid;
+use crate::{
+    callout, clock, console, counter, curthread, kqueue, malloc, mtx, sdt, strings, sysctl, uidinfo,
+};
+
+/// Where a symbol is.
+pub(super) enum Symbol {
+    /// A function of this process, anywhere: reached through a stub.
+    Function(usize),
+    /// A variable in the low 2 GB.
+    Variable(usize),
+}
+
+macro_rules! functions {
+    ($name:ident; $($symbol:literal => $function:path,)*) => {
+        match $name {
+            $($symbol => Some($function as *const () as usize),)*
+            _ => None,
+        }
+    };
+}
+
+/// A function of the kernel by its name.
+fn function(name: &str) -> Option<usize> {
+    use kqueue::{knlist, slots};
+    functions! { name;
+        "kqueue_add_filteropts" => slots::kqueue_add_filteropts,
+        "kqueue_del_filteropts" => slots::kqueue_del_filteropts,
+        "knlist_init_mtx" => knlist::knlist_init_mtx,
+        "knlist_add" => knlist::knlist_add,
+        "knlist_remove" => knlist::knlist_remove,
+        "knlist_destroy" => knlist::knlist_destroy,
+        "knote" => knlist::knote,
+        "_mtx_init" => mtx::_mtx_init,
+        "_mtx_destroy" => mtx::_mtx_destroy,
+        "__mtx_lock_flags" => mtx::__mtx_lock_flags,
+        "__mtx_unlock_flags" => mtx::__mtx_unlock_flags,
+        "__mtx_assert" => mtx::__mtx_assert,
+        "callout_init" => callout::callout_init,
+        "_callout_init_lock" => callout::_callout_init_lock,
+        "callout_reset_sbt_on" => callout::callout_reset_sbt_on,
+        "_callout_stop_safe" => callout::_callout_stop_safe,
+        "binuptime" => clock::binuptime,
+        "getboottimebin" => clock::getboottimebin,
+        "malloc" => malloc::malloc,
+        "free" => malloc::free,
+        "malloc_init" => malloc::malloc_init,
+        "malloc_uninit" => malloc::malloc_uninit,
+        "uma_zcreate" => malloc::uma_zcreate,
+        "uma_zdestroy" => malloc::uma_zdestroy,
+        "uma_zalloc_arg" => malloc::uma_zalloc_arg,
+        "uma_zfree_arg" => malloc::uma_zfree_arg,
+        "uihold" => uidinfo::uihold,
+        "uifree" => uidinfo::uifree,
+        "chgkqcnt" => uidinfo::chgkqcnt,
+        "lim_cur" => curthread::lim_cur,
+        "counter_u64_alloc" => counter::counter_u64_alloc,
+        "counter_u64_free" => counter::counter_u64_free,
+        "counter_u64_fetch" => counter::counter_u64_fetch,
+        "counter_u64_zero" => counter::counter_u64_zero,
+        "sysctl_handle_bool" => sysctl::sysctl_handle_bool,
+        "sysctl_handle_8" => sysctl::sysctl_handle_8,
+        "sysctl_handle_16" => sysctl::sysctl_handle_16,
+        "sysctl_handle_32" => sysctl::sysctl_handle_32,
+        "sysctl_handle_64" => sysctl::sysctl_handle_64,
+        "sysctl_handle_int" => sysctl::sysctl_handle_int,
+        "sysctl_handle_long" => sysctl::sysctl_handle_long,
+        "sysctl_handle_counter_u64" => sysctl::sysctl_handle_counter_u64,
+        "kernel_sysctlbyname" => sysctl::kernel_sysctlbyname,
+        "getenv_int" => sysctl::getenv_int,
+        "getenv_uint" => sysctl::getenv_uint,
+        "printf" => console::printf,
+        "panic" => console::kernel_panic,
+        "sdt_probe" => sdt::sdt_probe,
+        "module_register_init" => super::load::module_register_init,
+        "memcpy" => strings::memcpy,
+        "memmove" => strings::memmove,
+        "memset" => strings::memset,
+        "memcmp" => strings::memcmp,
+        "bcmp" => strings::memcmp,
+        "strlcpy" => strings::strlcpy,
+        "strlen" => strings::strlen,
+    }
+}
+
+/// The variables of the kernel that a module may look at, in the low 2 GB.
+#[repr(C)]
+struct Variables {
+    sysctl_kern: SysctlOid,
+    pcpu: usize,
+    sdt_probe_func: usize,
+    sdt_probes_enabled: u64,
+    hz: c_int,
+}
+
+fn variables() -> *mut Variables {
+    static MAPPING: OnceLock<usize> = OnceLock::new();
+    let address = *MAPPING.get_or_init(|| {
+        let Ok(mapping) = Mapping::new(size_of::<Variables>()) else {
+            panic!("no page below 2 GB for the kernel's variables");
+        };
+        let variables = mapping.base() as *mut Variables;
+        let initial = Variables {
+            sysctl_kern: SysctlOid::node(),
+            pcpu: curthread::pcpu_base(),
+            sdt_probe_func: sdt::probe_func as *const () as usize,
+            sdt_probes_enabled: 0,
+            hz: 1000,
+        };
+        // SAFETY: a new page, large enough, that is never unmapped.
+        unsafe { variables.write(initial) };
+        std::mem::forget(mapping);
+        variables as usize
+    });
+    address as *mut Variables
+}
+
+/// The address of the node kern that a loaded file hangs its sysctls from.
+pub(crate) fn sysctl_kern() -> usize {
+    // SAFETY: only the address of the field is taken.
+    unsafe { &raw const (*variables()).sysctl_kern as usize }
+}
+
+/// A symbol of the kernel.
+pub(super) fn find(name: &str) -> Option<Symbol> {
+    let variables = variables();
+    // SAFETY: only addresses of fields are taken.
+    let variable = unsafe {
+        match name {
+            "sysctl___kern" => Some(&raw const (*variables).sysctl_kern as usize),
+            "__pcpu" => Some(&raw const (*variables).pcpu as usize),
+            "sdt_probe_func" => Some(&raw const (*variables).sdt_probe_func as usize),
+            "sdt_probes_enabled" => Some(&raw const (*variables).sdt_probes_enabled as usize),
+            "hz" => Some(&raw const (*variables).hz as usize),
+            _ => None,
+        }
+    };
+    let variable = variable.map(Symbol::Variable);
+    variable.or_else(|| function(name).map(Symbol::Function))
+}

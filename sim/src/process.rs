@@ -1,0 +1,329 @@
+//! Processes: a user, a limit, and a table of descriptors that may be shared.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use kqx::event::Kevent;
+use parking_lot::Mutex;
+
+use crate::clock::nstosbt;
+use crate::config::Release;
+use crate::curthread::{Ucred, run_as_process};
+use crate::errno::{EBADF, ENOENT, ENOMEM, EPERM, ESRCH, Errno};
+use crate::kernel::Kernel;
+use crate::kqueue::{KnoteInfo, Kqueue, Wait};
+use crate::sched::Sleep;
+use crate::uidinfo::charge;
+
+/// A file descriptor.
+pub type Fd = i32;
+
+/// RLIM_INFINITY.
+pub const UNLIMITED: u64 = i64::MAX as u64;
+
+/// The first descriptor: after the three that every process has.
+const FIRST_FD: usize = 3;
+
+struct Credential {
+    uid: u32,
+    ucred: Box<Ucred>,
+}
+
+type Files = Arc<Mutex<Vec<Option<Arc<Kqueue>>>>>;
+
+struct State {
+    pid: u32,
+    credential: Mutex<Arc<Credential>>,
+    limit: AtomicU64,
+    /// None once it has exited.
+    files: Mutex<Option<Files>>,
+    /// Threads inside a system call.
+    in_kernel: AtomicUsize,
+    exiting: AtomicBool,
+    kernel: Arc<Kernel>,
+}
+
+/// A process of the simulated machine. Any thread of the test may act for it; clones are
+/// the same process.
+///
+/// It goes with [`Process::exit`], or when the last clone is dropped.
+#[derive(Clone)]
+pub struct Process(Arc<State>);
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.exit();
+        }
+    }
+}
+
+impl State {
+    fn new(kernel: &Arc<Kernel>, uid: u32, limit: u64, files: Files) -> Self {
+        static NEXT_PID: AtomicU32 = AtomicU32::new(1);
+        State {
+            pid: NEXT_PID.fetch_add(1, Ordering::Relaxed),
+            credential: Mutex::new(Arc::new(Credential::new(kernel, uid))),
+            limit: AtomicU64::new(limit),
+            files: Mutex::new(Some(files)),
+            in_kernel: AtomicUsize::new(0),
+            exiting: AtomicBool::new(false),
+            kernel: kernel.clone(),
+        }
+    }
+
+    /// Runs `body` as a system call of this process.
+    fn enter<R>(&self, body: impl FnOnce(&Credential) -> R) -> R {
+        struct Leave<'a>(&'a State);
+        impl Drop for Leave<'_> {
+            fn drop(&mut self) {
+                self.0.in_kernel.fetch_sub(1, Ordering::AcqRel);
+                if self.0.exiting.load(Ordering::Acquire) {
+                    self.0.kernel.sched.wakeup(self.0.channel());
+                }
+            }
+        }
+        self.kernel.sched.register();
+        self.in_kernel.fetch_add(1, Ordering::AcqRel);
+        let _leave = Leave(self);
+        let credential = self.credential.lock().clone();
+        let limit = self.limit.load(Ordering::Relaxed);
+        run_as_process(self.pid, &credential.ucred, limit, || body(&credential))
+    }
+
+    fn channel(&self) -> usize {
+        std::ptr::from_ref(self) as usize
+    }
+
+    /// The descriptors, unless it has exited.
+    fn files(&self) -> Result<Files, Errno> {
+        if self.exiting.load(Ordering::Acquire) {
+            return Err(ESRCH);
+        }
+        self.files.lock().clone().ok_or(ESRCH)
+    }
+
+    fn kqueue(&self, fd: Fd) -> Result<Arc<Kqueue>, Errno> {
+        let files = self.files()?;
+        let files = files.lock();
+        let index = usize::try_from(fd)
+            .ok()
+            .and_then(|fd| fd.checked_sub(FIRST_FD));
+        let file = index.and_then(|index| files.get(index)).ok_or(EBADF)?;
+        file.clone().ok_or(EBADF)
+    }
+
+    /// The threads leave the kernel first, then the descriptors go.
+    fn exit(&self) {
+        self.enter(|_| {
+            if self.exiting.swap(true, Ordering::AcqRel) {
+                return;
+            }
+            while self.in_kernel.load(Ordering::Acquire) > 1 {
+                self.kernel.sched.interrupt(self.pid);
+                let deadline = self.kernel.clocks.uptime() + nstosbt(1_000_000);
+                let sleep = Sleep {
+                    what: "exit",
+                    deadline: Some(deadline),
+                    interruptible: false,
+                };
+                // Looks again, whatever ended it.
+                let _ = self.kernel.sched.sleep(self.channel(), sleep, || ());
+            }
+            let files = self.files.lock().take();
+            drop(files);
+        });
+    }
+}
+
+impl Credential {
+    fn new(kernel: &Kernel, uid: u32) -> Self {
+        Credential {
+            uid,
+            ucred: Ucred::new(&kernel.users.find(uid)),
+        }
+    }
+}
+
+impl Process {
+    pub(crate) fn new(kernel: &Arc<Kernel>, uid: u32) -> Process {
+        Process(Arc::new(State::new(
+            kernel,
+            uid,
+            UNLIMITED,
+            Files::default(),
+        )))
+    }
+
+    /// fork(2): a process of the same user and limit, with no kqueue.
+    pub fn fork(&self) -> Process {
+        self.child(Files::default())
+    }
+
+    /// rfork(2) without RFFDG: a process of the same user and limit that shares this
+    /// one's descriptors. They are closed when the last of both is gone.
+    ///
+    /// # Errors
+    /// ESRCH: this one has exited.
+    pub fn rfork(&self) -> Result<Process, Errno> {
+        Ok(self.child(self.0.files()?))
+    }
+
+    fn child(&self, files: Files) -> Process {
+        let state = &self.0;
+        let limit = state.limit.load(Ordering::Relaxed);
+        Process(Arc::new(State::new(
+            &state.kernel,
+            self.uid(),
+            limit,
+            files,
+        )))
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.0.pid
+    }
+
+    /// The real uid, which is the effective one too.
+    pub fn uid(&self) -> u32 {
+        self.0.credential.lock().uid
+    }
+
+    /// setuid(2).
+    ///
+    /// # Errors
+    /// EPERM: only root may become somebody else.
+    pub fn setuid(&self, uid: u32) -> Result<(), Errno> {
+        let now = self.uid();
+        if now != 0 && now != uid {
+            return Err(EPERM);
+        }
+        *self.0.credential.lock() = Arc::new(Credential::new(&self.0.kernel, uid));
+        Ok(())
+    }
+
+    /// setrlimit(2) of RLIMIT_KQUEUES; [`UNLIMITED`] is none, and so is 0, as the kernel
+    /// has it.
+    pub fn set_kqueue_limit(&self, limit: u64) {
+        self.0.limit.store(limit.min(UNLIMITED), Ordering::Relaxed);
+    }
+
+    /// How many kqueues and timers are charged to this process' user.
+    pub fn charged(&self) -> i64 {
+        self.0.kernel.users.charged(self.uid())
+    }
+
+    /// kqueue(2).
+    ///
+    /// # Errors
+    /// ENOMEM: over RLIMIT_KQUEUES. ESRCH: the process has exited.
+    pub fn kqueue(&self) -> Result<Fd, Errno> {
+        self.0.enter(|credential| {
+            let files = self.0.files()?;
+            let owner = self.0.kernel.users.find(credential.uid);
+            if !charge(&owner, 1, self.0.limit.load(Ordering::Relaxed)) {
+                return Err(ENOMEM);
+            }
+            let kq = Some(Kqueue::new(owner));
+            let mut files = files.lock();
+            let free = files.iter().position(Option::is_none);
+            let index = free.unwrap_or(files.len());
+            match free {
+                Some(free) => files[free] = kq,
+                None => files.push(kq),
+            }
+            Ok((index + FIRST_FD) as Fd)
+        })
+    }
+
+    /// close(2). A thread that waits on the kqueue goes on waiting, and the kqueue ends
+    /// when it has returned.
+    ///
+    /// # Errors
+    /// EBADF. ESRCH: the process has exited.
+    pub fn close(&self, fd: Fd) -> Result<(), Errno> {
+        self.0.enter(|_| {
+            let kq = self.0.kqueue(fd)?;
+            let files = self.0.files()?;
+            let entry = files.lock()[fd as usize - FIRST_FD].take();
+            drop(entry);
+            drop(kq);
+            Ok(())
+        })
+    }
+
+    /// kevent(2): applies `changes`, then waits for at least one event, at most for
+    /// `timeout` (None: for ever; zero: does not wait). Returns how many of `events` it
+    /// filled. With no room for events it does not wait.
+    ///
+    /// # Errors
+    /// EBADF; EINTR: the process exits; and the error of a change when there is no room
+    /// for it in `events`.
+    pub fn kevent(
+        &self,
+        fd: Fd,
+        changes: &[Kevent],
+        events: &mut [Kevent],
+        timeout: Option<Duration>,
+    ) -> Result<usize, Errno> {
+        self.0.enter(|_| {
+            let kq = self.0.kqueue(fd)?;
+            let wait = match timeout {
+                None => Wait::Forever,
+                Some(Duration::ZERO) => Wait::No,
+                Some(timeout) => {
+                    let ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+                    let now = self.0.kernel.clocks.uptime();
+                    Wait::Until(now.saturating_add(nstosbt(ns)))
+                }
+            };
+            kq.kevent(changes, events, wait)
+        })
+    }
+
+    /// sysctl kern.proc.kq of one kqueue. `during` is called for each registration while
+    /// it is in flux for the dump, when an event on it is passed by.
+    ///
+    /// # Errors
+    /// ENOENT before FreeBSD 15. EBADF.
+    pub fn knotes(&self, fd: Fd, during: impl FnMut(&KnoteInfo)) -> Result<Vec<KnoteInfo>, Errno> {
+        if self.0.kernel.config.release == Release::V14 {
+            return Err(ENOENT);
+        }
+        self.0.enter(|_| Ok(self.0.kqueue(fd)?.dump(during)))
+    }
+
+    /// Reads an integer of sysctl(3), of any width.
+    ///
+    /// # Errors
+    /// ENOENT: no such name.
+    pub fn sysctl(&self, name: &str) -> Result<i64, Errno> {
+        self.0.enter(|_| self.0.kernel.sysctls.get(name))
+    }
+
+    /// Writes an integer of sysctl(3).
+    ///
+    /// # Errors
+    /// ENOENT: no such name. EPERM: read only, or not root. Else what its handler says.
+    pub fn set_sysctl(&self, name: &str, value: i64) -> Result<(), Errno> {
+        self.0.enter(|credential| {
+            if credential.uid != 0 {
+                return Err(EPERM);
+            }
+            self.0.kernel.sysctls.set(name, value)
+        })
+    }
+
+    /// Runs `body` as a system call of this process: for what has no call of its own.
+    pub(crate) fn in_kernel<R>(&self, body: impl FnOnce() -> R) -> R {
+        self.0.enter(|_| body())
+    }
+
+    /// exit(2): threads in kevent return with EINTR, then all descriptors are closed. Any
+    /// later call is refused with ESRCH. An exited process may exit again.
+    pub fn exit(&self) {
+        self.0.exit();
+    }
+}

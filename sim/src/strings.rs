@@ -1,0 +1,91 @@
+//! The string functions of libkern that compilers and the shim call.
+
+use std::ffi::{c_char, c_int, c_void};
+use std::ptr;
+
+/// memcpy(9).
+///
+/// # Safety
+/// As in C.
+pub(crate) unsafe extern "C-unwind" fn memcpy(
+    to: *mut c_void,
+    from: *const c_void,
+    length: usize,
+) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    unsafe { ptr::copy_nonoverlapping(from.cast::<u8>(), to.cast(), length) };
+    to
+}
+
+/// memmove(9).
+///
+/// # Safety
+/// As in C.
+pub(crate) unsafe extern "C-unwind" fn memmove(
+    to: *mut c_void,
+    from: *const c_void,
+    length: usize,
+) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    unsafe { ptr::copy(from.cast::<u8>(), to.cast(), length) };
+    to
+}
+
+/// memset(9).
+///
+/// # Safety
+/// As in C.
+pub(crate) unsafe extern "C-unwind" fn memset(
+    to: *mut c_void,
+    byte: c_int,
+    length: usize,
+) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    unsafe { ptr::write_bytes(to.cast::<u8>(), byte as u8, length) };
+    to
+}
+
+/// memcmp(9).
+///
+/// # Safety
+/// As in C.
+pub(crate) unsafe extern "C-unwind" fn memcmp(
+    a: *const c_void,
+    b: *const c_void,
+    length: usize,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { libc::memcmp(a, b, length) }
+}
+
+/// strlen(9).
+///
+/// # Safety
+/// As in C.
+pub(crate) unsafe extern "C-unwind" fn strlen(string: *const c_char) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { libc::strlen(string) }
+}
+
+/// strlcpy(9): exported, because not every host's C library has it.
+///
+/// # Safety
+/// As in C.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn strlcpy(
+    to: *mut c_char,
+    from: *const c_char,
+    size: usize,
+) -> usize {
+    // SAFETY: the caller's promise.
+    let length = unsafe { strlen(from) };
+    if let Some(room) = size.checked_sub(1) {
+        let copied = length.min(room);
+        // SAFETY: the caller's promise: `to` has `size` bytes.
+        unsafe {
+            ptr::copy_nonoverlapping(from, to, copied);
+            *to.add(copied) = 0;
+        }
+    }
+    length
+}
