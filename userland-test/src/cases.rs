@@ -1,10 +1,73 @@
 //! The cases, a file a topic.
 
-use crate::case::Case;
+use kqx::event::{EV_ADD, EV_ONESHOT, Kevent, NOTE_NSECONDS};
+
+use crate::case::{Case, Outcome};
+use crate::queue::{TIMER, add};
+use crate::system::{Clock, Errno, System};
 
 mod counter;
+mod delay;
+mod errors;
+mod evfilt_timer;
+mod evfilt_user;
+mod flags;
+mod lifetime;
+mod limits;
+mod races;
+mod timer;
 
 /// Every case, in the order in which they run.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [counter::CASES].into_iter().flatten()
+    [
+        counter::CASES,
+        flags::CASES,
+        errors::CASES,
+        timer::CASES,
+        delay::CASES,
+        evfilt_user::CASES,
+        evfilt_timer::CASES,
+        limits::CASES,
+        lifetime::CASES,
+        races::CASES,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// A microsecond in ns.
+const US: u64 = 1_000;
+/// A millisecond in ns.
+const MS: u64 = 1_000_000;
+/// A second in ns.
+const SEC: u64 = 1_000_000_000;
+
+/// EV_ADD of a periodic timer, in ns.
+const fn periodic(period: u64) -> Kevent {
+    Kevent {
+        fflags: NOTE_NSECONDS,
+        data: period as i64,
+        ..add(TIMER)
+    }
+}
+
+/// EV_ADD of a one-shot timer, in ns.
+const fn oneshot(delay: u64) -> Kevent {
+    Kevent {
+        flags: EV_ADD | EV_ONESHOT,
+        ..periodic(delay)
+    }
+}
+
+/// Runs `body`, which may step CLOCK_REALTIME by so many ns, and sets the clock right
+/// afterwards.
+fn clock_set_aside(
+    sys: &dyn System,
+    body: impl FnOnce(&dyn Fn(i64) -> Result<(), Errno>) -> Outcome,
+) -> Outcome {
+    let boot = sys.clock(Clock::Realtime) - sys.clock(Clock::Uptime);
+    let step = |by: i64| sys.set_realtime(sys.clock(Clock::Realtime).wrapping_add_signed(by));
+    let outcome = body(&step);
+    sys.set_realtime(boot + sys.clock(Clock::Uptime))?;
+    outcome
 }

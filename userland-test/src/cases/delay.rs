@@ -1,0 +1,389 @@
+//! The maximum delay of counters: N events or T nanoseconds, whichever comes first.
+
+use std::time::Duration;
+
+use kqx::abi::{NOTE_KQX_DELAY, NOTE_KQX_SEMAPHORE, NOTE_KQX_SET};
+use kqx::event::{EV_ADD, EV_CLEAR, EV_DISABLE, EV_ENABLE, EV_ONESHOT, Kevent, NOTE_TRIGGER};
+
+use super::{MS, SEC};
+use crate::case::{Case, Outcome, case};
+use crate::queue::{COUNTER, Queue, add, change, delete, trigger};
+use crate::system::{Clock, Errno, System};
+use crate::{ensure, equal};
+
+pub(super) const CASES: &[Case] = &[
+    case(
+        "delay.wakes",
+        "A count below the threshold is due when the delay has passed, and says NOTE_KQX_DELAY.",
+        wakes,
+    ),
+    case(
+        "delay.empty_is_quiet",
+        "A count of 0 is never due, however long it stays so.",
+        empty_is_quiet,
+    ),
+    case(
+        "delay.threshold_first",
+        "The threshold reached before the delay makes it due at once, without NOTE_KQX_DELAY.",
+        threshold_first,
+    ),
+    case(
+        "delay.from_first_trigger",
+        "The delay runs from the first trigger that is gathered, not from the last.",
+        from_first_trigger,
+    ),
+    case(
+        "delay.anew_after_delivery",
+        "After a delivery the delay starts with the next trigger.",
+        anew_after_delivery,
+    ),
+    case(
+        "delay.stops_at_zero",
+        "A count taken back to 0 stops the delay, and the next trigger starts a whole one.",
+        stops_at_zero,
+    ),
+    case(
+        "delay.set",
+        "NOTE_KQX_SET above 0 starts the delay, and to 0 stops it.",
+        set,
+    ),
+    case(
+        "delay.initial_count",
+        "An initial count starts the delay with EV_ADD.",
+        initial_count,
+    ),
+    case(
+        "delay.add_trigger",
+        "NOTE_TRIGGER in EV_ADD starts the delay.",
+        add_trigger,
+    ),
+    case(
+        "delay.semaphore",
+        "A semaphore made due by its delay takes what there is, at most its threshold.",
+        semaphore,
+    ),
+    case(
+        "delay.level",
+        "Without EV_CLEAR a counter made due by its delay stays due.",
+        level,
+    ),
+    case(
+        "delay.oneshot",
+        "A one-shot counter made due by its delay delivers the same fields, and is gone.",
+        oneshot,
+    ),
+    case(
+        "delay.clear",
+        "EV_CLEAR on a change drops a delay that is running or over.",
+        clear,
+    ),
+    case(
+        "delay.readd.sets",
+        "EV_ADD again gives a counter a delay, which a count above 0 starts.",
+        readd_sets,
+    ),
+    case(
+        "delay.readd.removes",
+        "EV_ADD again without a delay removes it.",
+        readd_removes,
+    ),
+    case(
+        "delay.disabled",
+        "A delay that passes while the counter is disabled makes it due when enabled.",
+        disabled,
+    ),
+    case(
+        "delay.charged",
+        "A counter with a delay counts among the timers, from EV_ADD until it is gone.",
+        charged,
+    ),
+    case(
+        "delay.charged_by_readd",
+        "EV_ADD again with a delay charges the counter, which keeps the charge without it.",
+        charged_by_readd,
+    ),
+];
+
+/// EV_ADD of a counter of threshold 10 with a maximum delay, emptied by delivery.
+const fn delayed(delay: u64) -> Kevent {
+    Kevent {
+        flags: EV_ADD | EV_CLEAR,
+        ext: [10, delay, 0, 0],
+        ..add(COUNTER)
+    }
+}
+
+fn wakes(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(delayed(20 * MS))?;
+    let before = sys.clock(Clock::Uptime);
+    queue.apply(trigger(COUNTER, 3))?;
+    let event = queue.wait()?;
+    let waited = sys.clock(Clock::Uptime) - before;
+    equal!(event.data, 3);
+    equal!(event.fflags, NOTE_KQX_DELAY);
+    equal!(event.ext[0], 1);
+    ensure!(event.ext[1] >= 20 * MS, "early: {event:?}");
+    ensure!(event.ext[1] <= waited, "{waited} ns passed: {event:?}");
+    queue.quiet()
+}
+
+fn empty_is_quiet(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(delayed(MS))?;
+    equal!(queue.within(Duration::from_millis(20))?, None);
+    Ok(())
+}
+
+fn threshold_first(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(delayed(3600 * SEC))?;
+    queue.apply(trigger(COUNTER, 4))?;
+    queue.quiet()?;
+    sys.pass(Duration::from_millis(3));
+    queue.apply(trigger(COUNTER, 6))?;
+    let event = queue.take()?;
+    equal!(event.data, 10);
+    equal!(event.fflags, 0);
+    equal!(event.ext[0], 2);
+    ensure!(event.ext[1] >= 3 * MS, "{event:?}");
+    ensure!(event.ext[1] < 3600 * SEC, "{event:?}");
+    Ok(())
+}
+
+fn from_first_trigger(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(delayed(50 * MS))?;
+    queue.apply(trigger(COUNTER, 1))?;
+    let first = sys.clock(Clock::Uptime);
+    sys.pass(Duration::from_millis(30));
+    let before_second = sys.clock(Clock::Uptime);
+    queue.apply(trigger(COUNTER, 1))?;
+    let event = queue.wait()?;
+    equal!(event.data, 2);
+    // ext[1] is the time since the first of them, not since the second.
+    ensure!(event.ext[1] >= before_second - first, "{event:?}");
+    if sys.has(crate::system::Feature::VirtualClock) {
+        equal!(event.ext[1], 50 * MS);
+    }
+    Ok(())
+}
+
+fn anew_after_delivery(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(delayed(20 * MS))?;
+    queue.apply(trigger(COUNTER, 10))?;
+    queue.take()?;
+    equal!(queue.within(Duration::from_millis(30))?, None);
+    let before = sys.clock(Clock::Uptime);
+    queue.apply(trigger(COUNTER, 1))?;
+    let event = queue.wait()?;
+    let waited = sys.clock(Clock::Uptime) - before;
+    ensure!(waited >= 20 * MS, "early, after {waited} ns: {event:?}");
+    equal!(event.fflags, NOTE_KQX_DELAY);
+    Ok(())
+}
+
+fn stops_at_zero(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(delayed(20 * MS))?;
+    queue.apply(trigger(COUNTER, 1))?;
+    queue.apply(trigger(COUNTER, -1))?;
+    equal!(queue.within(Duration::from_millis(30))?, None);
+    let before = sys.clock(Clock::Uptime);
+    queue.apply(trigger(COUNTER, 1))?;
+    let event = queue.wait()?;
+    let waited = sys.clock(Clock::Uptime) - before;
+    ensure!(waited >= 20 * MS, "early, after {waited} ns: {event:?}");
+    ensure!(event.ext[1] <= waited, "{waited} ns passed: {event:?}");
+    Ok(())
+}
+
+fn set(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(delayed(10 * MS))?;
+    let set = |data| Kevent {
+        fflags: NOTE_KQX_SET,
+        data,
+        ..change(COUNTER)
+    };
+    queue.apply(set(5))?;
+    let event = queue.wait()?;
+    equal!(event.data, 5);
+    equal!(event.fflags, NOTE_KQX_DELAY);
+    queue.apply(set(5))?;
+    queue.apply(set(0))?;
+    equal!(queue.within(Duration::from_millis(30))?, None);
+    Ok(())
+}
+
+fn initial_count(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        data: 2,
+        ..delayed(5 * MS)
+    })?;
+    let event = queue.wait()?;
+    equal!(event.data, 2);
+    equal!(event.fflags, NOTE_KQX_DELAY);
+    Ok(())
+}
+
+fn add_trigger(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        fflags: NOTE_TRIGGER,
+        ..delayed(5 * MS)
+    })?;
+    let event = queue.wait()?;
+    equal!(event.data, 1);
+    equal!(event.fflags, NOTE_KQX_DELAY);
+    equal!(event.ext[0], 1);
+    Ok(())
+}
+
+fn semaphore(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        flags: EV_ADD,
+        fflags: NOTE_KQX_SEMAPHORE,
+        ..delayed(10 * MS)
+    })?;
+    queue.apply(trigger(COUNTER, 4))?;
+    let event = queue.wait()?;
+    equal!(event.data, 4);
+    equal!(event.fflags, NOTE_KQX_DELAY);
+    equal!(queue.query(COUNTER)?, 0);
+    queue.apply(trigger(COUNTER, 14))?;
+    let event = queue.take()?;
+    equal!(event.data, 10);
+    equal!(event.fflags, 0);
+    equal!(queue.query(COUNTER)?, 4);
+    Ok(())
+}
+
+fn level(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        flags: EV_ADD,
+        ..delayed(5 * MS)
+    })?;
+    queue.apply(trigger(COUNTER, 4))?;
+    let mut last = 0;
+    for _ in 0..3 {
+        let event = queue.wait()?;
+        equal!(event.data, 4);
+        equal!(event.fflags, NOTE_KQX_DELAY);
+        ensure!(event.ext[1] >= last, "time ran backwards: {event:?}");
+        last = event.ext[1];
+    }
+    Ok(())
+}
+
+fn oneshot(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        flags: EV_ADD | EV_ONESHOT,
+        fflags: 0x21,
+        ..delayed(5 * MS)
+    })?;
+    queue.apply(trigger(COUNTER, 4))?;
+    let event = queue.wait()?;
+    equal!(event.data, 4);
+    equal!(event.fflags, NOTE_KQX_DELAY | 0x21);
+    equal!(event.ext[0], 1);
+    ensure!(event.ext[1] >= 5 * MS, "{event:?}");
+    equal!(queue.apply(delete(COUNTER)), Err(Errno::ENOENT));
+    Ok(())
+}
+
+fn clear(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    let clear = Kevent {
+        flags: EV_CLEAR,
+        ..change(COUNTER)
+    };
+    queue.apply(delayed(10 * MS))?;
+    queue.apply(trigger(COUNTER, 1))?;
+    queue.apply(clear)?;
+    equal!(queue.within(Duration::from_millis(20))?, None);
+    queue.apply(trigger(COUNTER, 1))?;
+    sys.pass(Duration::from_millis(20));
+    queue.apply(clear)?;
+    queue.quiet()
+}
+
+fn readd_sets(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(delayed(0))?;
+    queue.apply(trigger(COUNTER, 2))?;
+    queue.apply(Kevent {
+        flags: EV_ADD,
+        ..delayed(5 * MS)
+    })?;
+    let event = queue.wait()?;
+    equal!(event.data, 2);
+    equal!(event.fflags, NOTE_KQX_DELAY);
+    Ok(())
+}
+
+fn readd_removes(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(delayed(10 * MS))?;
+    queue.apply(trigger(COUNTER, 2))?;
+    queue.apply(Kevent {
+        flags: EV_ADD,
+        ..delayed(0)
+    })?;
+    equal!(queue.within(Duration::from_millis(30))?, None);
+    queue.apply(trigger(COUNTER, 8))?;
+    let event = queue.take()?;
+    equal!(event.data, 10);
+    equal!(event.fflags, 0);
+    equal!(event.ext[1], 0);
+    Ok(())
+}
+
+fn disabled(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(delayed(5 * MS))?;
+    queue.apply(Kevent {
+        flags: EV_DISABLE,
+        ..trigger(COUNTER, 1)
+    })?;
+    equal!(queue.within(Duration::from_millis(20))?, None);
+    queue.apply(Kevent {
+        flags: EV_ENABLE,
+        ..change(COUNTER)
+    })?;
+    let event = queue.take()?;
+    equal!(event.data, 1);
+    equal!(event.fflags, NOTE_KQX_DELAY);
+    Ok(())
+}
+
+fn charged(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    let timers = sys.sysctl("kern.kqx.timers")?;
+    queue.apply(delayed(MS))?;
+    equal!(sys.sysctl("kern.kqx.timers")?, timers + 1);
+    queue.apply(delayed(2 * MS))?;
+    equal!(sys.sysctl("kern.kqx.timers")?, timers + 1);
+    queue.apply(delete(COUNTER))?;
+    equal!(sys.sysctl("kern.kqx.timers")?, timers);
+    Ok(())
+}
+
+fn charged_by_readd(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    let timers = sys.sysctl("kern.kqx.timers")?;
+    queue.apply(delayed(0))?;
+    equal!(sys.sysctl("kern.kqx.timers")?, timers);
+    queue.apply(delayed(MS))?;
+    equal!(sys.sysctl("kern.kqx.timers")?, timers + 1);
+    queue.apply(delayed(0))?;
+    equal!(sys.sysctl("kern.kqx.timers")?, timers + 1);
+    queue.apply(delete(COUNTER))?;
+    equal!(sys.sysctl("kern.kqx.timers")?, timers);
+    Ok(())
+}

@@ -1,0 +1,708 @@
+//! Bad input: which errno, what is left behind, how a refused change is reported.
+
+use std::time::Duration;
+
+use kqx::abi::{KQX_COUNTER, KQX_TIMER, NOTE_KQX_SEMAPHORE, NOTE_KQX_SET, NOTE_KQX_UPTIME, ident};
+use kqx::event::{
+    EV_ADD, EV_CLEAR, EV_DISABLE, EV_ENABLE, EV_ERROR, EV_KEEPUDATA, EV_ONESHOT, Kevent,
+    NOTE_ABSTIME, NOTE_MSECONDS, NOTE_NSECONDS, NOTE_SECONDS, NOTE_TRIGGER, NOTE_USECONDS,
+};
+
+use crate::case::{Case, Failure, Outcome, case};
+use crate::equal;
+use crate::queue::{COUNTER, Queue, TIMER, add, change, delete, refusal, trigger};
+use crate::system::{Errno, System};
+
+pub(super) const CASES: &[Case] = &[
+    case(
+        "errors.member.zero",
+        "Ident 0 is of no member: EINVAL.",
+        member_zero,
+    ),
+    case(
+        "errors.member.all_ones",
+        "Ident all ones is of no member: EINVAL.",
+        member_all_ones,
+    ),
+    case(
+        "errors.member.unknown",
+        "Every member byte but those of the family is EINVAL.",
+        member_unknown,
+    ),
+    case(
+        "errors.member.ident_of_32_bits",
+        "An ident of 32 bits, as a 32-bit program gives it, has no member byte: EINVAL.",
+        member_ident_of_32_bits,
+    ),
+    case(
+        "errors.member.id_bounds",
+        "Within a member, id 0 and the largest id are ids like any other.",
+        member_id_bounds,
+    ),
+    case(
+        "errors.counter.negative_count",
+        "A negative initial count is EINVAL.",
+        counter_negative_count,
+    ),
+    case(
+        "errors.counter.threshold",
+        "A threshold above INT64_MAX is EINVAL.",
+        counter_threshold,
+    ),
+    case(
+        "errors.counter.delay",
+        "A maximum delay beyond a timer's range is EINVAL.",
+        counter_delay,
+    ),
+    case(
+        "errors.counter.set_negative",
+        "NOTE_KQX_SET of a negative count is refused, with NOTE_TRIGGER too.",
+        counter_set_negative,
+    ),
+    case(
+        "errors.counter.reserved_bit",
+        "A change with the reserved fflags bit is refused.",
+        counter_reserved_bit,
+    ),
+    case(
+        "errors.counter.readd",
+        "EV_ADD again with a bad threshold or delay is refused and changes nothing.",
+        counter_readd,
+    ),
+    case(
+        "errors.timer.negative",
+        "A negative time is EINVAL, in every unit and as a deadline.",
+        timer_negative,
+    ),
+    case(
+        "errors.timer.unrepresentable",
+        "A time of more than 68 years is EINVAL, in every unit.",
+        timer_unrepresentable,
+    ),
+    case(
+        "errors.timer.mixed_units",
+        "Two unit bits are EINVAL.",
+        timer_mixed_units,
+    ),
+    case(
+        "errors.timer.unknown_bits",
+        "A fflags bit no timer knows is EINVAL.",
+        timer_unknown_bits,
+    ),
+    case(
+        "errors.timer.first_delay",
+        "A first delay of more than 68 years is EINVAL.",
+        timer_first_delay,
+    ),
+    case(
+        "errors.timer.leeway",
+        "A leeway of more than 68 years is EINVAL.",
+        timer_leeway,
+    ),
+    case(
+        "errors.timer.deadline_and_delay",
+        "A first delay together with NOTE_ABSTIME is EINVAL.",
+        timer_deadline_and_delay,
+    ),
+    case(
+        "errors.timer.restart_deadline",
+        "NOTE_TRIGGER on a NOTE_ABSTIME timer is refused and changes nothing.",
+        timer_restart_deadline,
+    ),
+    case(
+        "errors.timer.change_unknown_bits",
+        "A change of a timer with an unknown bit is refused; its unit bits and data are ignored.",
+        timer_change_unknown_bits,
+    ),
+    case(
+        "errors.timer.readd",
+        "EV_ADD again with a bad time is refused, and the timer runs on as it was.",
+        timer_readd,
+    ),
+    case(
+        "errors.refused.receipt",
+        "With EV_RECEIPT a refused change has its errno in ext[1], and no event follows.",
+        refused_receipt,
+    ),
+    case(
+        "errors.refused.event",
+        "Without EV_RECEIPT a refused change is one event with EV_ERROR and the errno in data.",
+        refused_event,
+    ),
+    case(
+        "errors.refused.same_call",
+        "A refused change is reported by the same call if it has room for an event.",
+        refused_same_call,
+    ),
+    case(
+        "errors.refused.not_sticky",
+        "An error is reported once, and the next delivery has no trace of it.",
+        refused_not_sticky,
+    ),
+    case(
+        "errors.refused.takes_nothing",
+        "The report of an error takes nothing: the count's own event follows.",
+        refused_takes_nothing,
+    ),
+    case(
+        "errors.refused.oneshot_stays",
+        "A refused change does not use up a one-shot registration.",
+        refused_oneshot_stays,
+    ),
+    case(
+        "errors.refused.changes_nothing",
+        "A refused change leaves count, user flags, threshold and mode as they were.",
+        refused_changes_nothing,
+    ),
+    case(
+        "errors.refused.delete_clears",
+        "EV_DELETE drops an error that was not reported yet.",
+        refused_delete_clears,
+    ),
+    case(
+        "errors.kqueue.no_registration",
+        "A change or deletion of what was never added is ENOENT.",
+        kqueue_no_registration,
+    ),
+    case(
+        "errors.kqueue.keepudata_on_add",
+        "EV_ADD with EV_KEEPUDATA is EINVAL.",
+        kqueue_keepudata_on_add,
+    ),
+    case(
+        "errors.kqueue.enable_and_disable",
+        "EV_ENABLE with EV_DISABLE is EINVAL and changes nothing.",
+        kqueue_enable_and_disable,
+    ),
+    case(
+        "errors.kqueue.bad_descriptor",
+        "kevent on a closed kqueue is EBADF.",
+        kqueue_bad_descriptor,
+    ),
+];
+
+/// More nanoseconds than 68 years have: 2^31 seconds.
+const TOO_LONG: u64 = (1 << 31) * 1_000_000_000;
+
+/// `bad` is refused with EINVAL, as a call's error and as a receipt's, and no
+/// registration is left behind.
+#[track_caller]
+fn einval(queue: &Queue, bad: Kevent) -> Outcome {
+    let refused = queue.apply(bad);
+    if refused != Err(Errno::EINVAL) {
+        return Err(Failure::here(format_args!("{bad:x?} gives {refused:?}")));
+    }
+    let receipt = queue.receipt(bad)?;
+    if receipt.data != Errno::EINVAL.0.into() {
+        return Err(Failure::here(format_args!("the receipt is {receipt:x?}")));
+    }
+    if queue.apply(delete(bad.ident)) != Err(Errno::ENOENT) {
+        return Err(Failure::here(format_args!("{bad:x?} left a registration")));
+    }
+    queue.quiet()
+}
+
+/// A change that no counter accepts.
+const REFUSED: Kevent = Kevent {
+    fflags: NOTE_KQX_SET,
+    data: -1,
+    ..change(COUNTER)
+};
+
+fn member_zero(sys: &dyn System) -> Outcome {
+    einval(&Queue::new(sys)?, add(0))
+}
+
+fn member_all_ones(sys: &dyn System) -> Outcome {
+    einval(&Queue::new(sys)?, add(usize::MAX))
+}
+
+fn member_unknown(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    for member in (0..=u8::MAX).filter(|member| ![KQX_COUNTER, KQX_TIMER].contains(member)) {
+        einval(&queue, add(ident(member, 1)))?;
+    }
+    Ok(())
+}
+
+fn member_ident_of_32_bits(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    for ident in [1, 0x0100_0001, 0x7fff_ffff, 0xffff_ffff] {
+        einval(&queue, add(ident))?;
+    }
+    Ok(())
+}
+
+fn member_id_bounds(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    for id in [0, kqx::abi::KQX_ID_MASK] {
+        let ident = ident(KQX_COUNTER, id);
+        queue.apply(Kevent {
+            data: 1,
+            ..add(ident)
+        })?;
+        equal!(queue.take()?.ident, ident);
+        queue.apply(delete(ident))?;
+    }
+    Ok(())
+}
+
+fn counter_negative_count(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    for data in [-1, i64::MIN] {
+        einval(
+            &queue,
+            Kevent {
+                data,
+                ..add(COUNTER)
+            },
+        )?;
+    }
+    Ok(())
+}
+
+fn counter_threshold(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    for threshold in [1 << 63, u64::MAX] {
+        einval(
+            &queue,
+            Kevent {
+                ext: [threshold, 0, 0, 0],
+                ..add(COUNTER)
+            },
+        )?;
+    }
+    Ok(())
+}
+
+fn counter_delay(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    for delay in [TOO_LONG, u64::MAX] {
+        einval(
+            &queue,
+            Kevent {
+                ext: [0, delay, 0, 0],
+                ..add(COUNTER)
+            },
+        )?;
+    }
+    Ok(())
+}
+
+fn counter_set_negative(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        data: 5,
+        ..add(COUNTER)
+    })?;
+    for fflags in [NOTE_KQX_SET, NOTE_KQX_SET | NOTE_TRIGGER] {
+        let receipt = queue.receipt(Kevent {
+            fflags,
+            data: -1,
+            ..change(COUNTER)
+        })?;
+        equal!(refusal(&receipt), Some(Errno::EINVAL));
+        equal!(queue.query(COUNTER)?, 5);
+    }
+    Ok(())
+}
+
+fn counter_reserved_bit(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(add(COUNTER))?;
+    let receipt = queue.receipt(Kevent {
+        fflags: 0x0400_0000 | NOTE_TRIGGER,
+        ..change(COUNTER)
+    })?;
+    equal!(refusal(&receipt), Some(Errno::EINVAL));
+    equal!(queue.query(COUNTER)?, 0);
+    Ok(())
+}
+
+fn counter_readd(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        data: 3,
+        ext: [4, 0, 0, 0],
+        ..add(COUNTER)
+    })?;
+    for ext in [[1 << 63, 0, 0, 0], [1, TOO_LONG, 0, 0]] {
+        let receipt = queue.receipt(Kevent {
+            ext,
+            ..add(COUNTER)
+        })?;
+        equal!(refusal(&receipt), Some(Errno::EINVAL));
+        queue.quiet()?;
+    }
+    queue.apply(trigger(COUNTER, 1))?;
+    equal!(queue.take()?.data, 4);
+    Ok(())
+}
+
+const UNITS: [u32; 5] = [0, NOTE_SECONDS, NOTE_MSECONDS, NOTE_USECONDS, NOTE_NSECONDS];
+
+fn timer_negative(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    for unit in UNITS {
+        for clock in [0, NOTE_ABSTIME, NOTE_ABSTIME | NOTE_KQX_UPTIME] {
+            for data in [-1, i64::MIN] {
+                einval(
+                    &queue,
+                    Kevent {
+                        fflags: unit | clock,
+                        data,
+                        ..add(TIMER)
+                    },
+                )?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn timer_unrepresentable(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    for (unit, data) in [
+        (NOTE_SECONDS, 1 << 31),
+        (NOTE_SECONDS, i64::MAX),
+        (NOTE_MSECONDS, (1 << 31) * 1_000),
+        (0, i64::MAX),
+        (NOTE_USECONDS, (1 << 31) * 1_000_000),
+        (NOTE_USECONDS, i64::MAX),
+        (NOTE_NSECONDS, TOO_LONG as i64),
+        (NOTE_NSECONDS, i64::MAX),
+    ] {
+        einval(
+            &queue,
+            Kevent {
+                fflags: unit,
+                data,
+                ..add(TIMER)
+            },
+        )?;
+    }
+    Ok(())
+}
+
+fn timer_mixed_units(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    for bits in 1..16u32 {
+        if bits.count_ones() > 1 {
+            einval(
+                &queue,
+                Kevent {
+                    fflags: bits,
+                    data: 1,
+                    ..add(TIMER)
+                },
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn timer_unknown_bits(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    for bit in [0x40, 0x80, 0x100, 0x80_0000, 0x0400_0000] {
+        einval(
+            &queue,
+            Kevent {
+                fflags: bit,
+                data: 1,
+                ..add(TIMER)
+            },
+        )?;
+    }
+    Ok(())
+}
+
+fn timer_first_delay(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    for delay in [TOO_LONG, u64::MAX] {
+        einval(
+            &queue,
+            Kevent {
+                data: 1,
+                ext: [delay, 0, 0, 0],
+                ..add(TIMER)
+            },
+        )?;
+    }
+    Ok(())
+}
+
+fn timer_leeway(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    for leeway in [TOO_LONG, u64::MAX] {
+        einval(
+            &queue,
+            Kevent {
+                data: 1,
+                ext: [0, leeway, 0, 0],
+                ..add(TIMER)
+            },
+        )?;
+    }
+    Ok(())
+}
+
+fn timer_deadline_and_delay(sys: &dyn System) -> Outcome {
+    einval(
+        &Queue::new(sys)?,
+        Kevent {
+            fflags: NOTE_ABSTIME,
+            data: 1,
+            ext: [1, 0, 0, 0],
+            ..add(TIMER)
+        },
+    )
+}
+
+fn timer_restart_deadline(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        fflags: NOTE_ABSTIME,
+        ..add(TIMER)
+    })?;
+    let receipt = queue.receipt(trigger(TIMER, 0))?;
+    equal!(refusal(&receipt), Some(Errno::EINVAL));
+    equal!(queue.wait()?.data, 1);
+    Ok(())
+}
+
+fn timer_change_unknown_bits(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        fflags: NOTE_SECONDS,
+        data: 3600,
+        ..add(TIMER)
+    })?;
+    let receipt = queue.receipt(Kevent {
+        fflags: 0x40,
+        ..change(TIMER)
+    })?;
+    equal!(refusal(&receipt), Some(Errno::EINVAL));
+    let receipt = queue.receipt(Kevent {
+        fflags: NOTE_NSECONDS,
+        data: 1,
+        ..change(TIMER)
+    })?;
+    equal!(refusal(&receipt), None);
+    sys.pass(Duration::from_millis(1));
+    queue.quiet()
+}
+
+fn timer_readd(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        fflags: NOTE_MSECONDS,
+        data: 20,
+        ..add(TIMER)
+    })?;
+    for bad in [
+        Kevent {
+            data: -1,
+            ..add(TIMER)
+        },
+        Kevent {
+            fflags: NOTE_SECONDS | NOTE_NSECONDS,
+            data: 1,
+            ..add(TIMER)
+        },
+    ] {
+        equal!(refusal(&queue.receipt(bad)?), Some(Errno::EINVAL));
+    }
+    let first = queue.wait()?;
+    equal!(first.flags & EV_ERROR, 0);
+    let second = queue.wait()?;
+    equal!(
+        second.ext[0] - first.ext[0],
+        second.data as u64 * 20_000_000
+    );
+    Ok(())
+}
+
+fn refused_receipt(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(add(COUNTER))?;
+    let receipt = queue.receipt(REFUSED)?;
+    equal!(receipt.flags, EV_ERROR);
+    equal!(receipt.data, 0);
+    equal!(receipt.ext[1], Errno::EINVAL.0 as u64);
+    queue.quiet()
+}
+
+fn refused_event(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(add(COUNTER))?;
+    equal!(queue.apply(REFUSED), Ok(()));
+    let event = queue.take()?;
+    equal!(event.flags & EV_ERROR, EV_ERROR);
+    equal!(event.data, Errno::EINVAL.0.into());
+    equal!(event.ident, COUNTER);
+    Ok(())
+}
+
+fn refused_same_call(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(add(COUNTER))?;
+    let mut events = [Kevent::default(); 2];
+    let count = queue.kevent(&[REFUSED], &mut events, Some(Duration::ZERO))?;
+    equal!(count, 1);
+    equal!(events[0].flags & EV_ERROR, EV_ERROR);
+    equal!(events[0].data, Errno::EINVAL.0.into());
+    Ok(())
+}
+
+fn refused_not_sticky(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        flags: EV_ADD | EV_CLEAR,
+        ..add(COUNTER)
+    })?;
+    queue.apply(REFUSED)?;
+    queue.take()?;
+    queue.quiet()?;
+    queue.apply(trigger(COUNTER, 2))?;
+    let event = queue.take()?;
+    equal!(event.flags, EV_CLEAR);
+    equal!(event.data, 2);
+    queue.quiet()
+}
+
+fn refused_takes_nothing(sys: &dyn System) -> Outcome {
+    for (flags, fflags) in [
+        (EV_ADD, 0),
+        (EV_ADD | EV_CLEAR, 0),
+        (EV_ADD, NOTE_KQX_SEMAPHORE),
+    ] {
+        let queue = Queue::new(sys)?;
+        queue.apply(Kevent {
+            flags,
+            fflags,
+            ext: [3, 0, 0, 0],
+            ..add(COUNTER)
+        })?;
+        queue.apply(trigger(COUNTER, 3))?;
+        queue.apply(REFUSED)?;
+        equal!(queue.take()?.flags & EV_ERROR, EV_ERROR);
+        let event = queue.take()?;
+        equal!(event.flags & EV_ERROR, 0);
+        equal!(event.data, 3);
+        equal!(event.ext[0], 1);
+    }
+    Ok(())
+}
+
+fn refused_oneshot_stays(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        flags: EV_ADD | EV_ONESHOT,
+        ..add(COUNTER)
+    })?;
+    queue.apply(REFUSED)?;
+    equal!(queue.take()?.flags & EV_ERROR, EV_ERROR);
+    queue.quiet()?;
+    queue.apply(trigger(COUNTER, 2))?;
+    let event = queue.take()?;
+    equal!(event.flags, EV_ONESHOT);
+    equal!(event.data, 2);
+    equal!(queue.apply(delete(COUNTER)), Err(Errno::ENOENT));
+    Ok(())
+}
+
+fn refused_changes_nothing(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        flags: EV_ADD | EV_CLEAR,
+        fflags: 0x6,
+        data: 1,
+        ext: [3, 0, 8, 9],
+        ..add(COUNTER)
+    })?;
+    for bad in [
+        Kevent {
+            flags: EV_CLEAR,
+            fflags: kqx::event::NOTE_FFCOPY | 0x1 | NOTE_KQX_SET | NOTE_TRIGGER,
+            data: -1,
+            ..change(COUNTER)
+        },
+        Kevent {
+            flags: EV_ADD | EV_CLEAR,
+            fflags: kqx::event::NOTE_FFCOPY | 0x1 | NOTE_KQX_SEMAPHORE,
+            ext: [1 << 63, 0, 1, 1],
+            ..change(COUNTER)
+        },
+    ] {
+        equal!(refusal(&queue.receipt(bad)?), Some(Errno::EINVAL));
+        queue.quiet()?;
+    }
+    queue.apply(trigger(COUNTER, 3))?;
+    equal!(
+        queue.take()?,
+        Kevent {
+            flags: EV_CLEAR,
+            fflags: 0x6,
+            data: 4,
+            ext: [1, 0, 8, 9],
+            ..change(COUNTER)
+        }
+    );
+    Ok(())
+}
+
+fn refused_delete_clears(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(add(COUNTER))?;
+    queue.apply(REFUSED)?;
+    queue.apply(delete(COUNTER))?;
+    queue.quiet()?;
+    queue.apply(add(COUNTER))?;
+    queue.quiet()
+}
+
+fn kqueue_no_registration(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    for ident in [COUNTER, TIMER, 0, usize::MAX] {
+        equal!(queue.apply(change(ident)), Err(Errno::ENOENT));
+        equal!(queue.apply(trigger(ident, 1)), Err(Errno::ENOENT));
+        equal!(queue.apply(delete(ident)), Err(Errno::ENOENT));
+        equal!(queue.receipt(delete(ident))?.data, Errno::ENOENT.0.into());
+    }
+    Ok(())
+}
+
+fn kqueue_keepudata_on_add(sys: &dyn System) -> Outcome {
+    einval(
+        &Queue::new(sys)?,
+        Kevent {
+            flags: EV_ADD | EV_KEEPUDATA,
+            ..add(COUNTER)
+        },
+    )
+}
+
+fn kqueue_enable_and_disable(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(add(COUNTER))?;
+    let refused = queue.apply(Kevent {
+        flags: EV_ENABLE | EV_DISABLE,
+        ..trigger(COUNTER, 1)
+    });
+    equal!(refused, Err(Errno::EINVAL));
+    queue.quiet()?;
+    equal!(queue.query(COUNTER)?, 0);
+    Ok(())
+}
+
+fn kqueue_bad_descriptor(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    let fd = queue.fd;
+    queue.apply(add(COUNTER))?;
+    queue.close()?;
+    equal!(
+        sys.kevent(fd, &[trigger(COUNTER, 1)], &mut [], None),
+        Err(Errno::EBADF)
+    );
+    Ok(())
+}

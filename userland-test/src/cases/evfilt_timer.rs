@@ -1,0 +1,322 @@
+//! What the EVFILT_TIMER suites of FreeBSD (`tests/sys/kqueue/libkqueue/timer.c`) and of
+//! libkqueue (`test/timer.c`, `test/threading.c`) ask, asked of a timer.
+//!
+//! | there | here |
+//! |---|---|
+//! | add, del, get, del_nonexistent | `evfilt_timer.add_wait_delete`, `errors.kqueue.no_registration` |
+//! | oneshot | `timer.oneshot` |
+//! | periodic, ev_clear_resets_data | `evfilt_timer.periodic`, `timer.deliver.clears` |
+//! | periodic_modify, update_periodic | `evfilt_timer.periodic_modify` |
+//! | periodic_to_oneshot | `evfilt_timer.periodic_to_oneshot` |
+//! | disable_and_enable | `evfilt_timer.disable_and_enable` |
+//! | abstime, abstime_epoch, preboot, postboot | `timer.deadline.realtime`, `timer.deadline.past` |
+//! | note_absolute_after_modify | `timer.readd.to_deadline` |
+//! | update | `evfilt_timer.update` |
+//! | update_equal, update_expired, update_timing | `races.timer.rearm` |
+//! | dispatch | `evfilt_timer.dispatch` |
+//! | note_seconds, useconds, nseconds | `timer.unit` |
+//! | modify_clobbers_udata, udata_preserved | `evfilt_timer.udata` |
+//! | modify_preserves_ev_receipt | `evfilt_timer.receipt_preserved` |
+//! | modify_replaces_fflags | `timer.readd.new_period` |
+//! | disable_drains | `evfilt_timer.disable_drains` |
+//! | delete_drains | `timer.delete` |
+//! | multi_kqueue | `evfilt_timer.queues` |
+//! | huge_interval, negative_interval_rejected | `timer.longest`, `errors.timer.*` |
+//! | overrun_count | `timer.deliver.overrun` |
+//! | timer_delete_race, timer_single_delivery | `races.timer.*` |
+//!
+//! And what EVFILT_TIMER itself gets wrong: the count and the phase of a late tick are
+//! `timer.deliver.phase`, a tick lost against delivery is `races.timer.two_takers`, the
+//! refused re-add is `errors.timer.readd` and `evfilt_timer.refused_readd`, callouts for
+//! nobody are `timer.lazy.*`, the process pointer is `lifetime.rfork`, the 4096 timers
+//! for all are `limits.*` and `races.exit`.
+
+use std::time::Duration;
+
+use kqx::event::{
+    EV_ADD, EV_CLEAR, EV_DISABLE, EV_DISPATCH, EV_ENABLE, EV_ERROR, EV_ONESHOT, EV_RECEIPT, Kevent,
+};
+
+use super::{MS, SEC, oneshot, periodic};
+use crate::case::{Case, Outcome, case};
+use crate::queue::{Queue, TIMER, add, change, delete};
+use crate::system::{Clock, Errno, System};
+use crate::{ensure, equal};
+
+pub(super) const CASES: &[Case] = &[
+    case(
+        "evfilt_timer.add_wait_delete",
+        "A timer added, waited for and deleted delivers in between only.",
+        add_wait_delete,
+    ),
+    case(
+        "evfilt_timer.periodic",
+        "A periodic timer is delivered again and again.",
+        periodic_repeats,
+    ),
+    case(
+        "evfilt_timer.periodic_modify",
+        "A running timer takes a new period, shorter or longer, without being deleted.",
+        periodic_modify,
+    ),
+    case(
+        "evfilt_timer.periodic_to_oneshot",
+        "EV_ONESHOT of a later EV_ADD does not end a periodic timer: the first EV_ADD decides.",
+        periodic_to_oneshot,
+    ),
+    case(
+        "evfilt_timer.disable_and_enable",
+        "A one-shot timer disabled before it expires is delivered once enabled.",
+        disable_and_enable,
+    ),
+    case(
+        "evfilt_timer.disable_drains",
+        "A one-shot timer that expired is not delivered after EV_DISABLE.",
+        disable_drains,
+    ),
+    case(
+        "evfilt_timer.dispatch",
+        "With EV_DISPATCH, EV_ADD with EV_ENABLE starts anew and delivers what it counted.",
+        dispatch,
+    ),
+    case(
+        "evfilt_timer.update",
+        "A one-shot timer of a second re-armed to a millisecond expires then, with the new udata.",
+        update,
+    ),
+    case("evfilt_timer.udata", "Every EV_ADD replaces udata.", udata),
+    case(
+        "evfilt_timer.receipt_preserved",
+        "EV_RECEIPT of the first EV_ADD is reported with every event, also after re-arming.",
+        receipt_preserved,
+    ),
+    case(
+        "evfilt_timer.queues",
+        "The same ident in two kqueues is two timers.",
+        queues,
+    ),
+    case(
+        "evfilt_timer.refused_readd",
+        "A re-add refused without EV_RECEIPT is one error event; no expiry is lost, no phase.",
+        refused_readd,
+    ),
+    case(
+        "evfilt_timer.refused_readd_oneshot",
+        "A re-add refused while a one-shot timer is due is reported first, and the expiry follows.",
+        refused_readd_oneshot,
+    ),
+];
+
+fn add_wait_delete(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(periodic(20 * MS))?;
+    let event = queue.wait()?;
+    equal!(event.ident, TIMER);
+    equal!(event.flags, EV_CLEAR);
+    ensure!(event.data >= 1, "{event:?}");
+    queue.apply(delete(TIMER))?;
+    queue.quiet()
+}
+
+fn periodic_repeats(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(periodic(5 * MS))?;
+    let mut last = 0;
+    for _ in 0..5 {
+        let event = queue.wait()?;
+        ensure!(event.ext[0] > last, "{event:?}");
+        last = event.ext[0];
+    }
+    Ok(())
+}
+
+fn periodic_modify(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(periodic(10 * MS))?;
+    queue.wait()?;
+    for period in [4 * MS, 30 * MS] {
+        let before = sys.clock(Clock::Uptime);
+        queue.apply(periodic(period))?;
+        let first = queue.wait()?;
+        let start = first.ext[0] - first.data as u64 * period;
+        ensure!(
+            start >= before,
+            "counted from {start}, re-armed after {before}"
+        );
+        sys.pass(Duration::from_nanos(2 * period));
+        let second = queue.take()?;
+        ensure!(second.data >= 2, "{second:?}");
+        equal!(second.ext[0] - first.ext[0], second.data as u64 * period);
+    }
+    Ok(())
+}
+
+fn periodic_to_oneshot(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(periodic(5 * MS))?;
+    queue.wait()?;
+    queue.apply(oneshot(5 * MS))?;
+    for _ in 0..3 {
+        equal!(queue.wait()?.flags, EV_CLEAR);
+    }
+    Ok(())
+}
+
+fn disable_and_enable(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(oneshot(20 * MS))?;
+    queue.apply(Kevent {
+        flags: EV_DISABLE,
+        ..change(TIMER)
+    })?;
+    queue.quiet()?;
+    queue.apply(Kevent {
+        flags: EV_ENABLE,
+        ..change(TIMER)
+    })?;
+    equal!(queue.wait()?.data, 1);
+    equal!(queue.apply(delete(TIMER)), Err(Errno::ENOENT));
+    Ok(())
+}
+
+fn disable_drains(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(oneshot(MS))?;
+    sys.pass(Duration::from_millis(10));
+    queue.apply(Kevent {
+        flags: EV_DISABLE,
+        ..change(TIMER)
+    })?;
+    queue.quiet()?;
+    queue.apply(Kevent {
+        flags: EV_ENABLE,
+        ..change(TIMER)
+    })?;
+    equal!(queue.take()?.data, 1);
+    Ok(())
+}
+
+fn dispatch(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    let period = 50 * MS;
+    queue.apply(Kevent {
+        flags: EV_ADD | EV_DISPATCH,
+        ..periodic(period)
+    })?;
+    equal!(queue.wait()?.flags, EV_CLEAR | EV_DISPATCH);
+    sys.pass(Duration::from_nanos(2 * period));
+    queue.quiet()?;
+    let before = sys.clock(Clock::Uptime);
+    queue.apply(Kevent {
+        flags: EV_ADD | EV_ENABLE | EV_DISPATCH,
+        ..periodic(period)
+    })?;
+    sys.pass(Duration::from_nanos(5 * period + period / 2));
+    let event = queue.take()?;
+    ensure!(event.data >= 5, "{event:?}");
+    let start = event.ext[0] - event.data as u64 * period;
+    ensure!(
+        start >= before,
+        "counted from {start}, re-armed after {before}"
+    );
+    queue.apply(delete(TIMER))?;
+    sys.pass(Duration::from_nanos(2 * period));
+    queue.quiet()
+}
+
+fn update(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    let before = sys.clock(Clock::Uptime);
+    for (delay, udata) in [(3600 * SEC, 1), (MS, 2)] {
+        queue.apply(Kevent {
+            udata,
+            ..oneshot(delay)
+        })?;
+    }
+    let event = queue.wait()?;
+    equal!(event.data, 1);
+    equal!(event.udata, 2);
+    ensure!(event.ext[0] >= before + MS, "{event:?}");
+    queue.quiet()
+}
+
+fn udata(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        udata: 1,
+        ..periodic(3600 * SEC)
+    })?;
+    queue.apply(periodic(MS))?;
+    equal!(queue.wait()?.udata, 0);
+    queue.apply(Kevent {
+        udata: 8,
+        ..periodic(MS)
+    })?;
+    equal!(queue.wait()?.udata, 8);
+    Ok(())
+}
+
+fn receipt_preserved(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    equal!(queue.receipt(periodic(3600 * SEC))?.data, 0);
+    queue.apply(periodic(MS))?;
+    equal!(queue.wait()?.flags, EV_CLEAR | EV_RECEIPT);
+    Ok(())
+}
+
+fn queues(sys: &dyn System) -> Outcome {
+    let (one, two) = (Queue::new(sys)?, Queue::new(sys)?);
+    one.apply(periodic(MS))?;
+    two.apply(periodic(3600 * SEC))?;
+    one.wait()?;
+    two.quiet()?;
+    one.apply(delete(TIMER))?;
+    two.apply(oneshot(MS))?;
+    two.wait()?;
+    one.quiet()
+}
+
+fn refused_readd(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(periodic(5 * MS))?;
+    let first = queue.wait()?;
+    queue.apply(Kevent {
+        data: -1,
+        ..add(TIMER)
+    })?;
+    let mut errors = 0;
+    let mut counted = 0;
+    let mut last = first;
+    while errors == 0 || counted < 4 {
+        let event = queue.wait()?;
+        if event.flags & EV_ERROR != 0 {
+            equal!(event.data, Errno::EINVAL.0.into());
+            errors += 1;
+        } else {
+            equal!(event.flags, EV_CLEAR);
+            counted += event.data;
+            last = event;
+        }
+    }
+    equal!(errors, 1);
+    equal!(last.ext[0] - first.ext[0], counted as u64 * 5 * MS);
+    Ok(())
+}
+
+fn refused_readd_oneshot(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(oneshot(MS))?;
+    sys.pass(Duration::from_millis(5));
+    queue.apply(Kevent {
+        data: -1,
+        ..add(TIMER)
+    })?;
+    let error = queue.take()?;
+    equal!(error.flags & EV_ERROR, EV_ERROR);
+    equal!(error.data, Errno::EINVAL.0.into());
+    let event = queue.wait()?;
+    equal!(event.flags, EV_ONESHOT);
+    equal!(event.data, 1);
+    equal!(queue.apply(delete(TIMER)), Err(Errno::ENOENT));
+    Ok(())
+}

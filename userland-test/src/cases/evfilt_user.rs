@@ -1,0 +1,233 @@
+//! What the EVFILT_USER suites of FreeBSD (`tests/sys/kqueue/libkqueue/user.c`) and of
+//! libkqueue (`test/user.c`, `test/threading.c`) ask, asked of a counter.
+//!
+//! | there | here |
+//! |---|---|
+//! | add_and_delete | `evfilt_user.add_and_delete` |
+//! | event_wait, user_get | `evfilt_user.wait` |
+//! | user_get_hires | `evfilt_user.wait_nanoseconds` |
+//! | event_wait_keepudata | `flags.udata.kept` |
+//! | disable_and_enable, with keepudata | `evfilt_user.disable_and_enable` |
+//! | oneshot | `flags.oneshot.gone` |
+//! | multi_trigger_merged | `counter.trigger.adds` |
+//! | dispatch, dispatch_durable | `flags.dispatch.disables`, `evfilt_user.dispatch_durable` |
+//! | dispatch_enable_and_trigger_atomic | `evfilt_user.dispatch_enable_and_trigger` |
+//! | trigger_from_thread, user_trigger_cross_thread | `evfilt_user.trigger_from_thread` |
+//! | disable_drains | `flags.disable.hides` |
+//! | delete_drains, del_nonexistent | `flags.delete.drops_pending`, `errors.kqueue.no_registration` |
+//! | receipt_preserved | `evfilt_user.receipt_preserved` |
+//! | modify_clobbers_udata, udata_preserved | `flags.udata.replaced`, `flags.udata.delivered` |
+//! | multi_kqueue | `flags.independent.queues` |
+//! | note_ffcopy, ffand, ffor, ffnop, fflagsmask, multi_trigger_fflags_or | `counter.flags.*` |
+//! | stress, user_trigger_delete_race, multi_waiter_delete_race | `races.counter.trigger_and_delete` |
+//! | multi_waiter_oneshot | `races.counter.oneshot` |
+//! | user_single_delivery | `races.counter.single_delivery` |
+//! | threading_close, close_multi | `races.close.waiting` |
+//!
+//! And what EVFILT_USER itself gets wrong: EV_ADD with NOTE_TRIGGER is
+//! `counter.add.trigger`, NOTE_TRIGGER with EV_CLEAR is `counter.clear.then_trigger`, the
+//! empty one-shot event is `flags.oneshot.fields`, the last writer's data is
+//! `counter.trigger.adds`.
+
+use std::time::Duration;
+
+use kqx::event::{
+    EV_ADD, EV_CLEAR, EV_DISABLE, EV_DISPATCH, EV_ENABLE, EV_KEEPUDATA, EV_RECEIPT, Kevent,
+};
+
+use crate::case::{Case, Outcome, case};
+use crate::equal;
+use crate::queue::{COUNTER, Queue, add, change, delete, trigger};
+use crate::system::System;
+
+pub(super) const CASES: &[Case] = &[
+    case(
+        "evfilt_user.add_and_delete",
+        "Added and deleted, a counter says nothing in between or after.",
+        add_and_delete,
+    ),
+    case(
+        "evfilt_user.wait",
+        "A triggered counter is delivered to a call that waits, once.",
+        wait,
+    ),
+    case(
+        "evfilt_user.wait_nanoseconds",
+        "A triggered counter is delivered to a call that waits for nanoseconds.",
+        wait_nanoseconds,
+    ),
+    case(
+        "evfilt_user.disable_and_enable",
+        "Disabled and enabled with EV_KEEPUDATA, a counter keeps udata and wakes.",
+        disable_and_enable,
+    ),
+    case(
+        "evfilt_user.dispatch_durable",
+        "EV_DISPATCH stays in force and reported through triggers, EV_DISABLE and EV_ENABLE.",
+        dispatch_durable,
+    ),
+    case(
+        "evfilt_user.dispatch_enable_and_trigger",
+        "A dispatched counter is enabled and triggered by one change.",
+        dispatch_enable_and_trigger,
+    ),
+    case(
+        "evfilt_user.trigger_from_thread",
+        "A trigger wakes a thread that waits for ever.",
+        trigger_from_thread,
+    ),
+    case(
+        "evfilt_user.receipt_preserved",
+        "EV_RECEIPT of the first EV_ADD is reported with every event.",
+        receipt_preserved,
+    ),
+];
+
+fn add_and_delete(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(add(COUNTER))?;
+    queue.quiet()?;
+    queue.apply(delete(COUNTER))?;
+    queue.quiet()
+}
+
+fn wait(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.quiet()?;
+    queue.apply(Kevent {
+        flags: EV_ADD | EV_CLEAR,
+        ..add(COUNTER)
+    })?;
+    queue.apply(trigger(COUNTER, 0))?;
+    equal!(
+        queue.wait()?,
+        Kevent {
+            flags: EV_CLEAR,
+            data: 1,
+            ext: [1, 0, 0, 0],
+            ..change(COUNTER)
+        }
+    );
+    queue.quiet()
+}
+
+fn wait_nanoseconds(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        flags: EV_ADD | EV_CLEAR,
+        ..add(COUNTER)
+    })?;
+    equal!(queue.within(Duration::from_nanos(1))?, None);
+    queue.apply(trigger(COUNTER, 0))?;
+    equal!(
+        queue
+            .within(Duration::from_nanos(1))?
+            .map(|event| event.data),
+        Some(1)
+    );
+    Ok(())
+}
+
+fn disable_and_enable(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        udata: 5,
+        ..add(COUNTER)
+    })?;
+    let flags = |flags| Kevent {
+        flags: flags | EV_KEEPUDATA,
+        ..change(COUNTER)
+    };
+    queue.apply(flags(EV_DISABLE))?;
+    queue.apply(Kevent {
+        flags: EV_KEEPUDATA,
+        ..trigger(COUNTER, 0)
+    })?;
+    queue.quiet()?;
+    queue.apply(flags(EV_ENABLE))?;
+    queue.apply(Kevent {
+        flags: EV_KEEPUDATA,
+        ..trigger(COUNTER, 0)
+    })?;
+    let event = queue.wait()?;
+    equal!(event.data, 2);
+    equal!(event.udata, 5);
+    Ok(())
+}
+
+fn dispatch_durable(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    let flags = |flags| Kevent {
+        flags,
+        ..change(COUNTER)
+    };
+    queue.apply(Kevent {
+        flags: EV_ADD | EV_DISPATCH | EV_CLEAR,
+        ..add(COUNTER)
+    })?;
+    queue.apply(trigger(COUNTER, 0))?;
+    equal!(queue.take()?.flags, EV_DISPATCH | EV_CLEAR);
+    queue.apply(Kevent {
+        flags: EV_ENABLE,
+        ..trigger(COUNTER, 0)
+    })?;
+    equal!(queue.take()?.flags, EV_DISPATCH | EV_CLEAR);
+    queue.apply(flags(EV_DISABLE))?;
+    queue.apply(flags(EV_ENABLE))?;
+    queue.apply(trigger(COUNTER, 0))?;
+    equal!(queue.take()?.flags, EV_DISPATCH | EV_CLEAR);
+    queue.apply(trigger(COUNTER, 0))?;
+    queue.quiet()
+}
+
+fn dispatch_enable_and_trigger(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        flags: EV_ADD | EV_DISPATCH | EV_CLEAR,
+        ..add(COUNTER)
+    })?;
+    queue.apply(trigger(COUNTER, 0))?;
+    queue.take()?;
+    let mut events = [Kevent::default()];
+    let change = Kevent {
+        flags: EV_ENABLE,
+        ..trigger(COUNTER, 3)
+    };
+    equal!(queue.kevent(&[change], &mut events, None)?, 1);
+    equal!(events[0].data, 3);
+    Ok(())
+}
+
+fn trigger_from_thread(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        flags: EV_ADD | EV_CLEAR,
+        ..add(COUNTER)
+    })?;
+    let waiting = || {
+        let mut events = [Kevent::default()];
+        equal!(queue.kevent(&[], &mut events, None)?, 1);
+        equal!(events[0].data, 9);
+        Ok(())
+    };
+    let triggering = || {
+        // Most likely the other waits by then; either order must work.
+        sys.pass(Duration::from_millis(5));
+        queue.apply(trigger(COUNTER, 9))?;
+        Ok(())
+    };
+    sys.parallel(&[&waiting, &triggering])
+}
+
+fn receipt_preserved(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.receipt(Kevent {
+        flags: EV_ADD | EV_CLEAR,
+        ..add(COUNTER)
+    })?;
+    for _ in 0..2 {
+        queue.apply(trigger(COUNTER, 0))?;
+        equal!(queue.take()?.flags, EV_CLEAR | EV_RECEIPT);
+    }
+    Ok(())
+}

@@ -1,0 +1,467 @@
+//! Close, exit, fork, load and unload; what kern.kqx says.
+
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use kqx::abi::{EVFILT_KQX, KQX_ABI_VERSION, KQX_COUNTER, KQX_TIMER, ident};
+use kqx::event::{EV_ADD, EV_CLEAR, Kevent};
+
+use super::{MS, US, oneshot, periodic};
+use crate::case::{Case, Outcome, case};
+use crate::queue::{COUNTER, Queue, TIMER, add, change, delete, trigger};
+use crate::system::{Errno, Feature, System};
+use crate::{ensure, equal};
+
+pub(super) const CASES: &[Case] = &[
+    case(
+        "lifetime.close",
+        "Closing a kqueue gives everything back, due, running or disabled.",
+        close,
+    ),
+    case(
+        "lifetime.exit",
+        "A process that exits with timers running leaves nothing.",
+        exit,
+    )
+    .needs(&[Feature::Processes]),
+    case(
+        "lifetime.fork",
+        "A kqueue is not inherited by a child, and the parent's goes on.",
+        fork,
+    )
+    .needs(&[Feature::Processes]),
+    case(
+        "lifetime.rfork",
+        "A kqueue in a shared descriptor table outlives the process that made it.",
+        rfork,
+    )
+    .needs(&[Feature::SharedFiles]),
+    case(
+        "lifetime.stop",
+        "A process stopped for a while finds its expirations counted and in phase.",
+        stop,
+    )
+    .needs(&[Feature::Processes, Feature::Signals]),
+    case(
+        "lifetime.sysctl.version",
+        "kern.kqx.abi_version and kern.kqx.filter say what was built and registered.",
+        sysctl_version,
+    ),
+    case(
+        "lifetime.sysctl.read_only",
+        "Only kern.kqx.timer_max can be written.",
+        sysctl_read_only,
+    )
+    .needs(&[Feature::Root]),
+    case(
+        "lifetime.sysctl.counters",
+        "kern.kqx.counters counts the live counters, not the timers.",
+        sysctl_counters,
+    ),
+    case(
+        "lifetime.stats.triggers",
+        "kern.kqx.stats.triggers counts every trigger made.",
+        stats_triggers,
+    ),
+    case(
+        "lifetime.stats.deliveries",
+        "kern.kqx.stats.deliveries counts every event delivered.",
+        stats_deliveries,
+    ),
+    case(
+        "lifetime.stats.expirations",
+        "kern.kqx.stats.expirations grows by what the deliveries counted.",
+        stats_expirations,
+    ),
+    case(
+        "lifetime.stats.callouts",
+        "kern.kqx.stats.callouts counts the callouts that ran, one a delivery.",
+        stats_callouts,
+    ),
+    case(
+        "lifetime.dump",
+        "kern.proc.kq shows every registration and changes none.",
+        dump,
+    )
+    .needs(&[Feature::KernProcKq]),
+    case(
+        "lifetime.unload.busy",
+        "kldunload with a registration is EBUSY, with -f too, and all keeps working.",
+        unload_busy,
+    )
+    .needs(&[Feature::Module]),
+    case(
+        "lifetime.unload.then_load",
+        "Unloaded, the filter is gone; loaded again, it works and its totals start at 0.",
+        unload_then_load,
+    )
+    .needs(&[Feature::Module]),
+    case(
+        "lifetime.load.slot_taken",
+        "A load into a slot that is taken is refused, and the slot's owner goes on.",
+        load_slot_taken,
+    )
+    .needs(&[Feature::Module]),
+    case(
+        "lifetime.load.slot_out_of_range",
+        "A load into no slot, 0 included, is refused.",
+        load_slot_out_of_range,
+    )
+    .needs(&[Feature::Module]),
+    case(
+        "lifetime.load.timer_max",
+        "The tunable kern.kqx.timer_max is in force from the load on.",
+        load_timer_max,
+    )
+    .needs(&[Feature::Module]),
+    case(
+        "lifetime.load.twice",
+        "A second load of the module is refused, and the first goes on.",
+        load_twice,
+    )
+    .needs(&[Feature::Module]),
+];
+
+/// One of each: counter due, counter not due, with a delay running; timers running, due,
+/// one-shot, disabled.
+fn menagerie(queue: &Queue) -> Result<(), Errno> {
+    let counter = |id| add(ident(KQX_COUNTER, id));
+    let timer = |id, change| Kevent {
+        ident: ident(KQX_TIMER, id),
+        ..change
+    };
+    queue
+        .kevent(
+            &[
+                counter(1),
+                Kevent {
+                    data: 5,
+                    ..counter(2)
+                },
+                Kevent {
+                    data: 1,
+                    ext: [9, 3_600_000 * MS, 0, 0],
+                    ..counter(3)
+                },
+                timer(1, periodic(10 * US)),
+                timer(2, periodic(3_600_000 * MS)),
+                timer(3, oneshot(US)),
+                timer(
+                    4,
+                    Kevent {
+                        flags: EV_ADD | kqx::event::EV_DISABLE,
+                        ..periodic(US)
+                    },
+                ),
+            ],
+            &mut [],
+            None,
+        )
+        .map(drop)
+}
+
+fn close(sys: &dyn System) -> Outcome {
+    let (counters, timers) = (
+        sys.sysctl("kern.kqx.counters")?,
+        sys.sysctl("kern.kqx.timers")?,
+    );
+    for pause in [0, 2] {
+        let queue = Queue::new(sys)?;
+        menagerie(&queue)?;
+        equal!(sys.sysctl("kern.kqx.counters")?, counters + 3);
+        equal!(sys.sysctl("kern.kqx.timers")?, timers + 5);
+        sys.pass(Duration::from_millis(pause));
+        queue.close()?;
+        equal!(sys.sysctl("kern.kqx.counters")?, counters);
+        equal!(sys.sysctl("kern.kqx.timers")?, timers);
+    }
+    Ok(())
+}
+
+fn exit(sys: &dyn System) -> Outcome {
+    // That nothing is left is checked after every case.
+    sys.in_process(&|| {
+        for _ in 0..10 {
+            menagerie(&std::mem::ManuallyDrop::new(Queue::new(sys)?))?;
+        }
+        Ok(())
+    })
+}
+
+fn fork(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(add(COUNTER))?;
+    sys.in_process(&|| {
+        equal!(queue.apply(trigger(COUNTER, 1)), Err(Errno::EBADF));
+        Ok(())
+    })?;
+    equal!(queue.query(COUNTER)?, 0);
+    queue.apply(trigger(COUNTER, 1))?;
+    equal!(queue.take()?.data, 1);
+    Ok(())
+}
+
+fn rfork(sys: &dyn System) -> Outcome {
+    let fd = AtomicI32::new(-1);
+    sys.outlive_owner(
+        &|| {
+            let queue = std::mem::ManuallyDrop::new(Queue::new(sys)?);
+            queue.apply(periodic(2 * MS))?;
+            queue.apply(add(COUNTER))?;
+            fd.store(queue.fd, Ordering::Relaxed);
+            Ok(())
+        },
+        &|| {
+            let queue = Queue::of(sys, fd.load(Ordering::Relaxed));
+            let first = queue.wait()?;
+            let second = queue.wait()?;
+            equal!(second.ext[0] - first.ext[0], second.data as u64 * 2 * MS);
+            queue.apply(periodic(3_600_000 * MS))?;
+            queue.apply(trigger(COUNTER, 3))?;
+            equal!(queue.take()?.data, 3);
+            queue.apply(delete(TIMER))?;
+            queue.close()?;
+            Ok(())
+        },
+    )
+}
+
+fn stop(sys: &dyn System) -> Outcome {
+    sys.in_process(&|| {
+        let queue = Queue::new(sys)?;
+        queue.apply(periodic(2 * MS))?;
+        let first = queue.wait()?;
+        sys.stop_for(Duration::from_millis(50))?;
+        let event = queue.take()?;
+        ensure!(event.data >= 20, "{event:?}");
+        equal!(event.ext[0] - first.ext[0], event.data as u64 * 2 * MS);
+        Ok(())
+    })
+}
+
+fn sysctl_version(sys: &dyn System) -> Outcome {
+    equal!(
+        sys.sysctl("kern.kqx.abi_version")?,
+        i64::from(KQX_ABI_VERSION)
+    );
+    equal!(sys.sysctl("kern.kqx.filter")?, i64::from(EVFILT_KQX));
+    Ok(())
+}
+
+fn sysctl_read_only(sys: &dyn System) -> Outcome {
+    for name in [
+        "filter",
+        "abi_version",
+        "counters",
+        "timers",
+        "stats.triggers",
+        "stats.deliveries",
+        "stats.expirations",
+        "stats.callouts",
+        "stats.refused",
+    ] {
+        let name = format!("kern.kqx.{name}");
+        equal!(sys.set_sysctl(&name, 1), Err(Errno::EPERM));
+    }
+    Ok(())
+}
+
+fn sysctl_counters(sys: &dyn System) -> Outcome {
+    let before = sys.sysctl("kern.kqx.counters")?;
+    let queue = Queue::new(sys)?;
+    for id in 0..20 {
+        queue.apply(add(ident(KQX_COUNTER, id)))?;
+    }
+    queue.apply(periodic(3_600_000 * MS))?;
+    equal!(sys.sysctl("kern.kqx.counters")?, before + 20);
+    queue.apply(delete(ident(KQX_COUNTER, 3)))?;
+    equal!(sys.sysctl("kern.kqx.counters")?, before + 19);
+    Ok(())
+}
+
+fn stats_triggers(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    let before = sys.sysctl("kern.kqx.stats.triggers")?;
+    queue.apply(add(COUNTER))?;
+    for n in [1, 500, -2] {
+        queue.apply(trigger(COUNTER, n))?;
+    }
+    queue.apply(change(COUNTER))?;
+    equal!(sys.sysctl("kern.kqx.stats.triggers")?, before + 3);
+    Ok(())
+}
+
+fn stats_deliveries(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    let before = sys.sysctl("kern.kqx.stats.deliveries")?;
+    queue.apply(Kevent {
+        flags: EV_ADD | EV_CLEAR,
+        ..add(COUNTER)
+    })?;
+    for _ in 0..4 {
+        queue.apply(trigger(COUNTER, 7))?;
+        queue.take()?;
+        queue.quiet()?;
+    }
+    queue.apply(periodic(MS))?;
+    queue.wait()?;
+    equal!(sys.sysctl("kern.kqx.stats.deliveries")?, before + 5);
+    Ok(())
+}
+
+fn stats_expirations(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    let before = sys.sysctl("kern.kqx.stats.expirations")?;
+    queue.apply(periodic(MS))?;
+    let mut total = 0;
+    for _ in 0..4 {
+        sys.pass(Duration::from_millis(5));
+        total += queue.wait()?.data;
+    }
+    queue.apply(delete(TIMER))?;
+    let counted = sys.sysctl("kern.kqx.stats.expirations")? - before;
+    // One more may have come between the last delivery and the deletion.
+    ensure!(
+        (total..=total + 1).contains(&counted),
+        "{counted} counted, {total} delivered"
+    );
+    Ok(())
+}
+
+fn stats_callouts(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    let before = sys.sysctl("kern.kqx.stats.callouts")?;
+    queue.apply(periodic(10 * MS))?;
+    for _ in 0..4 {
+        queue.wait()?;
+    }
+    // Nothing expires between here and the reading.
+    queue.apply(periodic(3_600_000 * MS))?;
+    let callouts = sys.sysctl("kern.kqx.stats.callouts")? - before;
+    ensure!((4..=5).contains(&callouts), "{callouts} callouts");
+    Ok(())
+}
+
+fn dump(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    menagerie(&queue)?;
+    equal!(sys.knotes(queue.fd)?, 7);
+    queue.apply(delete(ident(KQX_TIMER, 4)))?;
+    equal!(sys.knotes(queue.fd)?, 6);
+    equal!(queue.query(ident(KQX_COUNTER, 2))?, 5);
+    Ok(())
+}
+
+/// Unloads the module, runs `body`, and loads it again should `body` have left it
+/// unloaded.
+fn unloaded(sys: &dyn System, body: impl FnOnce() -> Outcome) -> Outcome {
+    sys.unload(false)?;
+    let outcome = body();
+    match sys.load() {
+        Ok(()) | Err(Errno::EEXIST) => outcome,
+        Err(errno) => outcome.and(Err(errno.into())),
+    }
+}
+
+fn unload_busy(sys: &dyn System) -> Outcome {
+    for registration in [add(COUNTER), periodic(5 * MS)] {
+        let queue = Queue::new(sys)?;
+        queue.apply(registration)?;
+        for force in [false, true] {
+            equal!(sys.unload(force), Err(Errno::EBUSY));
+            queue.apply(add(COUNTER))?;
+            queue.apply(trigger(COUNTER, 2))?;
+            ensure!(queue.wait()?.data > 0, "no count");
+            queue.apply(delete(COUNTER))?;
+            queue.apply(registration)?;
+        }
+    }
+    Ok(())
+}
+
+fn unload_then_load(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(add(COUNTER))?;
+    queue.apply(trigger(COUNTER, 1))?;
+    queue.apply(delete(COUNTER))?;
+    unloaded(sys, || {
+        ensure!(
+            queue.apply(add(COUNTER)).is_err(),
+            "a filter without a module"
+        );
+        equal!(sys.sysctl("kern.kqx.abi_version"), Err(Errno::ENOENT));
+        Ok(())
+    })?;
+    equal!(sys.sysctl("kern.kqx.stats.triggers")?, 0);
+    queue.apply(add(COUNTER))?;
+    queue.apply(trigger(COUNTER, 1))?;
+    equal!(queue.take()?.data, 1);
+    Ok(())
+}
+
+/// Tries to load with a tunable set to `value`, and forgets the tunable.
+fn load_with(sys: &dyn System, tunable: &str, value: &str) -> Result<Result<(), Errno>, Errno> {
+    sys.set_tunable(tunable, Some(value))?;
+    let loaded = sys.load();
+    sys.set_tunable(tunable, None)?;
+    Ok(loaded)
+}
+
+fn load_slot_taken(sys: &dyn System) -> Outcome {
+    // EVFILT_TIMER's.
+    unloaded(sys, || {
+        equal!(
+            load_with(sys, "kern.kqx.filter", "-7")?,
+            Err(Errno::ENOEXEC)
+        );
+        let queue = Queue::new(sys)?;
+        queue.apply(Kevent {
+            filter: kqx::event::EVFILT_TIMER,
+            ident: 1,
+            data: 1,
+            ..add(0)
+        })?;
+        ensure!(queue.wait()?.data >= 1, "EVFILT_TIMER is gone");
+        Ok(())
+    })
+}
+
+fn load_slot_out_of_range(sys: &dyn System) -> Outcome {
+    unloaded(sys, || {
+        for slot in ["0", "1", "-1000", "12"] {
+            equal!(
+                load_with(sys, "kern.kqx.filter", slot)?,
+                Err(Errno::ENOEXEC)
+            );
+        }
+        Ok(())
+    })
+}
+
+fn load_timer_max(sys: &dyn System) -> Outcome {
+    unloaded(sys, || {
+        equal!(load_with(sys, "kern.kqx.timer_max", "2")?, Ok(()));
+        equal!(sys.sysctl("kern.kqx.timer_max")?, 2);
+        let queue = Queue::new(sys)?;
+        for id in 0..3 {
+            let added = queue.apply(Kevent {
+                ident: ident(KQX_TIMER, id),
+                ..periodic(3_600_000 * MS)
+            });
+            equal!(added, if id < 2 { Ok(()) } else { Err(Errno::ENOMEM) });
+        }
+        queue.close()?;
+        // With the default again.
+        sys.unload(false)?;
+        Ok(())
+    })
+}
+
+fn load_twice(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(add(COUNTER))?;
+    equal!(sys.load(), Err(Errno::EEXIST));
+    queue.apply(trigger(COUNTER, 1))?;
+    equal!(queue.take()?.data, 1);
+    Ok(())
+}

@@ -1,0 +1,463 @@
+//! What timers are charged, and who gets the charge back.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kqx::abi::{KQX_COUNTER, KQX_TIMER, ident};
+use kqx::event::{EV_ADD, EV_CLEAR, Kevent};
+
+use super::{MS, SEC, US, oneshot, periodic};
+use crate::case::{Case, Failure, Outcome, case};
+use crate::queue::{COUNTER, Queue, TIMER, add, delete, refusal, trigger};
+use crate::system::{Errno, Feature, System};
+use crate::{ensure, equal};
+
+pub(super) const CASES: &[Case] = &[
+    case(
+        "limits.timers.live",
+        "kern.kqx.timers counts every timer until it is deleted, delivered once or closed.",
+        timers_live,
+    ),
+    case(
+        "limits.timers.refused_add",
+        "A refused EV_ADD is charged nothing.",
+        timers_refused_add,
+    ),
+    case(
+        "limits.rlimit.n",
+        "With RLIMIT_KQUEUES n, a kqueue and n - 1 timers fit; the next is ENOMEM.",
+        rlimit_n,
+    )
+    .needs(&[Feature::Processes, Feature::Credentials]),
+    case(
+        "limits.rlimit.one_before_works",
+        "The timers added before one was refused go on working.",
+        rlimit_one_before_works,
+    )
+    .needs(&[Feature::Processes, Feature::Credentials]),
+    case(
+        "limits.rlimit.given_back",
+        "A deleted, delivered or closed timer makes room for another.",
+        rlimit_given_back,
+    )
+    .needs(&[Feature::Processes, Feature::Credentials]),
+    case(
+        "limits.rlimit.kqueues_too",
+        "Timers count against the same limit as kqueues: with it used up, kqueue(2) is ENOMEM.",
+        rlimit_kqueues_too,
+    )
+    .needs(&[Feature::Processes, Feature::Credentials]),
+    case(
+        "limits.rlimit.zero",
+        "RLIMIT_KQUEUES 0 means no limit, as the kernel has it.",
+        rlimit_zero,
+    )
+    .needs(&[Feature::Processes, Feature::Credentials]),
+    case(
+        "limits.rlimit.infinity",
+        "RLIMIT_KQUEUES infinity means no limit.",
+        rlimit_infinity,
+    )
+    .needs(&[Feature::Processes, Feature::Credentials]),
+    case("limits.rlimit.root", "Root is not exempt.", rlimit_root)
+        .needs(&[Feature::Processes, Feature::Credentials]),
+    case(
+        "limits.rlimit.counters_free",
+        "Counters without a delay are not charged.",
+        rlimit_counters_free,
+    )
+    .needs(&[Feature::Processes, Feature::Credentials]),
+    case(
+        "limits.rlimit.delay",
+        "A counter with a delay is charged like a timer, by EV_ADD and by EV_ADD again.",
+        rlimit_delay,
+    )
+    .needs(&[Feature::Processes, Feature::Credentials]),
+    case(
+        "limits.rlimit.per_user",
+        "One user's timers leave another's limit alone.",
+        rlimit_per_user,
+    )
+    .needs(&[Feature::Processes, Feature::Credentials]),
+    case(
+        "limits.setuid.detach",
+        "A timer deleted after setuid(2) is given back to the user that added it.",
+        setuid_detach,
+    )
+    .needs(&[Feature::Processes, Feature::Credentials]),
+    case(
+        "limits.setuid.exit",
+        "The timers of a process that exits after setuid(2) are given back to who added them.",
+        setuid_exit,
+    )
+    .needs(&[Feature::Processes, Feature::Credentials]),
+    case(
+        "limits.timer_max.refuses",
+        "Over kern.kqx.timer_max a timer is ENOMEM, and kern.kqx.stats.refused counts it.",
+        timer_max_refuses,
+    )
+    .needs(&[Feature::Root]),
+    case(
+        "limits.timer_max.lowered",
+        "Lowering kern.kqx.timer_max below the live number refuses new timers only.",
+        timer_max_lowered,
+    )
+    .needs(&[Feature::Root]),
+    case(
+        "limits.timer_max.zero",
+        "kern.kqx.timer_max 0 allows no timer, and counters without a delay still.",
+        timer_max_zero,
+    )
+    .needs(&[Feature::Root]),
+];
+
+/// Users that own nothing else.
+const NOBODY_ELSE: u32 = 61_001;
+const ANOTHER: u32 = 61_002;
+
+/// EV_ADD of a timer that does not expire.
+fn long_timer(id: u64) -> Kevent {
+    Kevent {
+        ident: ident(KQX_TIMER, id),
+        ..periodic(3600 * SEC)
+    }
+}
+
+/// Adds timers until one is refused with ENOMEM; returns how many were not. At most 100.
+fn fill(queue: &Queue) -> Result<u64, Failure> {
+    for id in 0..100 {
+        match queue.apply(long_timer(id)) {
+            Ok(()) => {}
+            Err(Errno::ENOMEM) => return Ok(id),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(100)
+}
+
+/// Runs `body` as a user that owns nothing else, under a limit.
+fn as_user(
+    sys: &dyn System,
+    uid: u32,
+    limit: Option<u64>,
+    body: impl Fn() -> Outcome + Sync,
+) -> Outcome {
+    sys.in_process(&|| {
+        sys.set_kqueue_limit(limit)?;
+        sys.setuid(uid)?;
+        body()
+    })
+}
+
+fn timers_live(sys: &dyn System) -> Outcome {
+    let live = || sys.sysctl("kern.kqx.timers");
+    let before = live()?;
+    let queue = Queue::new(sys)?;
+    for id in 0..10 {
+        queue.apply(long_timer(id))?;
+    }
+    equal!(live()?, before + 10);
+    queue.apply(long_timer(0))?;
+    equal!(live()?, before + 10);
+    queue.apply(delete(ident(KQX_TIMER, 9)))?;
+    equal!(live()?, before + 9);
+    queue.apply(Kevent {
+        ident: ident(KQX_TIMER, 20),
+        ..oneshot(MS)
+    })?;
+    equal!(live()?, before + 10);
+    queue.wait()?;
+    equal!(live()?, before + 9);
+    queue.close()?;
+    equal!(live()?, before);
+    Ok(())
+}
+
+fn timers_refused_add(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    let before = sys.sysctl("kern.kqx.timers")?;
+    equal!(
+        queue.apply(Kevent {
+            data: -1,
+            ..add(TIMER)
+        }),
+        Err(Errno::EINVAL)
+    );
+    equal!(
+        queue.apply(Kevent {
+            data: -1,
+            ext: [0, MS, 0, 0],
+            ..add(COUNTER)
+        }),
+        Err(Errno::EINVAL)
+    );
+    equal!(sys.sysctl("kern.kqx.timers")?, before);
+    Ok(())
+}
+
+fn rlimit_n(sys: &dyn System) -> Outcome {
+    for limit in [1, 2, 7] {
+        as_user(sys, NOBODY_ELSE, Some(limit), || {
+            let queue = Queue::new(sys)?;
+            equal!(fill(&queue)?, limit - 1);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn rlimit_one_before_works(sys: &dyn System) -> Outcome {
+    as_user(sys, NOBODY_ELSE, Some(2), || {
+        let queue = Queue::new(sys)?;
+        queue.apply(periodic(5 * MS))?;
+        equal!(queue.apply(long_timer(2)), Err(Errno::ENOMEM));
+        equal!(queue.apply(delete(ident(KQX_TIMER, 2))), Err(Errno::ENOENT));
+        let first = queue.wait()?;
+        let second = queue.wait()?;
+        equal!(second.ext[0] - first.ext[0], second.data as u64 * 5 * MS);
+        Ok(())
+    })
+}
+
+fn rlimit_given_back(sys: &dyn System) -> Outcome {
+    as_user(sys, NOBODY_ELSE, Some(4), || {
+        let queue = Queue::new(sys)?;
+        equal!(fill(&queue)?, 3);
+        for id in 0..3 {
+            queue.apply(delete(ident(KQX_TIMER, id)))?;
+        }
+        for _ in 0..3 {
+            // More than fit at once, were one not given back.
+            for _ in 0..3 {
+                queue.apply(Kevent {
+                    ident: ident(KQX_TIMER, 9),
+                    ..oneshot(US)
+                })?;
+                queue.wait()?;
+            }
+        }
+        equal!(fill(&queue)?, 3);
+        queue.close()?;
+        equal!(fill(&Queue::new(sys)?)?, 3);
+        Ok(())
+    })
+}
+
+fn rlimit_kqueues_too(sys: &dyn System) -> Outcome {
+    as_user(sys, NOBODY_ELSE, Some(3), || {
+        let queue = Queue::new(sys)?;
+        let second = Queue::new(sys)?;
+        equal!(fill(&queue)?, 1);
+        equal!(sys.kqueue(), Err(Errno::ENOMEM));
+        second.close()?;
+        queue.apply(long_timer(7))?;
+        equal!(sys.kqueue(), Err(Errno::ENOMEM));
+        Ok(())
+    })
+}
+
+fn rlimit_zero(sys: &dyn System) -> Outcome {
+    as_user(sys, NOBODY_ELSE, Some(0), || {
+        let queue = Queue::new(sys)?;
+        equal!(fill(&queue)?, 100);
+        Ok(())
+    })
+}
+
+fn rlimit_infinity(sys: &dyn System) -> Outcome {
+    as_user(sys, NOBODY_ELSE, None, || {
+        let queue = Queue::new(sys)?;
+        equal!(fill(&queue)?, 100);
+        Ok(())
+    })
+}
+
+fn rlimit_root(sys: &dyn System) -> Outcome {
+    sys.in_process(&|| {
+        // Its kqueue comes first: what root has elsewhere may be over the limit already.
+        let queue = Queue::new(sys)?;
+        sys.set_kqueue_limit(Some(1))?;
+        equal!(queue.apply(long_timer(1)), Err(Errno::ENOMEM));
+        Ok(())
+    })
+}
+
+fn rlimit_counters_free(sys: &dyn System) -> Outcome {
+    as_user(sys, NOBODY_ELSE, Some(1), || {
+        let queue = Queue::new(sys)?;
+        for id in 0..50 {
+            queue.apply(add(ident(KQX_COUNTER, id)))?;
+        }
+        equal!(queue.apply(long_timer(1)), Err(Errno::ENOMEM));
+        Ok(())
+    })
+}
+
+fn rlimit_delay(sys: &dyn System) -> Outcome {
+    as_user(sys, NOBODY_ELSE, Some(2), || {
+        let delayed = |id| Kevent {
+            ident: ident(KQX_COUNTER, id),
+            flags: EV_ADD | EV_CLEAR,
+            ext: [3, SEC, 0, 0],
+            ..add(COUNTER)
+        };
+        let queue = Queue::new(sys)?;
+        queue.apply(delayed(2))?;
+        equal!(queue.apply(delayed(3)), Err(Errno::ENOMEM));
+        queue.apply(Kevent {
+            flags: EV_ADD | EV_CLEAR,
+            ext: [5, 0, 0, 0],
+            ..add(COUNTER)
+        })?;
+        // The same counter, now with a delay: a change that is refused, and changes nothing.
+        let receipt = queue.receipt(Kevent {
+            ext: [1, SEC, 0, 0],
+            ..add(COUNTER)
+        })?;
+        equal!(refusal(&receipt), Some(Errno::ENOMEM));
+        queue.apply(trigger(COUNTER, 4))?;
+        queue.quiet()?;
+        queue.apply(trigger(COUNTER, 1))?;
+        equal!(queue.take()?.data, 5);
+        Ok(())
+    })
+}
+
+fn rlimit_per_user(sys: &dyn System) -> Outcome {
+    as_user(sys, NOBODY_ELSE, Some(4), || {
+        let queue = Queue::new(sys)?;
+        equal!(fill(&queue)?, 3);
+        Ok(())
+    })?;
+    sys.in_process(&|| {
+        sys.set_kqueue_limit(Some(4))?;
+        // One process of each user at a time, the outer one waiting for the inner.
+        let outer = || -> Outcome {
+            as_user(sys, ANOTHER, Some(4), || {
+                equal!(fill(&Queue::new(sys)?)?, 3);
+                Ok(())
+            })
+        };
+        let queue = Queue::new(sys)?;
+        for id in 0..50 {
+            // Root's own may be refused; what matters is that they are root's.
+            let _ = queue.apply(long_timer(id));
+        }
+        outer()
+    })
+}
+
+/// Checks that root and [`ANOTHER`] have as much room after `body`, which root starts, as
+/// before.
+fn charges_settle(sys: &dyn System, body: impl Fn() -> Outcome + Sync) -> Outcome {
+    sys.in_process(&|| {
+        let limit = 64;
+        let room = AtomicUsize::new(0);
+        let measure = || -> Result<usize, Failure> {
+            let queue = Queue::new(sys)?;
+            sys.set_kqueue_limit(Some(limit))?;
+            let free = fill(&queue)? as usize;
+            sys.set_kqueue_limit(None)?;
+            Ok(free)
+        };
+        room.store(measure()?, Ordering::Relaxed);
+        ensure!(
+            room.load(Ordering::Relaxed) >= 10,
+            "root has too many kqueues"
+        );
+        sys.in_process(&body)?;
+        equal!(measure()?, room.load(Ordering::Relaxed));
+        as_user(sys, ANOTHER, Some(limit), || {
+            equal!(fill(&Queue::new(sys)?)?, limit - 1);
+            Ok(())
+        })
+    })
+}
+
+fn setuid_detach(sys: &dyn System) -> Outcome {
+    charges_settle(sys, || {
+        let queue = Queue::new(sys)?;
+        for id in 0..10 {
+            queue.apply(long_timer(id))?;
+        }
+        sys.setuid(ANOTHER)?;
+        for id in 0..10 {
+            queue.apply(delete(ident(KQX_TIMER, id)))?;
+        }
+        // What it adds now is its own.
+        queue.apply(long_timer(1))?;
+        queue.apply(delete(ident(KQX_TIMER, 1)))?;
+        queue.close()?;
+        Ok(())
+    })
+}
+
+fn setuid_exit(sys: &dyn System) -> Outcome {
+    charges_settle(sys, || {
+        let queue = std::mem::ManuallyDrop::new(Queue::new(sys)?);
+        for id in 0..10 {
+            queue.apply(long_timer(id))?;
+        }
+        sys.setuid(ANOTHER)?;
+        for id in 10..15 {
+            queue.apply(long_timer(id))?;
+        }
+        Ok(())
+    })
+}
+
+/// Runs `body` and puts kern.kqx.timer_max back.
+fn timer_max_set_aside(sys: &dyn System, body: impl Fn() -> Outcome) -> Outcome {
+    let timer_max = sys.sysctl("kern.kqx.timer_max")?;
+    let outcome = body();
+    sys.set_sysctl("kern.kqx.timer_max", timer_max)?;
+    outcome
+}
+
+fn timer_max_refuses(sys: &dyn System) -> Outcome {
+    timer_max_set_aside(sys, || {
+        let queue = Queue::new(sys)?;
+        let live = sys.sysctl("kern.kqx.timers")?;
+        let refused = sys.sysctl("kern.kqx.stats.refused")?;
+        sys.set_sysctl("kern.kqx.timer_max", live + 3)?;
+        equal!(fill(&queue)?, 3);
+        equal!(sys.sysctl("kern.kqx.timers")?, live + 3);
+        equal!(sys.sysctl("kern.kqx.stats.refused")?, refused + 1);
+        queue.apply(delete(ident(KQX_TIMER, 0)))?;
+        queue.apply(long_timer(0))?;
+        Ok(())
+    })
+}
+
+fn timer_max_lowered(sys: &dyn System) -> Outcome {
+    timer_max_set_aside(sys, || {
+        let queue = Queue::new(sys)?;
+        queue.apply(periodic(5 * MS))?;
+        for id in 10..15 {
+            queue.apply(long_timer(id))?;
+        }
+        let live = sys.sysctl("kern.kqx.timers")?;
+        sys.set_sysctl("kern.kqx.timer_max", live - 3)?;
+        equal!(queue.apply(long_timer(20)), Err(Errno::ENOMEM));
+        // Those that live go on, and may be armed anew.
+        queue.wait()?;
+        queue.apply(periodic(4 * MS))?;
+        queue.wait()?;
+        for id in 10..13 {
+            queue.apply(delete(ident(KQX_TIMER, id)))?;
+            equal!(queue.apply(long_timer(20)), Err(Errno::ENOMEM));
+        }
+        queue.apply(delete(ident(KQX_TIMER, 13)))?;
+        queue.apply(long_timer(20))?;
+        Ok(())
+    })
+}
+
+fn timer_max_zero(sys: &dyn System) -> Outcome {
+    timer_max_set_aside(sys, || {
+        let queue = Queue::new(sys)?;
+        sys.set_sysctl("kern.kqx.timer_max", 0)?;
+        equal!(queue.apply(long_timer(1)), Err(Errno::ENOMEM));
+        queue.apply(add(COUNTER))?;
+        Ok(())
+    })
+}
