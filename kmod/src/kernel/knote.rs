@@ -219,7 +219,6 @@ impl<'a> Knote<'a> {
             field!(self, kn_status) |= sys::KN_DETACHED as i32;
             return;
         };
-        field!(self, kn_ptr.p_v) = core::ptr::null_mut();
         let head = timer.cast::<TimerHead>();
         // SAFETY: put there by `attach_timer`. The knote is in flux to be dropped: no
         // callback runs beside this one and none comes after it, so once the callout is
@@ -229,5 +228,6 @@ impl<'a> Knote<'a> {
             sys::knlist_remove(head.as_ref().knlist(), self.as_ptr(), 0);
             TimerHead::free(head);
         }
+        field!(self, kn_ptr.p_v) = core::ptr::null_mut();
     }
 }
