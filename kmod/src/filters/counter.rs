@@ -279,3 +279,6 @@ impl Filter for Counter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,3 +2,6 @@
 
 pub mod counter;
 pub mod timer;
+
+#[cfg(test)]
+mod bench;

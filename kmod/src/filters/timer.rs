@@ -235,3 +235,6 @@ impl Filter for Timer {
         timed.expect("a timer has had its kernel timer since it was attached")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,310 @@
+use proptest::prelude::*;
+use std::vec::Vec;
+
+use kqx::abi::*;
+use kqx::event::*;
+
+use super::{COUNT_MAX, Counter, RESERVED};
+use crate::filter::{Change, Errno};
+use crate::filters::bench::Bench;
+use crate::time;
+
+fn add(flags: u16, fflags: u32, data: i64, ext: [u64; 2]) -> Result<Bench<Counter>, Errno> {
+    let ext = [ext[0], ext[1], 0, 0];
+    Bench::attach(Change {
+        flags: EV_ADD | flags,
+        fflags,
+        data,
+        ext,
+    })
+}
+
+fn change(fflags: u32, data: i64) -> Change {
+    Change {
+        fflags,
+        data,
+        ..Change::default()
+    }
+}
+
+fn trigger(data: i64) -> Change {
+    change(NOTE_TRIGGER, data)
+}
+
+#[test]
+fn what_ev_add_refuses_is_einval() {
+    let refused = |fflags, data, ext| add(0, fflags, data, ext).err() == Some(Errno::EINVAL);
+    assert!(refused(0, -1, [0, 0]), "a negative count");
+    assert!(refused(0, i64::MIN, [0, 0]), "the most negative count");
+    assert!(refused(NOTE_KQX_SET, -1, [0, 0]), "set to a negative count");
+    assert!(
+        refused(0, 0, [COUNT_MAX + 1, 0]),
+        "a threshold above INT64_MAX"
+    );
+    assert!(refused(0, 0, [0, time::MAX + 1]), "a delay above the range");
+    assert!(refused(RESERVED, 0, [0, 0]), "the reserved bit");
+}
+
+#[test]
+fn a_trigger_in_the_change_that_adds_counts() {
+    let mut counter = add(EV_CLEAR, NOTE_TRIGGER, 5, [0, 0]).unwrap();
+    let report = counter.deliver().unwrap();
+    assert_eq!((report.data, report.ext[0]), (5, 1));
+    assert!(counter.deliver().is_none());
+}
+
+#[test]
+fn clear_and_trigger_in_one_change_still_wake() {
+    let mut counter = add(EV_CLEAR, 0, 9, [0, 0]).unwrap();
+    counter
+        .change(Change {
+            flags: EV_CLEAR,
+            ..trigger(2)
+        })
+        .unwrap();
+    assert_eq!(counter.deliver().unwrap().data, 2);
+}
+
+#[test]
+fn set_and_trigger_in_one_change_set_first() {
+    let mut counter = add(EV_CLEAR, 0, 9, [0, 0]).unwrap();
+    counter
+        .change(change(NOTE_KQX_SET | NOTE_TRIGGER, 0))
+        .unwrap();
+    assert_eq!(counter.query(), 1);
+}
+
+#[test]
+fn a_refused_change_leaves_everything_as_it_was() {
+    let mut counter = add(EV_CLEAR, 3, 4, [8, 1000]).unwrap();
+    let before = counter.filter;
+    let flags = EV_ADD | EV_CLEAR;
+    for refused in [
+        change(NOTE_KQX_SET | NOTE_FFCOPY | 1, -1),
+        change(RESERVED | NOTE_TRIGGER, 1),
+        Change {
+            flags,
+            fflags: NOTE_TRIGGER,
+            data: 1,
+            ext: [COUNT_MAX + 1, 0, 0, 0],
+        },
+        Change {
+            flags,
+            fflags: NOTE_TRIGGER,
+            data: 1,
+            ext: [1, time::MAX + 1, 0, 0],
+        },
+    ] {
+        assert_eq!(counter.change(refused), Err(Errno::EINVAL));
+        assert_eq!(counter.filter, before);
+    }
+}
+
+#[test]
+fn the_count_saturates_at_both_ends_and_says_so_at_the_top_once() {
+    let mut counter = add(EV_CLEAR, 0, i64::MAX, [0, 0]).unwrap();
+    counter.change(trigger(0)).unwrap();
+    let report = counter.deliver().unwrap();
+    assert_eq!((report.data, report.fflags), (i64::MAX, NOTE_KQX_OVERFLOW));
+    counter.change(trigger(i64::MIN)).unwrap();
+    assert_eq!(counter.query(), 0);
+    counter.change(trigger(1)).unwrap();
+    assert_eq!(counter.deliver().unwrap().fflags, 0);
+}
+
+#[test]
+fn user_flags_are_set_and_changed_as_evfilt_users_are() {
+    let mut counter = add(EV_CLEAR, 0x0f, 1, [0, 0]).unwrap();
+    for (fflags, expected) in [
+        (NOTE_FFNOP | 0xff, 0x0f),
+        (NOTE_FFAND | 0x3c, 0x0c),
+        (NOTE_FFOR | 0x81, 0x8d),
+        (NOTE_FFCOPY | 0x42, 0x42),
+    ] {
+        counter.change(change(fflags | NOTE_TRIGGER, 1)).unwrap();
+        assert_eq!(counter.deliver().unwrap().fflags, expected);
+    }
+}
+
+#[test]
+fn a_semaphore_stays_due_while_enough_is_left() {
+    let mut counter = add(EV_CLEAR, NOTE_KQX_SEMAPHORE, 7, [3, 0]).unwrap();
+    let taken: Vec<_> = core::iter::from_fn(|| counter.deliver().map(|r| r.data)).collect();
+    assert_eq!(taken, [3, 3]);
+    assert_eq!(counter.query(), 1);
+}
+
+#[test]
+fn a_level_triggered_count_is_not_taken() {
+    let mut counter = add(0, NOTE_TRIGGER, 2, [0, 0]).unwrap();
+    assert_eq!(counter.deliver(), counter.deliver());
+    assert_eq!(counter.query(), 2);
+}
+
+#[test]
+fn adding_again_keeps_the_count_and_takes_threshold_and_mode() {
+    let mut counter = add(EV_CLEAR, 0, 5, [10, 0]).unwrap();
+    let again = |fflags, ext| Change {
+        flags: EV_ADD,
+        fflags,
+        data: 99,
+        ext,
+    };
+    counter
+        .change(again(NOTE_KQX_SEMAPHORE, [2, 0, 0, 0]))
+        .unwrap();
+    assert_eq!(counter.query(), 5);
+    assert_eq!(counter.deliver().unwrap().data, 2);
+    counter.change(again(0, [1, 0, 0, 0])).unwrap();
+    assert_eq!(counter.deliver().unwrap().data, 3);
+}
+
+#[test]
+fn a_counter_without_a_delay_wants_no_timer() {
+    let counter = add(EV_CLEAR, NOTE_TRIGGER, 1, [2, 0]).unwrap();
+    assert_eq!(counter.armed, None);
+    assert!(crate::filter::Filter::store(&counter.filter).1.is_none());
+}
+
+#[test]
+fn the_delay_makes_a_count_due_that_has_not_reached_the_threshold() {
+    let mut counter = add(EV_CLEAR, 0, 0, [64, 500]).unwrap();
+    counter.pass(1000);
+    counter.change(trigger(0)).unwrap();
+    counter.pass(1499);
+    assert_eq!(counter.deliver(), None);
+    counter.change(trigger(0)).unwrap();
+    counter.pass(1510);
+    let report = counter.deliver().unwrap();
+    assert_eq!(
+        (report.data, report.fflags, report.ext),
+        (2, NOTE_KQX_DELAY, [2, 510])
+    );
+    counter.pass(10_000);
+    assert_eq!((counter.deliver(), counter.armed), (None, None));
+}
+
+#[test]
+fn the_threshold_makes_it_due_before_the_delay_and_ends_the_wait() {
+    let mut counter = add(EV_CLEAR, 0, 0, [2, 500]).unwrap();
+    counter.change(trigger(2)).unwrap();
+    counter.pass(100);
+    let report = counter.deliver().unwrap();
+    assert_eq!((report.fflags, report.ext), (0, [1, 100]));
+    assert_eq!(counter.armed, None);
+}
+
+#[test]
+fn a_count_that_is_back_at_0_waits_no_more_and_then_anew() {
+    let mut counter = add(EV_CLEAR, 0, 1, [9, 500]).unwrap();
+    counter.change(trigger(-1)).unwrap();
+    assert_eq!(counter.armed, None);
+    counter.pass(400);
+    counter.change(trigger(1)).unwrap();
+    assert_eq!(counter.armed, Some(900));
+}
+
+#[test]
+fn adding_again_with_another_delay_counts_it_from_when_the_count_left_0() {
+    let mut counter = add(EV_CLEAR, 0, 1, [9, 500]).unwrap();
+    counter.pass(100);
+    let again = |delay| Change {
+        flags: EV_ADD,
+        ext: [9, delay, 0, 0],
+        ..Change::default()
+    };
+    counter.change(again(200)).unwrap();
+    assert_eq!(counter.armed, Some(200));
+    counter.change(again(0)).unwrap();
+    assert_eq!(counter.armed, None);
+    counter.pass(10_000);
+    assert_eq!(counter.deliver(), None);
+    counter.change(again(50)).unwrap();
+    counter.pass(10_000);
+    assert_eq!(counter.deliver().unwrap().fflags, NOTE_KQX_DELAY);
+}
+
+#[test]
+fn what_a_semaphore_leaves_is_due_when_its_delay_has_passed() {
+    let mut counter = add(0, NOTE_KQX_SEMAPHORE, 5, [3, 500]).unwrap();
+    assert_eq!(counter.deliver().unwrap().data, 3);
+    assert_eq!(counter.deliver(), None);
+    counter.pass(500);
+    let report = counter.deliver().unwrap();
+    assert_eq!((report.data, report.fflags), (2, NOTE_KQX_DELAY));
+}
+
+/// A step of a random history.
+#[derive(Clone, Debug)]
+enum Step {
+    Trigger(i64),
+    Set(i64),
+    Clear,
+    Again { threshold: u64, semaphore: bool },
+    Deliver,
+}
+
+fn count() -> impl Strategy<Value = i64> {
+    prop_oneof![-20..20i64, Just(i64::MAX), Just(i64::MIN), any::<i64>()]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => count().prop_map(Step::Trigger),
+        1 => count().prop_map(Step::Set),
+        1 => Just(Step::Clear),
+        1 => (0..20u64, any::<bool>()).prop_map(|(threshold, semaphore)| Step::Again { threshold, semaphore }),
+        4 => Just(Step::Deliver),
+    ]
+}
+
+proptest! {
+    /// The ten-line model: one wide integer, and what was said at the top.
+    #[test]
+    fn any_history_delivers_what_the_model_delivers(
+        clear: bool, semaphore: bool, threshold in 0..20u64, steps in prop::collection::vec(step(), 0..60),
+    ) {
+        let mode = |semaphore| if semaphore { NOTE_KQX_SEMAPHORE } else { 0 };
+        let flags = if clear { EV_CLEAR } else { 0 };
+        let mut counter = add(flags, mode(semaphore), 0, [threshold, 0]).unwrap();
+        let (mut count, mut gathered, mut over) = (0i128, 0, false);
+        let (mut at, mut takes_one) = (i128::from(threshold.max(1)), semaphore);
+        for step in steps {
+            match step {
+                Step::Trigger(n) => {
+                    let sum = count + if n == 0 { 1 } else { i128::from(n) };
+                    over |= sum > i128::from(i64::MAX);
+                    count = sum.clamp(0, i64::MAX.into());
+                    gathered += 1;
+                    counter.change(trigger(n)).unwrap();
+                }
+                Step::Set(n) => {
+                    let refused = counter.change(change(NOTE_KQX_SET, n)).is_err();
+                    prop_assert_eq!(refused, n < 0);
+                    if n >= 0 { count = n.into(); }
+                }
+                Step::Clear => {
+                    (count, gathered, over) = (0, 0, false);
+                    counter.change(Change { flags: EV_CLEAR, ..Change::default() }).unwrap();
+                }
+                Step::Again { threshold, semaphore } => {
+                    (at, takes_one) = (i128::from(threshold.max(1)), semaphore);
+                    let ext = [threshold, 0, 0, 0];
+                    counter.change(Change { flags: EV_ADD, fflags: mode(semaphore), data: 1, ext }).unwrap();
+                }
+                Step::Deliver => {
+                    let report = counter.deliver();
+                    prop_assert_eq!(report.is_some(), count >= at);
+                    let Some(report) = report else { continue };
+                    let taken = if takes_one { at } else { count };
+                    prop_assert_eq!(i128::from(report.data), taken);
+                    prop_assert_eq!(report.ext[0], gathered);
+                    prop_assert_eq!(report.fflags == NOTE_KQX_OVERFLOW, over);
+                    over = false;
+                    if takes_one || clear { (count, gathered) = (count - taken, 0); }
+                }
+            }
+            prop_assert_eq!(i128::from(counter.query()), count);
+        }
+    }
+}

@@ -1,0 +1,238 @@
+use proptest::prelude::*;
+
+use kqx::abi::*;
+use kqx::event::*;
+
+use super::Timer;
+use crate::filter::{Change, Errno};
+use crate::filters::bench::{Bench, TestClock};
+use crate::time::{self, Boottime, SECOND};
+
+fn add(flags: u16, fflags: u32, data: i64, ext: [u64; 2]) -> Change {
+    Change {
+        flags: EV_ADD | flags,
+        fflags,
+        data,
+        ext: [ext[0], ext[1], 0, 0],
+    }
+}
+
+fn timer(flags: u16, fflags: u32, data: i64, ext: [u64; 2]) -> Bench<Timer> {
+    Bench::attach(add(flags, fflags, data, ext)).expect("accepted")
+}
+
+fn at(uptime: u64, realtime: u64) -> TestClock {
+    let clock = TestClock::default();
+    clock.uptime.set(uptime);
+    step(&clock, realtime);
+    clock
+}
+
+/// Sets CLOCK_REALTIME, in ns.
+fn step(clock: &TestClock, realtime: u64) {
+    let boot = realtime - clock.uptime.get();
+    let frac = (u128::from(boot % SECOND) << 64).div_ceil(u128::from(SECOND)) as u64;
+    clock.boottime.set(Boottime {
+        sec: (boot / SECOND) as i64,
+        frac,
+    });
+}
+
+#[test]
+fn each_unit_is_what_it_says() {
+    for (unit, ns) in [
+        (NOTE_SECONDS, 1_000_000_000),
+        (0, 1_000_000),
+        (NOTE_MSECONDS, 1_000_000),
+        (NOTE_USECONDS, 1_000),
+        (NOTE_NSECONDS, 1),
+    ] {
+        let mut timer = timer(0, unit, 3, [0, 0]);
+        assert_eq!(timer.query(), 3 * ns);
+        timer.pass(3 * ns);
+        let report = timer.deliver().expect("due");
+        assert_eq!(
+            (report.data, report.fflags, report.ext),
+            (1, unit, [3 * ns, 0])
+        );
+    }
+}
+
+#[test]
+fn what_ev_add_refuses_is_einval() {
+    let year = 366 * 86_400;
+    for (fflags, data, ext) in [
+        (NOTE_SECONDS | NOTE_NSECONDS, 1, [0, 0]),
+        (NOTE_MSECONDS | NOTE_USECONDS, 1, [0, 0]),
+        (0x40, 1, [0, 0]),
+        (0x8000_0000, 1, [0, 0]),
+        (NOTE_SECONDS, -1, [0, 0]),
+        (NOTE_SECONDS, i64::MAX, [0, 0]),
+        (NOTE_SECONDS, 69 * year, [0, 0]),
+        (NOTE_SECONDS, 1 << 31, [0, 0]),
+        (NOTE_NSECONDS, 1, [time::MAX + 1, 0]),
+        (NOTE_NSECONDS, 1, [0, time::MAX + 1]),
+        (NOTE_KQX_UPTIME, 1, [0, 0]),
+        (NOTE_ABSTIME, 1, [1, 0]),
+        (NOTE_ABSTIME | NOTE_TRIGGER, 1, [0, 0]),
+    ] {
+        let refused = Bench::<Timer>::attach(add(0, fflags, data, ext)).err();
+        assert_eq!(refused, Some(Errno::EINVAL), "{fflags:#x} {data} {ext:?}");
+    }
+}
+
+#[test]
+fn period_0_is_one_unit_and_a_one_shot_of_0_fires_at_once() {
+    assert_eq!(timer(0, NOTE_USECONDS, 0, [0, 0]).query(), 1000);
+    let mut once = timer(EV_ONESHOT, NOTE_SECONDS, 0, [0, 0]);
+    assert_eq!((once.deliver().expect("due").data, once.armed), (1, None));
+}
+
+#[test]
+fn the_first_delay_comes_before_the_period() {
+    let mut timer = timer(0, NOTE_NSECONDS, 100, [7, 0]);
+    timer.pass(7);
+    assert_eq!(timer.deliver().expect("due").ext[0], 7);
+    assert_eq!(timer.armed, Some(107));
+}
+
+#[test]
+fn a_periodic_timer_that_nobody_takes_runs_one_callout() {
+    let mut timer = timer(0, NOTE_USECONDS, 1, [0, 0]);
+    timer.pass(SECOND);
+    assert_eq!(timer.callouts, 1);
+    let report = timer.deliver().expect("due");
+    assert_eq!((report.data, report.ext[0]), (1_000_000, SECOND));
+    assert_eq!(timer.expirations, 1_000_000);
+}
+
+#[test]
+fn adding_again_drops_what_was_pending() {
+    let mut timer = timer(0, NOTE_NSECONDS, 10, [0, 0]);
+    timer.pass(55);
+    timer
+        .change(add(0, NOTE_NSECONDS, 100, [0, 0]))
+        .expect("accepted");
+    assert_eq!((timer.deliver(), timer.armed), (None, Some(155)));
+}
+
+#[test]
+fn a_refused_rearm_leaves_the_timer_running() {
+    let mut timer = timer(0, NOTE_NSECONDS, 10, [0, 0]);
+    let before = timer.filter;
+    assert_eq!(
+        timer.change(add(0, NOTE_NSECONDS, -1, [0, 0])),
+        Err(Errno::EINVAL)
+    );
+    assert_eq!((timer.filter, timer.armed), (before, Some(10)));
+}
+
+#[test]
+fn a_kick_restarts_the_period_and_drops_what_is_pending() {
+    let kick = Change {
+        fflags: NOTE_TRIGGER,
+        ..Change::default()
+    };
+    let mut timer = timer(0, NOTE_NSECONDS, 100, [30, 0]);
+    timer.pass(20);
+    timer.change(kick).expect("accepted");
+    assert_eq!(timer.armed, Some(50), "the first delay was running");
+    timer.pass(75);
+    timer.change(kick).expect("accepted");
+    assert_eq!(
+        (timer.deliver(), timer.armed),
+        (None, Some(175)),
+        "then the period"
+    );
+}
+
+#[test]
+fn a_deadline_cannot_be_kicked() {
+    let mut timer = timer(0, NOTE_ABSTIME | NOTE_KQX_UPTIME | NOTE_NSECONDS, 5, [0, 0]);
+    let kick = Change {
+        fflags: NOTE_TRIGGER,
+        ..Change::default()
+    };
+    assert_eq!(timer.change(kick), Err(Errno::EINVAL));
+}
+
+#[test]
+fn a_deadline_that_has_passed_fires_at_once() {
+    let change = add(0, NOTE_ABSTIME | NOTE_NSECONDS, 400, [0, 0]);
+    let mut timer = Bench::<Timer>::attach_at(at(100, 1_000), change).expect("accepted");
+    assert_eq!((timer.deliver().expect("due").data, timer.armed), (1, None));
+}
+
+#[test]
+fn a_deadline_is_not_early_after_the_clock_was_set_back() {
+    let change = add(0, NOTE_ABSTIME | NOTE_NSECONDS, 10 * SECOND as i64, [0, 0]);
+    let mut timer = Bench::<Timer>::attach_at(at(0, 8 * SECOND), change).expect("accepted");
+    timer.pass(SECOND);
+    step(&timer.clock, 5 * SECOND);
+    timer.pass(2 * SECOND);
+    assert_eq!((timer.deliver(), timer.armed), (None, Some(6 * SECOND)));
+    timer.pass(6 * SECOND);
+    let report = timer.deliver().expect("due");
+    assert_eq!(
+        (report.fflags, report.ext),
+        (NOTE_NSECONDS | NOTE_KQX_STEPPED, [6 * SECOND, 0])
+    );
+}
+
+#[test]
+fn a_deadline_stays_due_unless_it_is_to_be_cleared() {
+    let fflags = NOTE_ABSTIME | NOTE_KQX_UPTIME | NOTE_NSECONDS;
+    let mut level = timer(0, fflags, 5, [0, 0]);
+    level.pass(9);
+    assert!(level.deliver().is_some() && level.deliver().is_some());
+    let mut clear = timer(EV_CLEAR, fflags, 5, [0, 0]);
+    clear.pass(9);
+    assert!(clear.deliver().is_some() && clear.deliver().is_none());
+}
+
+#[test]
+fn an_expiry_that_is_tried_again_counts_once() {
+    let mut timer = timer(0, NOTE_NSECONDS, 10, [0, 0]);
+    timer.pass(10);
+    timer.armed = Some(12);
+    timer.pass(12);
+    assert_eq!(
+        (timer.expirations, timer.deliver().expect("due").ext[1]),
+        (1, 0)
+    );
+}
+
+proptest! {
+    /// Over the whole range: 1 ns to 68 years, started anywhere in it, delivered late by
+    /// up to 10^12 periods. Wide integers say what is right.
+    #[test]
+    fn expirations_are_exact_and_keep_their_phase(
+        start in prop_oneof![0..time::MAX, time::MAX - SECOND..=time::MAX],
+        period in prop_oneof![1..2_000u64, 1..=time::MAX],
+        first in prop_oneof![Just(0), 1..2_000u64, 1..=time::MAX],
+        delays in prop::collection::vec((0..=1_000_000_000_000u64, any::<u32>()), 1..6),
+    ) {
+        let change = add(0, NOTE_NSECONDS, period as i64, [first, 0]);
+        let mut timer = Bench::<Timer>::attach_at(at(start, start), change).expect("accepted");
+        let initial = u128::from(start) + u128::from(if first > 0 { first } else { period });
+        let mut counted = 0u128;
+        for (periods, part) in delays {
+            let next = initial + counted * u128::from(period);
+            let part = u128::from(part) * u128::from(period) >> 32;
+            let Ok(now) = u64::try_from(next + u128::from(periods) * u128::from(period) + part) else { break };
+            if now > u64::MAX / 4 { break }
+            timer.pass((next - 1) as u64);
+            prop_assert_eq!(timer.deliver(), None, "early");
+            timer.pass(now);
+            let report = timer.deliver().expect("due");
+            let due = 1 + (u128::from(now) - next) / u128::from(period);
+            prop_assert_eq!(u128::from(report.data.unsigned_abs()), due);
+            counted += due;
+            let last = initial + (counted - 1) * u128::from(period);
+            prop_assert_eq!(u128::from(report.ext[0]), last);
+            prop_assert!(last <= u128::from(now) && u128::from(now) < last + u128::from(period));
+            prop_assert_eq!(u128::from(timer.query()), last + u128::from(period) - u128::from(now));
+        }
+        prop_assert_eq!(u128::from(timer.expirations), counted);
+    }
+}
