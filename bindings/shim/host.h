@@ -8,3 +8,11 @@
 #pragma redefine_extname free sim_free
 #pragma redefine_extname printf sim_printf
 #pragma redefine_extname panic sim_panic
+
+/*
+ * A program's linker drops sections that nothing refers to, linker sets among
+ * them; the module's own link keeps them by its script.
+ */
+#include <sys/cdefs.h>
+#undef __used
+#define	__used	__attribute__((__used__, __retain__))

@@ -63,5 +63,5 @@ pub use fault::{Fault, FaultKind};
 pub use inject::Failure;
 pub use kqueue::KnoteInfo;
 pub use linker::LoadError;
-pub use machine::{Machine, Thread};
+pub use machine::{Machine, ModEvent, Thread};
 pub use process::{Fd, Process, UNLIMITED};

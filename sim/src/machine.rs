@@ -1,5 +1,6 @@
 //! The machine: what a test holds.
 
+use std::ffi::c_int;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +17,10 @@ use crate::linker::LoadError;
 use crate::process::Process;
 use crate::sched::Sleep;
 use crate::{counter, kqueue};
+
+/// The event handler of a module's crate. Nothing is called through it: naming it makes
+/// the linker take the module, and its linker sets, into the program.
+pub type ModEvent = extern "C" fn(c_int) -> c_int;
 
 /// A machine that runs a simulated FreeBSD kernel.
 ///
@@ -58,13 +63,13 @@ impl Machine {
     }
 
     /// A machine with the module that is linked into this program, under the name
-    /// `kqx.ko`.
+    /// `kqx.ko`: `Machine::native(config, kqx_kmod::kqx_modevent)`.
     ///
     /// # Errors
-    /// None is linked, or it refused.
-    pub fn native(config: Config) -> Result<Machine, LoadError> {
+    /// It refused.
+    pub fn native(config: Config, module: ModEvent) -> Result<Machine, LoadError> {
         let machine = Machine::new(config);
-        machine.kldload_native("kqx.ko")?;
+        machine.kldload_native("kqx.ko", module)?;
         Ok(machine)
     }
 
@@ -101,8 +106,9 @@ impl Machine {
     /// kldload(2) of the module that is linked into this program, as the file `name`.
     ///
     /// # Errors
-    /// None is linked, or it refused.
-    pub fn kldload_native(&self, name: &str) -> Result<(), LoadError> {
+    /// It refused.
+    pub fn kldload_native(&self, name: &str, module: ModEvent) -> Result<(), LoadError> {
+        std::hint::black_box(module);
         self.init()
             .in_kernel(|| self.kernel.linker.load_native(name))
     }
