@@ -204,10 +204,18 @@ impl Process {
         Ok(())
     }
 
-    /// setrlimit(2) of RLIMIT_KQUEUES; [`UNLIMITED`] is none, and so is 0, as the kernel
-    /// has it.
-    pub fn set_kqueue_limit(&self, limit: u64) {
-        self.0.limit.store(limit.min(UNLIMITED), Ordering::Relaxed);
+    /// setrlimit(2) of RLIMIT_KQUEUES, soft and hard; [`UNLIMITED`] is none, and so is 0,
+    /// as the kernel has it.
+    ///
+    /// # Errors
+    /// EPERM: only root may raise it.
+    pub fn set_kqueue_limit(&self, limit: u64) -> Result<(), Errno> {
+        let limit = limit.min(UNLIMITED);
+        if self.uid() != 0 && limit > self.0.limit.load(Ordering::Relaxed) {
+            return Err(EPERM);
+        }
+        self.0.limit.store(limit, Ordering::Relaxed);
+        Ok(())
     }
 
     /// How many kqueues and timers are charged to this process' user.

@@ -49,6 +49,8 @@ pub(crate) struct State {
     sleepers: Vec<Sleeper>,
     next_id: u64,
     pub(crate) wheel: Wheel,
+    /// Registered threads that only wait for all others to sleep.
+    settling: usize,
     /// Whether some thread is moving the clock or running callouts.
     busy: bool,
     /// The thread of real time should end.
@@ -81,6 +83,7 @@ impl Sched {
                 sleepers: Vec::new(),
                 next_id: 0,
                 wheel: Wheel::default(),
+                settling: 0,
                 busy: false,
                 stopping: false,
                 dead: None,
@@ -269,12 +272,16 @@ impl Sched {
         state
     }
 
-    /// Waits until every other registered thread sleeps.
+    /// Waits until every other registered thread sleeps, or waits for the same.
     pub(crate) fn settle(&self) {
         let own = usize::from(self.registered());
         let mut state = self.lock();
-        self.changed
-            .wait_while(&mut state, |state| state.busy || state.running > own);
+        state.settling += own;
+        self.changed.notify_all();
+        self.changed.wait_while(&mut state, |state| {
+            state.busy || state.running > state.settling
+        });
+        state.settling -= own;
     }
 
     /// The life of the thread that runs callouts on real time.

@@ -118,10 +118,25 @@ fn conformance(filter: Option<&str>) -> Result<Vec<Job>, String> {
 fn machine(arguments: &Arguments) -> Result<Box<dyn System>, String> {
     match arguments.on.as_str() {
         "kernel" => kernel(arguments.module.clone()),
-        other => Err(format!(
-            "there is no machine `{other}`: --on takes kernel, native or ko:PATH"
+        other => simulated(other),
+    }
+}
+
+#[cfg(not(target_os = "freebsd"))]
+fn simulated(name: &str) -> Result<Box<dyn System>, String> {
+    use kqx_test::system::sim::Sim;
+    match (name, name.strip_prefix("ko:")) {
+        ("native", _) => Ok(Box::new(Sim::native()?)),
+        (_, Some(path)) => Ok(Box::new(Sim::file(path.as_ref())?)),
+        _ => Err(format!(
+            "there is no machine `{name}`: --on takes kernel, native or ko:PATH"
         )),
     }
+}
+
+#[cfg(target_os = "freebsd")]
+fn simulated(name: &str) -> Result<Box<dyn System>, String> {
+    Err(format!("there is no machine `{name}` here: --on takes kernel"))
 }
 
 #[cfg(target_os = "freebsd")]

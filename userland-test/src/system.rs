@@ -119,6 +119,8 @@ impl fmt::Display for Feature {
 
 #[cfg(target_os = "freebsd")]
 pub mod freebsd;
+#[cfg(not(target_os = "freebsd"))]
+pub mod sim;
 
 /// A machine with kqx loaded.
 ///

@@ -1,0 +1,242 @@
+//! A simulated kernel, through the crate `kqx-sim`.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::Duration;
+
+use kqx::event::Kevent;
+use kqx_sim::{Config, Machine, Process, Release, UNLIMITED};
+
+use super::{Clock, Errno, Fd, Feature, System};
+use crate::case::{Failure, Outcome};
+
+/// The name of the module's file in the simulated kernel.
+const MODULE: &str = "kqx.ko";
+
+/// Where the module under test comes from.
+enum Module {
+    /// Its crate, linked into this program.
+    Native,
+    /// Its file for FreeBSD.
+    File(std::path::PathBuf),
+}
+
+/// A simulated kernel with kqx loaded, on virtual time.
+pub struct Sim {
+    module: Module,
+    machine: Machine,
+}
+
+thread_local! {
+    /// The process that this thread runs for; None: the machine's first.
+    static PROCESS: RefCell<Option<Process>> = const { RefCell::new(None) };
+}
+
+impl From<kqx_sim::Errno> for Errno {
+    fn from(errno: kqx_sim::Errno) -> Errno {
+        Errno(errno.0)
+    }
+}
+
+/// Runs `body` with this thread in process `process`, turning a panic into a failure.
+fn run_in(process: &Process, body: &(dyn Fn() -> Outcome + Sync)) -> Outcome {
+    let before = PROCESS.replace(Some(process.clone()));
+    let outcome = catch_unwind(AssertUnwindSafe(body));
+    PROCESS.set(before);
+    outcome.unwrap_or_else(|panic| Err(Failure::from_panic(&*panic)))
+}
+
+impl Sim {
+    /// A simulated kernel with the module's crate, as linked into this program.
+    ///
+    /// # Errors
+    /// It refused to load, in words for a person.
+    pub fn native() -> Result<Sim, String> {
+        Sim::new(Module::Native)
+    }
+
+    /// A simulated kernel with the module's file for FreeBSD.
+    ///
+    /// # Errors
+    /// What is wrong with the file, in words for a person.
+    pub fn file(path: &Path) -> Result<Sim, String> {
+        Sim::new(Module::File(path.into()))
+    }
+
+    fn new(module: Module) -> Result<Sim, String> {
+        let machine = Machine::new(Config::default());
+        let sim = Sim { module, machine };
+        match sim.kldload() {
+            Ok(()) => Ok(sim),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn kldload(&self) -> Result<(), kqx_sim::LoadError> {
+        match &self.module {
+            Module::Native => self
+                .machine
+                .kldload_native(MODULE, kqx_kmod::kqx_modevent),
+            Module::File(path) => self.machine.kldload(path),
+        }
+    }
+
+    fn process(&self) -> Process {
+        let process = PROCESS.with_borrow(Clone::clone);
+        process.unwrap_or_else(|| self.machine.init().clone())
+    }
+}
+
+impl System for Sim {
+    fn name(&self) -> String {
+        let form = match self.module {
+            Module::Native => "native",
+            Module::File(_) => MODULE,
+        };
+        let release = match Release::BUILT_FOR {
+            Release::V14 => 14,
+            Release::V15 => 15,
+        };
+        format!("sim ({form}) of FreeBSD {release}")
+    }
+
+    fn has(&self, feature: Feature) -> bool {
+        match feature {
+            Feature::Signals => false,
+            Feature::KernProcKq => Release::BUILT_FOR == Release::V15,
+            Feature::VirtualClock
+            | Feature::SetTime
+            | Feature::Processes
+            | Feature::Credentials
+            | Feature::SharedFiles
+            | Feature::Module
+            | Feature::Allocations
+            | Feature::Root => true,
+        }
+    }
+
+    fn kqueue(&self) -> Result<Fd, Errno> {
+        Ok(self.process().kqueue()?)
+    }
+
+    fn close(&self, fd: Fd) -> Result<(), Errno> {
+        Ok(self.process().close(fd)?)
+    }
+
+    fn kevent(
+        &self,
+        kq: Fd,
+        changes: &[Kevent],
+        events: &mut [Kevent],
+        timeout: Option<Duration>,
+    ) -> Result<usize, Errno> {
+        Ok(self.process().kevent(kq, changes, events, timeout)?)
+    }
+
+    fn clock(&self, clock: Clock) -> u64 {
+        match clock {
+            Clock::Uptime => self.machine.uptime(),
+            Clock::Realtime => self.machine.realtime(),
+        }
+    }
+
+    fn set_realtime(&self, ns: u64) -> Result<(), Errno> {
+        self.machine.set_realtime(ns);
+        Ok(())
+    }
+
+    fn pass(&self, time: Duration) {
+        self.machine.advance(time);
+    }
+
+    fn sysctl(&self, name: &str) -> Result<i64, Errno> {
+        Ok(self.process().sysctl(name)?)
+    }
+
+    fn set_sysctl(&self, name: &str, value: i64) -> Result<(), Errno> {
+        Ok(self.process().set_sysctl(name, value)?)
+    }
+
+    fn in_process(&self, body: &(dyn Fn() -> Outcome + Sync)) -> Outcome {
+        let child = self.process().fork();
+        let outcome = run_in(&child, body);
+        child.exit();
+        outcome
+    }
+
+    fn outlive_owner(
+        &self,
+        owner: &(dyn Fn() -> Outcome + Sync),
+        heir: &(dyn Fn() -> Outcome + Sync),
+    ) -> Outcome {
+        let first = self.process().fork();
+        run_in(&first, owner)?;
+        let second = first.rfork().map_err(Errno::from)?;
+        first.exit();
+        let outcome = run_in(&second, heir);
+        second.exit();
+        outcome
+    }
+
+    fn set_kqueue_limit(&self, limit: Option<u64>) -> Result<(), Errno> {
+        let limit = limit.unwrap_or(UNLIMITED);
+        Ok(self.process().set_kqueue_limit(limit)?)
+    }
+
+    fn setuid(&self, uid: u32) -> Result<(), Errno> {
+        Ok(self.process().setuid(uid)?)
+    }
+
+    fn stop_for(&self, _time: Duration) -> Result<(), Errno> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    fn parallel(&self, bodies: &[&(dyn Fn() -> Outcome + Sync)]) -> Outcome {
+        let process = self.process();
+        let bodies: Vec<_> = bodies
+            .iter()
+            .map(|body| {
+                let process = &process;
+                move || run_in(process, *body)
+            })
+            .collect();
+        let bodies: Vec<_> = bodies.iter().map(|body| body as _).collect();
+        self.machine.parallel(&bodies).into_iter().collect()
+    }
+
+    fn load(&self) -> Result<(), Errno> {
+        if self.machine.kldstat().iter().any(|file| file == MODULE) {
+            return Err(Errno::EEXIST);
+        }
+        self.kldload().map_err(|error| error.errno.into())
+    }
+
+    fn unload(&self, force: bool) -> Result<(), Errno> {
+        Ok(self.machine.kldunload(MODULE, force)?)
+    }
+
+    fn set_tunable(&self, name: &str, value: Option<&str>) -> Result<(), Errno> {
+        self.machine.set_tunable(name, value);
+        Ok(())
+    }
+
+    fn knotes(&self, kq: Fd) -> Result<usize, Errno> {
+        Ok(self.process().knotes(kq, |_| ())?.len())
+    }
+
+    fn allocations(&self) -> Result<u64, Errno> {
+        Ok(self.machine.allocations("kqx")? as u64)
+    }
+
+    fn verdict(&self) -> Outcome {
+        match self.machine.take_faults().first() {
+            None => Ok(()),
+            Some(fault) => Err(Failure(fault.to_string())),
+        }
+    }
+
+    fn threads(&self) -> String {
+        self.machine.threads()
+    }
+}
