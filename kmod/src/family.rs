@@ -219,13 +219,19 @@ fn settle<F: Filter>(kn: &mut Knote<'_>, filter: &F, mode: Mode, due: bool) -> b
     if filter.clears(asked & EV_CLEAR != 0) {
         flags |= EV_CLEAR;
     }
-    if mode.forced() || (due && asked & EV_ONESHOT != 0) {
-        flags |= EV_ONESHOT;
-        kn.publish(&filter.report(&Context::new(&KernelClock, asked)));
-    }
     kn.set_flags(flags);
     kn.set_mode(mode.0 & !Mode::UNSETTLED);
+    show_once(kn, filter, mode, due);
     due || mode.forced()
+}
+
+/// Shows kqueue_scan EV_ONESHOT, and with it the event, if it is to deliver that next. It
+/// looks for the flag before it asks the filter, so asking is too late to set it.
+fn show_once<F: Filter>(kn: &mut Knote<'_>, filter: &F, mode: Mode, due: bool) {
+    if mode.forced() || (due && mode.asked() & EV_ONESHOT != 0) {
+        kn.set_flags(kn.flags() | EV_ONESHOT);
+        kn.publish(&filter.report(&Context::new(&KernelClock, mode.asked())));
+    }
 }
 
 fn register<F: Filter>(kn: &mut Knote<'_>, change: &Change) -> Option<[u64; 2]> {
@@ -263,12 +269,15 @@ fn register<F: Filter>(kn: &mut Knote<'_>, change: &Change) -> Option<[u64; 2]> 
 fn process<F: Filter>(kn: &mut Knote<'_>) -> Kevent {
     let mode = Mode::of(kn);
     if let Some(errno) = mode.errno() {
-        kn.set_mode(mode.without_errno().0 | Mode::UNSETTLED);
         let report = Report {
             data: errno.number().into(),
             ..Report::default()
         };
-        return kn.event(kn.flags() | mode.asked() | EV_ERROR, &report);
+        let event = kn.event(kn.flags() | mode.asked() | EV_ERROR, &report);
+        kn.set_mode(mode.without_errno().0 | Mode::UNSETTLED);
+        let filter: F = load(kn);
+        show_once(kn, &filter, mode, filter.due());
+        return event;
     }
     let mut cx = Context::new(&KernelClock, mode.asked());
     let mut filter: F = load(kn);

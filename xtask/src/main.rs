@@ -7,6 +7,7 @@ mod build;
 mod check;
 mod release;
 mod setup;
+mod test;
 mod toolchain;
 mod vm;
 
@@ -35,6 +36,8 @@ enum Command {
         /// The module
         module: PathBuf,
     },
+    /// Runs every test: formatting, lints, units, the module in a process, kernels at hand
+    Test,
     /// Builds the harness for FreeBSD
     Harness,
     /// Runs things on a real FreeBSD kernel in a virtual machine
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::install_missing(),
         Command::Build => Release::target().and_then(build::module).map(drop),
         Command::Check { module } => check::run(&module),
+        Command::Test => test::all(),
         Command::Vm(vm) => return vm::main(&vm),
         Command::Harness => Release::target().and_then(build::harness).map(drop),
     };

@@ -102,7 +102,7 @@ pub(crate) struct Run {
     /// Only the cases whose name contains this
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Run this often in one boot, until a run fails
+    /// Run everything this often in one boot
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
     /// Run the stress loads instead, each for so long
@@ -258,8 +258,8 @@ impl Run {
             }
             if let Some(outcome @ Outcome::NotStarted { .. }) = &attempt.outcome {
                 eprintln!(
-                    "vm: {}: {} {}: {outcome}",
-                    pair.name, manner.accelerator, manner.way
+                    "vm: {}: {} {}: {outcome}; last line: {}",
+                    pair.name, manner.accelerator, manner.way, attempt.last
                 );
             }
             done = Some(attempt);
@@ -370,6 +370,7 @@ impl Run {
         Ok(Done {
             directory: directory.to_owned(),
             outcome: (end != End::Interrupted).then(|| console.outcome(end == End::Hung)),
+            last: console.last().to_owned(),
             time: started.elapsed(),
         })
     }
@@ -404,9 +405,15 @@ impl Run {
             format!("nonce {nonce}"),
             format!("out {}", manner.out_disk()),
             format!("load /{MODULE}"),
-            format!("repeat {}", self.repeat),
         ];
         let (program, arguments) = self.in_guest(&mut image, &pair.base)?;
+        // The harness repeats by itself, so that its reports are whole.
+        let repeat = if self.program.is_empty() {
+            1
+        } else {
+            self.repeat
+        };
+        plan.push(format!("repeat {repeat}"));
         plan.push(format!("run {program}"));
         for argument in arguments {
             ensure!(
@@ -463,6 +470,7 @@ impl Run {
             }
             None => arguments.push("run".into()),
         }
+        arguments.extend(["--repeat".into(), self.repeat.to_string()]);
         arguments.extend(["--tap", "--junit", "/out/junit.xml"].map(str::to_owned));
         arguments.extend(self.filter.clone());
         arguments
@@ -502,6 +510,8 @@ struct Done {
     directory: PathBuf,
     /// Nothing where the user ended it.
     outcome: Option<Outcome>,
+    /// The console's last line.
+    last: String,
     time: Duration,
 }
 

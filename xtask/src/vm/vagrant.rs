@@ -99,6 +99,7 @@ impl Vagrant {
         let done = Done {
             directory,
             outcome,
+            last: console.last().to_owned(),
             time,
         };
         done.tell(&name)?;

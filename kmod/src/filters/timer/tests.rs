@@ -218,7 +218,7 @@ proptest! {
         let mut counted = 0u128;
         for (periods, part) in delays {
             let next = initial + counted * u128::from(period);
-            let part = u128::from(part) * u128::from(period) >> 32;
+            let part = (u128::from(part) * u128::from(period)) >> 32;
             let Ok(now) = u64::try_from(next + u128::from(periods) * u128::from(period) + part) else { break };
             if now > u64::MAX / 4 { break }
             timer.pass((next - 1) as u64);

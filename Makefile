@@ -1,0 +1,56 @@
+# kqx: what to run. Every target is one call of `cargo xtask`, which says what it does
+# and what is missing. Plain POSIX make: GNU make and BSD make alike.
+#
+#   make run           set up, build, check, show kqx at work
+#   make test          set up, build, check, run every test there is
+#
+# KQX_TARGET=14 (the default) or 15 picks the FreeBSD release the module is for.
+
+.POSIX:
+
+all: build
+
+# Install what is missing to build and test.
+setup: cargo
+	cargo xtask setup
+
+# The module, checked: target/kqx/freebsd-14/kqx.ko.
+build: setup
+	cargo xtask build
+
+# The module in a process, counters and timers at work.
+run: setup
+	cargo xtask run
+
+# Formatting, lints, unit tests, the module in a process, and every kernel at hand.
+test: setup
+	cargo xtask test
+
+# The suite on a FreeBSD kernel in a virtual machine.
+vm-test: setup
+	cargo xtask vm run
+
+# The suite in a Vagrant box.
+vagrant-test: setup
+	cargo xtask vm vagrant
+
+# kqx beside EVFILT_USER, EVFILT_TIMER, eventfd and timerfd, on a real kernel.
+bench: setup
+	cargo xtask bench
+
+# Rebuild and run the cases of one filter: make try F=counter.
+try: cargo
+	cargo xtask try $(F)
+
+# The module and the manual, under DESTDIR.
+install: build
+	cargo xtask install
+
+clean: cargo
+	cargo clean
+
+cargo:
+	@command -v cargo >/dev/null || { \
+	    echo "no cargo: install Rust from https://rustup.rs, then run it again" >&2; exit 2; }
+
+.PHONY: all setup build run test vm-test vagrant-test bench try install clean cargo
