@@ -36,14 +36,14 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
 }
 
 /// A microsecond in ns.
-const US: u64 = 1_000;
+pub(crate) const US: u64 = 1_000;
 /// A millisecond in ns.
-const MS: u64 = 1_000_000;
+pub(crate) const MS: u64 = 1_000_000;
 /// A second in ns.
-const SEC: u64 = 1_000_000_000;
+pub(crate) const SEC: u64 = 1_000_000_000;
 
 /// EV_ADD of a periodic timer, in ns.
-const fn periodic(period: u64) -> Kevent {
+pub(crate) const fn periodic(period: u64) -> Kevent {
     Kevent {
         fflags: NOTE_NSECONDS,
         data: period as i64,
@@ -52,7 +52,7 @@ const fn periodic(period: u64) -> Kevent {
 }
 
 /// EV_ADD of a one-shot timer, in ns.
-const fn oneshot(delay: u64) -> Kevent {
+pub(crate) const fn oneshot(delay: u64) -> Kevent {
     Kevent {
         flags: EV_ADD | EV_ONESHOT,
         ..periodic(delay)

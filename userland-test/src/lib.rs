@@ -3,7 +3,9 @@
 
 pub mod case;
 pub mod cases;
+pub mod demo;
 pub mod queue;
 pub mod report;
 pub mod run;
+pub mod stress;
 pub mod system;

@@ -1,14 +1,16 @@
 //! `kqx-test`: conformance, stress and a demonstration of kqx.
 
+use std::io::{IsTerminal, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use kqx_test::cases;
 use kqx_test::report::{self, JUnit, People, Report, Tap};
 use kqx_test::run::{Job, run};
+use kqx_test::stress::LOADS;
 use kqx_test::system::{Feature, System};
+use kqx_test::{cases, demo};
 
 /// A case failed.
 const EXIT_FAILED: u8 = 1;
@@ -53,16 +55,38 @@ enum Command {
     Run {
         /// Only those whose name contains this.
         filter: Option<String>,
-        /// Prints the Test Anything Protocol.
-        #[arg(long)]
-        tap: bool,
-        /// Writes a JUnit report too.
-        #[arg(long, value_name = "FILE")]
-        junit: Option<PathBuf>,
         /// Runs everything this many times.
         #[arg(long, default_value_t = 1, value_name = "N")]
         repeat: usize,
+        #[command(flatten)]
+        output: Output,
     },
+    /// Puts the machine under load.
+    Stress {
+        /// Only the loads whose name contains this.
+        filter: Option<String>,
+        /// How long each load takes, for those that take as long as one likes.
+        #[arg(long, default_value_t = 10, value_name = "N")]
+        seconds: u64,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Shows counters and timers at work.
+    Demo,
+}
+
+/// How to report, and to whom.
+#[derive(clap::Args)]
+struct Output {
+    /// Prints the Test Anything Protocol.
+    #[arg(long)]
+    tap: bool,
+    /// Writes a JUnit report too.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// How long one may take before it counts as hung.
+    #[arg(long, value_name = "SECONDS")]
+    patience: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -79,37 +103,55 @@ fn main() -> ExitCode {
 fn execute(arguments: &Arguments) -> Result<ExitCode, String> {
     match &arguments.command {
         Command::List { filter } => {
-            for job in conformance(filter.as_deref())? {
+            for job in named(filter.as_deref(), cases::all().map(Job::from))? {
                 println!("{:40} {}", job.name, job.sentence);
             }
             Ok(ExitCode::SUCCESS)
         }
         Command::Run {
             filter,
-            tap,
-            junit,
             repeat,
+            output,
         } => {
             let mut jobs = Vec::new();
             for _ in 0..*repeat {
-                jobs.extend(conformance(filter.as_deref())?);
+                jobs.extend(named(filter.as_deref(), cases::all().map(Job::from))?);
             }
-            report_on(&*machine(arguments)?, &jobs, *tap, junit.clone())
+            let sys = machine(arguments)?;
+            // A simulated machine is quicker than any real one, and never waits for the host.
+            let patience = if sys.has(Feature::VirtualClock) {
+                60
+            } else {
+                120
+            };
+            report_on(&*sys, &jobs, output, patience)
+        }
+        Command::Stress {
+            filter,
+            seconds,
+            output,
+        } => {
+            let time = Duration::from_secs(*seconds);
+            let jobs = named(filter.as_deref(), LOADS.iter().map(|load| load.job(time)))?;
+            report_on(&*machine(arguments)?, &jobs, output, seconds + 600)
+        }
+        Command::Demo => {
+            let sys = machine(arguments)?;
+            let bar = if stdout().is_terminal() { '█' } else { '#' };
+            println!("kqx on {}\n", sys.name());
+            let text = demo::demo(&*sys, bar).map_err(|failure| failure.to_string())?;
+            print!("{text}");
+            Ok(ExitCode::SUCCESS)
         }
     }
 }
 
-/// The jobs of the cases whose name contains `filter`.
-fn conformance(filter: Option<&str>) -> Result<Vec<Job>, String> {
+/// The jobs whose name contains `filter`.
+fn named(filter: Option<&str>, jobs: impl Iterator<Item = Job>) -> Result<Vec<Job>, String> {
     let filter = filter.unwrap_or_default();
-    let jobs: Vec<Job> = cases::all()
-        .filter(|case| case.name.contains(filter))
-        .map(Job::from)
-        .collect();
+    let jobs: Vec<Job> = jobs.filter(|job| job.name.contains(filter)).collect();
     if jobs.is_empty() {
-        return Err(format!(
-            "no case is named like `{filter}`: see `kqx-test list`"
-        ));
+        return Err(format!("nothing is named like `{filter}`"));
     }
     Ok(jobs)
 }
@@ -136,7 +178,9 @@ fn simulated(name: &str) -> Result<Box<dyn System>, String> {
 
 #[cfg(target_os = "freebsd")]
 fn simulated(name: &str) -> Result<Box<dyn System>, String> {
-    Err(format!("there is no machine `{name}` here: --on takes kernel"))
+    Err(format!(
+        "there is no machine `{name}` here: --on takes kernel"
+    ))
 }
 
 #[cfg(target_os = "freebsd")]
@@ -153,22 +197,19 @@ fn kernel(_module: Option<PathBuf>) -> Result<Box<dyn System>, String> {
 fn report_on(
     sys: &dyn System,
     jobs: &[Job],
-    tap: bool,
-    junit: Option<PathBuf>,
+    output: &Output,
+    patience: u64,
 ) -> Result<ExitCode, String> {
-    let mut reports: Vec<Box<dyn Report>> = vec![if tap {
+    let mut reports: Vec<Box<dyn Report>> = vec![if output.tap {
         Box::new(Tap::new(jobs.len()))
     } else {
-        println!("{} cases on {}", jobs.len(), sys.name());
+        println!("{} on {}", jobs.len(), sys.name());
         Box::new(People::new(jobs.len()))
     }];
-    reports.extend(junit.map(|path| Box::new(JUnit::new(path, &sys.name())) as Box<dyn Report>));
-    // A simulated machine is quicker than any real one, and never waits for the host.
-    let patience = Duration::from_secs(if sys.has(Feature::VirtualClock) {
-        60
-    } else {
-        120
-    });
+    if let Some(path) = &output.junit {
+        reports.push(Box::new(JUnit::new(path.clone(), &sys.name())));
+    }
+    let patience = Duration::from_secs(output.patience.unwrap_or(patience));
     let tally = run(sys, jobs, patience, &mut reports);
     for report in &mut reports {
         report.done()?;

@@ -15,6 +15,9 @@ use crate::case::{Failure, Outcome};
 /// A file descriptor of the process that runs the case.
 pub type Fd = i32;
 
+/// What a thread or a process of its own is to do.
+pub type Body<'a> = &'a (dyn Fn() -> Outcome + Sync);
+
 /// An error number, by FreeBSD's numbering on every host.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Errno(pub i32);
@@ -188,16 +191,12 @@ pub trait System: Sync {
     /// descriptors open, and returns what `body` returned. Nothing else of what it does to
     /// memory may be relied on. The new process has one thread, no kqueue (they are not
     /// inherited), and the caller's user and limits.
-    fn in_process(&self, body: &(dyn Fn() -> Outcome + Sync)) -> Outcome;
+    fn in_process(&self, body: Body<'_>) -> Outcome;
 
     /// Runs `owner` on a process of its own, which then makes another that shares its
     /// descriptors (rfork(2) without RFFDG) and exits; once it is gone `heir` runs on
     /// the other. `heir` sees what `owner` did to memory.
-    fn outlive_owner(
-        &self,
-        owner: &(dyn Fn() -> Outcome + Sync),
-        heir: &(dyn Fn() -> Outcome + Sync),
-    ) -> Outcome;
+    fn outlive_owner(&self, owner: Body<'_>, heir: Body<'_>) -> Outcome;
 
     /// setrlimit(2) of RLIMIT_KQUEUES, soft and hard, for this process; None: no limit.
     ///
@@ -220,7 +219,7 @@ pub trait System: Sync {
     /// Runs every body on a thread of its own and waits for all of them. The caller
     /// counts as waiting meanwhile. Returns the first failure. A body must not wait by
     /// other means than kevent and [`System::pass`] for a thread that does.
-    fn parallel(&self, bodies: &[&(dyn Fn() -> Outcome + Sync)]) -> Outcome {
+    fn parallel(&self, bodies: &[Body<'_>]) -> Outcome {
         std::thread::scope(|scope| {
             let threads: Vec<_> = bodies.iter().map(|body| scope.spawn(body)).collect();
             threads.into_iter().try_fold((), |(), thread| {

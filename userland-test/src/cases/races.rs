@@ -13,7 +13,7 @@ use kqx::event::{EV_ADD, EV_CLEAR, EV_DISABLE, EV_ENABLE, EV_ONESHOT, Kevent, NO
 use super::{MS, US, oneshot, periodic};
 use crate::case::{Case, Failure, Outcome, case};
 use crate::queue::{COUNTER, PATIENCE, Queue, TIMER, add, change, delete, trigger};
-use crate::system::{Clock, Errno, Feature, System};
+use crate::system::{Body, Clock, Errno, Feature, System};
 use crate::{ensure, equal};
 
 pub(super) const CASES: &[Case] = &[
@@ -170,7 +170,7 @@ fn flow(
     sys: &dyn System,
     queue: &Queue,
     takers: usize,
-    producers: &[&(dyn Fn() -> Outcome + Sync)],
+    producers: &[Body<'_>],
     taken: &(dyn Fn(Kevent) -> Outcome + Sync),
 ) -> Outcome {
     let running = AtomicI64::new(producers.len() as i64);
@@ -187,12 +187,8 @@ fn flow(
             }
         })
         .collect();
-    let mut bodies: Vec<&(dyn Fn() -> Outcome + Sync)> = vec![&taker; takers];
-    bodies.extend(
-        producers
-            .iter()
-            .map(|body| body as &(dyn Fn() -> Outcome + Sync)),
-    );
+    let mut bodies: Vec<Body<'_>> = vec![&taker; takers];
+    bodies.extend(producers.iter().map(|body| body as Body<'_>));
     sys.parallel(&bodies)?;
     take_rest(queue, taken)
 }
@@ -332,8 +328,7 @@ fn counter_trigger_and_delete(sys: &dyn System) -> Outcome {
         }
         Ok(())
     };
-    let producers: [&(dyn Fn() -> Outcome + Sync); 4] =
-        [&triggering, &triggering, &churning, &churning];
+    let producers: [Body<'_>; 4] = [&triggering, &triggering, &churning, &churning];
     flow(sys, &queue, 2, &producers, &|event| {
         ensure!(event.data > 0, "{event:?}");
         Ok(())

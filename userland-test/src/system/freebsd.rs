@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use kqx::event::Kevent;
 
-use super::{Clock, Errno, Fd, Feature, System};
+use super::{Body, Clock, Errno, Fd, Feature, System};
 use crate::case::{Failure, Outcome};
 
 const _: () = assert!(
@@ -55,7 +55,7 @@ pub struct Kernel {
 
 impl Kernel {
     /// The running kernel. `module` is the path of kqx.ko if cases may unload the loaded
-    /// one and load that.
+    /// one and load that; it is loaded now where none is.
     ///
     /// # Errors
     /// kqx is not loaded, in words for a person.
@@ -81,9 +81,15 @@ impl Kernel {
             root: unsafe { libc::geteuid() } == 0,
             kern_proc_kq: mib("kern.proc.kq").ok(),
         };
-        match kernel.sysctl("kern.kqx.abi_version") {
-            Ok(_) => Ok(kernel),
-            Err(_) => Err("kqx is not loaded: run `kldload kqx` first".to_owned()),
+        let loaded = |kernel: &Kernel| kernel.sysctl("kern.kqx.abi_version").is_ok();
+        if loaded(&kernel) {
+            return Ok(kernel);
+        }
+        match kernel.module.as_ref().map(|_| kernel.load()) {
+            None => Err("kqx is not loaded: run `kldload kqx` first".to_owned()),
+            Some(Err(errno)) => Err(format!("cannot load kqx: {errno}; dmesg may say why")),
+            Some(Ok(())) if loaded(&kernel) => Ok(kernel),
+            Some(Ok(())) => Err("the file of --module is not kqx".to_owned()),
         }
     }
 }
@@ -211,7 +217,7 @@ fn die_with_parent() {
 }
 
 /// Calls `body`, turning a panic into a failure.
-fn guarded(body: &(dyn Fn() -> Outcome + Sync)) -> Outcome {
+fn guarded(body: Body<'_>) -> Outcome {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(body))
         .unwrap_or_else(|panic| Err(Failure::from_panic(&*panic)))
 }
@@ -354,7 +360,7 @@ impl System for Kernel {
         .map(drop)
     }
 
-    fn in_process(&self, body: &(dyn Fn() -> Outcome + Sync)) -> Outcome {
+    fn in_process(&self, body: Body<'_>) -> Outcome {
         let (from, to) = pipe()?;
         // SAFETY: the child runs `body` on its one thread and leaves by _exit; libc's
         // allocator survives fork.
@@ -370,11 +376,7 @@ impl System for Kernel {
         }
     }
 
-    fn outlive_owner(
-        &self,
-        owner: &(dyn Fn() -> Outcome + Sync),
-        heir: &(dyn Fn() -> Outcome + Sync),
-    ) -> Outcome {
+    fn outlive_owner(&self, owner: Body<'_>, heir: Body<'_>) -> Outcome {
         let (from, to) = pipe()?;
         let (mut wait, mut go) = pipe()?;
         // SAFETY: as in `in_process`.
