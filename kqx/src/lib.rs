@@ -1,11 +1,75 @@
-//! What a program says to the kqx kernel module.
+//! Counters and nanosecond timers for kqueue(2): what a program says to the kqx kernel
+//! module.
 //!
 //! [`abi`] is the family's own ABI, the Rust twin of `include/sys/kqx.h`; [`event`] is
 //! what it builds on, the part of `sys/event.h` that kqueue(2) documents. Both are
-//! `no_std`, plain data, and shared by the kernel module and by applications.
+//! `no_std`, plain data, and shared by the kernel module and by applications. The rest
+//! is for applications, behind the feature `std`:
+//!
+//! | type | what it is |
+//! |---|---|
+//! | [`Kqueue`] | a kqueue; cheap to clone, for any thread, an [`AsFd`](std::os::fd::AsFd) |
+//! | [`CounterBuilder`], [`TimerBuilder`] | a registration to be added, plain data |
+//! | [`Counter`], [`Timer`] | one that was added: trigger it, ask it, change it |
+//! | [`Event`] | what [`Kqueue::wait`] returns, typed |
+//! | [`Error`] | what went wrong and what to do about it |
+//!
+//! Nothing here starts a thread, installs a handler or keeps anything outside of the
+//! kqueue. The pages kqx(3) and kqx(4) have every field.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use kqx::{Counter, Event, Kqueue};
+//!
+//! let kq = Kqueue::new()?;
+//! let jobs = Counter::builder(1)
+//!     .threshold(64)
+//!     .max_delay(Duration::from_micros(500))
+//!     .add(&kq)?;
+//! std::thread::spawn(move || jobs.trigger());
+//! if let Some(Event::Counter(event)) = kq.wait(None)? {
+//!     println!("{} jobs", event.count);
+//! }
+//! # Ok::<(), kqx::Error>(())
+//! ```
+//!
+//! On other systems than FreeBSD it all compiles, and [`Kqueue::new`] says that it needs
+//! FreeBSD.
 
 #![cfg_attr(not(feature = "std"), no_std)]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod abi;
 pub mod event;
+
+#[cfg(feature = "std")]
+mod counter;
+#[cfg(feature = "std")]
+mod delivered;
+#[cfg(feature = "std")]
+mod duration;
+#[cfg(feature = "std")]
+mod error;
+#[cfg(feature = "std")]
+mod handle;
+#[cfg(feature = "std")]
+mod queue;
+#[cfg(feature = "std")]
+mod sys;
+#[cfg(feature = "std")]
+mod timer;
+
+#[cfg(feature = "std")]
+pub use counter::{CounterBuilder, CounterEvent, Mode};
+#[cfg(feature = "std")]
+pub use delivered::Event;
+#[cfg(feature = "std")]
+pub use duration::DURATION_MAX;
+#[cfg(feature = "std")]
+pub use error::Error;
+#[cfg(feature = "std")]
+pub use handle::{Counter, Timer};
+#[cfg(feature = "std")]
+pub use queue::{Kqueue, uptime};
+#[cfg(feature = "std")]
+pub use timer::{TimerBuilder, TimerEvent};

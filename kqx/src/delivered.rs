@@ -1,0 +1,97 @@
+//! What kevent(2) delivers, typed.
+
+use crate::abi::{self, KQX_COUNTER, KQX_TIMER};
+use crate::counter::CounterEvent;
+use crate::event::{EV_ERROR, EVFILT_TIMER, EVFILT_USER, Kevent};
+use crate::timer::TimerEvent;
+
+/// One event of a kqueue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A counter is due.
+    Counter(CounterEvent),
+    /// A timer has expired.
+    Timer(TimerEvent),
+    /// A change made with [`Kqueue::kevent`](crate::Kqueue::kevent) was refused: the
+    /// errno is in its `data`. The methods of this crate return their errors instead.
+    Refused(Kevent),
+    /// An event of another filter.
+    Other(Kevent),
+}
+
+impl Event {
+    /// The event that `event` is, where `filter` is the family's number.
+    pub(crate) fn decode(event: &Kevent, filter: i16) -> Event {
+        if event.flags & EV_ERROR != 0 {
+            return Event::Refused(*event);
+        }
+        // A fallback registration has the ident it would have had with the module.
+        let ours = |fallback| event.filter == filter || event.filter == fallback;
+        match abi::member(event.ident) {
+            KQX_COUNTER if ours(EVFILT_USER) => Event::Counter(CounterEvent::decode(event)),
+            KQX_TIMER if ours(EVFILT_TIMER) => Event::Timer(TimerEvent::decode(event)),
+            _ => Event::Other(*event),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::EVFILT_KQX;
+
+    fn event(filter: i16, member: u8) -> Kevent {
+        Kevent {
+            ident: abi::ident(member, 7),
+            filter,
+            ..Kevent::default()
+        }
+    }
+
+    #[test]
+    fn the_member_byte_tells_a_counter_from_a_timer() {
+        let counter = Event::decode(&event(EVFILT_KQX, KQX_COUNTER), EVFILT_KQX);
+        assert!(matches!(counter, Event::Counter(event) if event.id == 7));
+        let timer = Event::decode(&event(EVFILT_KQX, KQX_TIMER), EVFILT_KQX);
+        assert!(matches!(timer, Event::Timer(event) if event.id == 7));
+    }
+
+    #[test]
+    fn the_family_is_where_the_module_says_it_is() {
+        let moved = event(-15, KQX_COUNTER);
+        assert!(matches!(Event::decode(&moved, -15), Event::Counter(_)));
+        assert_eq!(Event::decode(&moved, EVFILT_KQX), Event::Other(moved));
+    }
+
+    #[test]
+    fn what_was_fallen_back_to_is_still_a_counter_or_a_timer() {
+        let user = event(EVFILT_USER, KQX_COUNTER);
+        assert!(matches!(
+            Event::decode(&user, EVFILT_KQX),
+            Event::Counter(event) if event.fallback
+        ));
+        let timer = event(EVFILT_TIMER, KQX_TIMER);
+        assert!(matches!(
+            Event::decode(&timer, EVFILT_KQX),
+            Event::Timer(event) if event.fallback
+        ));
+    }
+
+    #[test]
+    fn other_filters_events_come_through_as_they_are() {
+        for other in [event(EVFILT_USER, 0), event(EVFILT_TIMER, KQX_COUNTER)] {
+            assert_eq!(Event::decode(&other, EVFILT_KQX), Event::Other(other));
+        }
+    }
+
+    #[test]
+    fn a_refused_change_is_no_delivery() {
+        let refused = Kevent {
+            flags: EV_ERROR,
+            data: 22,
+            ..event(EVFILT_KQX, KQX_COUNTER)
+        };
+        assert_eq!(Event::decode(&refused, EVFILT_KQX), Event::Refused(refused));
+    }
+}

@@ -1,0 +1,18 @@
+//! Durations as the ABI has them: nanoseconds, up to the kernel's range.
+
+use std::time::Duration;
+
+use crate::Error;
+
+/// The longest duration the module takes: what the kernel's `sbintime_t` holds, about
+/// 68 years.
+pub const DURATION_MAX: Duration = Duration::from_nanos((1 << 31) * 1_000_000_000 - 1);
+
+/// `duration` in ns; too long is an error that begins with `what`.
+pub(crate) fn nanoseconds(duration: Duration, what: &'static str) -> Result<u64, Error> {
+    if duration > DURATION_MAX {
+        return Err(Error::Invalid(what));
+    }
+    // DURATION_MAX is less than 2^62 ns.
+    Ok(duration.as_nanos() as u64)
+}

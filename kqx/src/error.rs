@@ -1,0 +1,120 @@
+//! What went wrong, and what to do about it.
+
+use std::{fmt, io};
+
+use crate::abi::KQX_ABI_VERSION;
+
+/// An error of this crate: one line that names what was wrong and what to do.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The module is not loaded, and no fallback was asked for.
+    NotLoaded,
+    /// The loaded module speaks another version of the ABI, this one.
+    AbiVersion(u32),
+    /// A limit on timers is reached: that of the user, or that of the system.
+    Limit,
+    /// The kqueue does not have the registration: it was deleted, or delivered once.
+    Gone,
+    /// A value that no registration can have; the text names it and its range.
+    Invalid(&'static str),
+    /// The filter fallen back to cannot do what the text names.
+    NeedsModule(&'static str),
+    /// A system call failed otherwise.
+    System {
+        /// The call's name.
+        call: &'static str,
+        /// Its errno.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// The errno of a change that kevent(2) or the module refused.
+    pub(crate) fn refused(source: io::Error) -> Error {
+        match source.raw_os_error() {
+            Some(ENXIO) => Error::NotLoaded,
+            Some(ENOMEM) => Error::Limit,
+            Some(ENOENT) => Error::Gone,
+            _ => Error::System {
+                call: "kevent",
+                source,
+            },
+        }
+    }
+}
+
+// intro(2); the same numbers on every system this compiles on.
+const ENOENT: i32 = 2;
+const ENXIO: i32 = 6;
+const ENOMEM: i32 = 12;
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::NotLoaded => write!(
+                f,
+                "the kqx module is not loaded: run `kldload kqx` as root, \
+                 or put kqx_load=\"YES\" into /boot/loader.conf"
+            ),
+            Error::AbiVersion(version) => write!(
+                f,
+                "the loaded kqx module has ABI version {version}, this program version \
+                 {KQX_ABI_VERSION}: install the two from one release"
+            ),
+            Error::Limit => write!(
+                f,
+                "no more timers: the user's limit on kqueues (limits -k) or the sysctl \
+                 kern.kqx.timer_max is reached; raise it or delete some"
+            ),
+            Error::Gone => write!(
+                f,
+                "the kqueue has no such registration: it was deleted, or was to be \
+                 delivered once and was; add it again"
+            ),
+            Error::Invalid(what) => f.write_str(what),
+            Error::NeedsModule(what) => {
+                write!(f, "{what} needs the kqx module: run `kldload kqx` as root")
+            }
+            Error::System { call, source } => write!(f, "{call}: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::System { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_errno_that_a_person_can_do_something_about_says_what() {
+        let text = |errno| Error::refused(io::Error::from_raw_os_error(errno)).to_string();
+        assert!(text(ENXIO).contains("kldload kqx"));
+        assert!(text(ENOMEM).contains("kern.kqx.timer_max"));
+        assert!(text(ENOENT).contains("add it again"));
+        assert!(text(22).starts_with("kevent: "));
+    }
+
+    #[test]
+    fn every_error_is_one_line() {
+        let errors = [
+            Error::NotLoaded,
+            Error::AbiVersion(2),
+            Error::Limit,
+            Error::Gone,
+            Error::NeedsModule("semaphore delivery"),
+        ];
+        for error in errors {
+            let text = error.to_string();
+            assert!(!text.contains('\n') && !text.contains("  "), "{text}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! A kqueue, and the clock its timers are on.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::abi::{EVFILT_KQX, KQX_ABI_VERSION};
+use crate::delivered::Event;
+use crate::event::{EV_ADD, EV_RECEIPT, Kevent};
+use crate::{Error, sys};
+
+/// A kqueue. Clones are the same kqueue, which is closed with the last of them and of the
+/// handles to its registrations.
+///
+/// All methods may be called by any number of threads at once. It is a descriptor that
+/// is readable while an event waits, so that other loops can wait for it.
+#[derive(Clone, Debug)]
+pub struct Kqueue {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    fd: OwnedFd,
+    filter: i16,
+}
+
+impl Kqueue {
+    /// Opens a kqueue, closed on exec. The module need not be loaded for that.
+    ///
+    /// # Errors
+    /// [`Error::AbiVersion`] if the loaded module is not for this crate;
+    /// [`Error::System`] as kqueue(2), and on a system that is not FreeBSD.
+    pub fn new() -> Result<Kqueue, Error> {
+        match sys::sysctl(c"kern.kqx.abi_version") {
+            Some(version) if version as u32 != KQX_ABI_VERSION => {
+                return Err(Error::AbiVersion(version as u32));
+            }
+            _ => {}
+        }
+        let fd = sys::kqueue().map_err(|source| Error::System {
+            call: "kqueue",
+            source,
+        })?;
+        // Not to be read in a sandbox, and not there without the module.
+        let filter = sys::sysctl(c"kern.kqx.filter")
+            .and_then(|number| i16::try_from(number).ok())
+            .unwrap_or(EVFILT_KQX);
+        Ok(Kqueue {
+            inner: Arc::new(Inner { fd, filter }),
+        })
+    }
+
+    /// The family's filter number: `kern.kqx.filter`, or the default where that cannot
+    /// be read.
+    pub fn filter(&self) -> i16 {
+        self.inner.filter
+    }
+
+    /// Waits for one event, for at most `timeout`; `None` waits for ever.
+    ///
+    /// # Errors
+    /// [`Error::System`] as kevent(2); of kind [`io::ErrorKind::Interrupted`] if a signal
+    /// handler ran.
+    pub fn wait(&self, timeout: Option<Duration>) -> Result<Option<Event>, Error> {
+        let mut buffer = [Kevent::default()];
+        Ok(self.wait_many(&mut buffer, timeout)?.next())
+    }
+
+    /// Waits for events, for at most `timeout`; `None` waits for ever. Returns as many as
+    /// there are, and no more than `buffer` has room for.
+    ///
+    /// # Errors
+    /// As [`Kqueue::wait`].
+    pub fn wait_many<'b>(
+        &self,
+        buffer: &'b mut [Kevent],
+        timeout: Option<Duration>,
+    ) -> Result<impl Iterator<Item = Event> + use<'b>, Error> {
+        let filter = self.filter();
+        let count = self.kevent(&[], buffer, timeout)?;
+        Ok(buffer[..count]
+            .iter()
+            .map(move |event| Event::decode(event, filter)))
+    }
+
+    /// kevent(2) itself, for other filters and for changes in bulk. A change to this
+    /// family must name [`Kqueue::filter`].
+    ///
+    /// # Errors
+    /// [`Error::System`] with kevent(2)'s errno.
+    pub fn kevent(
+        &self,
+        changes: &[Kevent],
+        events: &mut [Kevent],
+        timeout: Option<Duration>,
+    ) -> Result<usize, Error> {
+        sys::kevent(self.as_fd(), changes, events, timeout).map_err(|source| Error::System {
+            call: "kevent",
+            source,
+        })
+    }
+
+    /// Makes one change and returns the state before it: `ext[0]` of its receipt.
+    pub(crate) fn apply(&self, mut change: Kevent) -> Result<u64, Error> {
+        let ours = change.filter == EVFILT_KQX;
+        if ours {
+            change.filter = self.filter();
+        }
+        change.flags |= EV_RECEIPT;
+        let mut receipt = [Kevent::default()];
+        self.kevent(&[change], &mut receipt, None)?;
+        let [receipt] = receipt;
+        // Of a new registration kqueue has emptied fflags, and no filter was asked.
+        let new = change.flags & EV_ADD != 0 && receipt.fflags == 0;
+        let [before, refused, ..] = receipt.ext;
+        let errno = match receipt.data {
+            0 if ours && !new => refused as i32,
+            errno => errno as i32,
+        };
+        match errno {
+            0 => Ok(before),
+            errno => Err(Error::refused(io::Error::from_raw_os_error(errno))),
+        }
+    }
+}
+
+impl AsFd for Kqueue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.fd.as_fd()
+    }
+}
+
+impl AsRawFd for Kqueue {
+    fn as_raw_fd(&self) -> RawFd {
+        self.inner.fd.as_raw_fd()
+    }
+}
+
+/// How long ago the system booted: CLOCK_UPTIME, which
+/// [`TimerEvent::due`](crate::TimerEvent::due) and
+/// [`Timer::at_uptime`](crate::Timer::at_uptime) are on. Zero on a system that is not
+/// FreeBSD.
+pub fn uptime() -> Duration {
+    sys::uptime()
+}

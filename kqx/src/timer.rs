@@ -1,0 +1,361 @@
+//! A timer between its typed form and `struct kevent`. Nothing here makes a call.
+
+use std::time::{Duration, SystemTime};
+
+use crate::Error;
+use crate::abi::{self, EVFILT_KQX, KQX_ID_MASK, KQX_TIMER, NOTE_KQX_STEPPED, NOTE_KQX_UPTIME};
+use crate::duration::nanoseconds;
+use crate::event::{
+    EV_ADD, EV_DISABLE, EV_DISPATCH, EV_KEEPUDATA, EV_ONESHOT, EVFILT_TIMER, Kevent, NOTE_ABSTIME,
+    NOTE_NSECONDS, NOTE_TRIGGER,
+};
+
+/// When a timer expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    Every(Duration),
+    Once(Duration),
+    At(SystemTime),
+    AtUptime(Duration),
+}
+
+/// A timer to be added to a kqueue: [`Timer::every`](crate::Timer::every) and its like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a builder does nothing until it is added"]
+pub struct TimerBuilder {
+    id: u64,
+    when: When,
+    first: Duration,
+    leeway: Duration,
+    /// EV_DISPATCH and EV_DISABLE.
+    ev: u16,
+    udata: usize,
+    pub(crate) fallback: bool,
+}
+
+impl TimerBuilder {
+    fn new(id: u64, when: When) -> Self {
+        TimerBuilder {
+            id,
+            when,
+            first: Duration::ZERO,
+            leeway: Duration::ZERO,
+            ev: 0,
+            udata: 0,
+            fallback: false,
+        }
+    }
+
+    pub(crate) fn every(id: u64, period: Duration) -> Self {
+        Self::new(id, When::Every(period))
+    }
+
+    pub(crate) fn once(id: u64, delay: Duration) -> Self {
+        Self::new(id, When::Once(delay))
+    }
+
+    pub(crate) fn at(id: u64, deadline: SystemTime) -> Self {
+        Self::new(id, When::At(deadline))
+    }
+
+    pub(crate) fn at_uptime(id: u64, deadline: Duration) -> Self {
+        Self::new(id, When::AtUptime(deadline))
+    }
+
+    /// The delay to the first expiry, where it is not the period; zero is the period. Not
+    /// for a deadline.
+    pub fn first(mut self, delay: Duration) -> Self {
+        self.first = delay;
+        self
+    }
+
+    /// How much later than due the kernel may expire it, to share a wakeup; zero, no
+    /// later than it must, unless set.
+    pub fn leeway(mut self, leeway: Duration) -> Self {
+        self.leeway = leeway;
+        self
+    }
+
+    /// Disables the registration at each delivery (EV_DISPATCH), until
+    /// [`Timer::enable`](crate::Timer::enable). It goes on counting.
+    pub fn dispatch(mut self) -> Self {
+        self.ev |= EV_DISPATCH;
+        self
+    }
+
+    /// Adds it disabled: it counts, and reports when it is enabled.
+    pub fn disabled(mut self) -> Self {
+        self.ev |= EV_DISABLE;
+        self
+    }
+
+    /// The application's own word; comes back with each delivery.
+    pub fn udata(mut self, udata: usize) -> Self {
+        self.udata = udata;
+        self
+    }
+
+    /// Where the module is not loaded, uses EVFILT_TIMER. That keeps no phase when it is
+    /// late by a period or more and then counts short, says neither when an expiry was
+    /// due nor how late it was ([`TimerEvent::due`] and [`TimerEvent::late`] are zero),
+    /// does not notice a stepped clock, takes no leeway (it is ignored), and counts
+    /// against the system's `kern.kq_calloutmax`. A first delay of its own, a deadline on
+    /// the uptime clock and reading the time left fail with [`Error::NeedsModule`].
+    pub fn fallback(mut self, fallback: bool) -> Self {
+        self.fallback = fallback;
+        self
+    }
+
+    /// The change that adds it, as kevent(2) takes it. Every time in it is in ns.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] names what is out of its range.
+    pub fn kevent(&self) -> Result<Kevent, Error> {
+        const LONG: &str = "a timer's period or delay must be under 2^31 seconds";
+        const DEADLINE: &str = "a deadline must be from 1970, or from boot, to the year 2262";
+        let deadline =
+            |since: Duration| i64::try_from(since.as_nanos()).map_err(|_| Error::Invalid(DEADLINE));
+        let (oneshot, fflags, data) = match self.when {
+            When::Every(period) => (0, 0, nanoseconds(period, LONG)? as i64),
+            When::Once(delay) => (EV_ONESHOT, 0, nanoseconds(delay, LONG)? as i64),
+            When::At(time) => {
+                let since = time
+                    .duration_since(SystemTime::UNIX_EPOCH)
+                    .map_err(|_| Error::Invalid(DEADLINE))?;
+                (EV_ONESHOT, NOTE_ABSTIME, deadline(since)?)
+            }
+            When::AtUptime(uptime) => (
+                EV_ONESHOT,
+                NOTE_ABSTIME | NOTE_KQX_UPTIME,
+                deadline(uptime)?,
+            ),
+        };
+        if fflags & NOTE_ABSTIME != 0 && !self.first.is_zero() {
+            return Err(Error::Invalid("a deadline has no first delay"));
+        }
+        let mut change = change(self.id)?;
+        change.flags = EV_ADD | oneshot | self.ev;
+        change.fflags = fflags | NOTE_NSECONDS;
+        change.data = data;
+        change.udata = self.udata;
+        change.ext[0] = nanoseconds(
+            self.first,
+            "a timer's first delay must be under 2^31 seconds",
+        )?;
+        change.ext[1] = nanoseconds(self.leeway, "a timer's leeway must be under 2^31 seconds")?;
+        Ok(change)
+    }
+
+    /// The change that adds it to EVFILT_TIMER.
+    pub(crate) fn fallback_kevent(&self) -> Result<Kevent, Error> {
+        let mut change = self.kevent()?;
+        if matches!(self.when, When::AtUptime(_)) {
+            return Err(Error::NeedsModule("a deadline on the uptime clock"));
+        }
+        if !self.first.is_zero() {
+            return Err(Error::NeedsModule("a first delay of its own"));
+        }
+        change.filter = EVFILT_TIMER;
+        change.ext = [0; 4];
+        Ok(change)
+    }
+}
+
+/// What can be done to a timer that was added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TimerChange {
+    /// Nothing: the receipt has the time left.
+    Query,
+    /// Restarts the current period.
+    Kick,
+}
+
+impl TimerChange {
+    /// The change, for the module's filter.
+    pub(crate) fn kevent(self, id: u64) -> Result<Kevent, Error> {
+        Ok(Kevent {
+            flags: EV_KEEPUDATA,
+            fflags: match self {
+                TimerChange::Query => 0,
+                TimerChange::Kick => NOTE_TRIGGER,
+            },
+            ..change(id)?
+        })
+    }
+}
+
+/// A change to timer `id`, with nothing in it yet.
+fn change(id: u64) -> Result<Kevent, Error> {
+    if id > KQX_ID_MASK {
+        return Err(Error::Invalid("a timer's id must fit in 56 bits"));
+    }
+    Ok(Kevent {
+        ident: abi::ident(KQX_TIMER, id),
+        filter: EVFILT_KQX,
+        ..Kevent::default()
+    })
+}
+
+/// A timer's delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimerEvent {
+    /// Which timer.
+    pub id: u64,
+    /// Expirations since the last delivery: none lost, none counted twice.
+    pub expirations: u64,
+    /// When the last one counted was due, on CLOCK_UPTIME: compare with
+    /// [`uptime`](crate::uptime()).
+    pub due: Duration,
+    /// How late the expiry ran that made the event due.
+    pub late: Duration,
+    /// CLOCK_REALTIME was stepped since the timer was armed.
+    pub stepped: bool,
+    /// The application's own word.
+    pub udata: usize,
+    /// EVFILT_TIMER delivered it: `expirations` may be short, `due` and `late` are zero.
+    pub fallback: bool,
+}
+
+impl TimerEvent {
+    /// The timer's event in `event`, one of a KQX_TIMER or of its fallback.
+    pub(crate) fn decode(event: &Kevent) -> Self {
+        let fallback = event.filter == EVFILT_TIMER;
+        let [due, late, ..] = if fallback { [0; 4] } else { event.ext };
+        TimerEvent {
+            id: abi::id(event.ident),
+            expirations: event.data.unsigned_abs(),
+            due: Duration::from_nanos(due),
+            late: Duration::from_nanos(late),
+            stepped: !fallback && event.fflags & NOTE_KQX_STEPPED != 0,
+            udata: event.udata,
+            fallback,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Timer;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_periodic_timer_is_in_nanoseconds() {
+        let change = Timer::every(7, MS).kevent().unwrap();
+        assert_eq!(change.ident, 0x0200_0000_0000_0007);
+        assert_eq!(change.filter, EVFILT_KQX);
+        assert_eq!(change.flags, EV_ADD);
+        assert_eq!(change.fflags, NOTE_NSECONDS);
+        assert_eq!((change.data, change.ext), (1_000_000, [0; 4]));
+    }
+
+    #[test]
+    fn everything_a_builder_was_told_is_in_the_change() {
+        let change = Timer::every(7, MS)
+            .first(2 * MS)
+            .leeway(3 * MS)
+            .dispatch()
+            .disabled()
+            .udata(42)
+            .kevent()
+            .unwrap();
+        assert_eq!(change.flags, EV_ADD | EV_DISPATCH | EV_DISABLE);
+        assert_eq!(change.udata, 42);
+        assert_eq!(change.ext, [2_000_000, 3_000_000, 0, 0]);
+    }
+
+    #[test]
+    fn what_expires_once_is_one_shot() {
+        let deadline = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let at = Timer::at(7, deadline).kevent().unwrap();
+        let uptime = Timer::at_uptime(7, 5 * MS).kevent().unwrap();
+        let once = Timer::once(7, MS).kevent().unwrap();
+        for change in [at, uptime, once] {
+            assert_eq!(change.flags, EV_ADD | EV_ONESHOT);
+        }
+        assert_eq!(at.fflags, NOTE_NSECONDS | NOTE_ABSTIME);
+        assert_eq!(at.data, 1_700_000_000_000_000_000);
+        let on_uptime = NOTE_NSECONDS | NOTE_ABSTIME | NOTE_KQX_UPTIME;
+        assert_eq!((uptime.fflags, uptime.data), (on_uptime, 5_000_000));
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_named_before_the_kernel_is_asked() {
+        let long = crate::DURATION_MAX + Duration::from_nanos(1);
+        let epoch = SystemTime::UNIX_EPOCH;
+        let wrong = [
+            (Timer::every(1 << 56, MS), "56 bits"),
+            (Timer::every(1, long), "period or delay"),
+            (Timer::once(1, long), "period or delay"),
+            (Timer::every(1, MS).first(long), "first delay"),
+            (Timer::every(1, MS).leeway(long), "leeway"),
+            (Timer::at(1, epoch - MS), "deadline"),
+            (Timer::at(1, epoch + 5 * long), "deadline"),
+            (Timer::at_uptime(1, 5 * long), "deadline"),
+            (Timer::at(1, epoch).first(MS), "no first delay"),
+        ];
+        for (builder, named) in wrong {
+            let error = builder.kevent().unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_kick_keeps_udata_and_names_no_period() {
+        let kick = TimerChange::Kick.kevent(7).unwrap();
+        assert_eq!((kick.flags, kick.fflags), (EV_KEEPUDATA, NOTE_TRIGGER));
+        assert_eq!((kick.data, kick.ext), (0, [0; 4]));
+        assert_eq!(TimerChange::Query.kevent(7).unwrap().fflags, 0);
+    }
+
+    #[test]
+    fn the_fallback_takes_what_evfilt_timer_understands() {
+        let change = Timer::every(7, MS).leeway(MS).fallback_kevent().unwrap();
+        assert_eq!(change.filter, EVFILT_TIMER);
+        assert_eq!((change.fflags, change.data), (NOTE_NSECONDS, 1_000_000));
+        assert_eq!(change.ext, [0; 4]);
+        for builder in [Timer::every(7, MS).first(MS), Timer::at_uptime(7, MS)] {
+            let error = builder.fallback_kevent().unwrap_err();
+            assert!(matches!(error, Error::NeedsModule(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_delivery_is_read_field_by_field() {
+        let event = TimerEvent::decode(&Kevent {
+            ident: abi::ident(KQX_TIMER, 7),
+            filter: EVFILT_KQX,
+            flags: 0,
+            fflags: NOTE_NSECONDS | NOTE_KQX_STEPPED,
+            data: 3,
+            udata: 42,
+            ext: [5_000_000, 1_500, 1, 2],
+        });
+        let expected = TimerEvent {
+            id: 7,
+            expirations: 3,
+            due: 5 * MS,
+            late: Duration::from_nanos(1_500),
+            stepped: true,
+            udata: 42,
+            fallback: false,
+        };
+        assert_eq!(event, expected);
+    }
+
+    #[test]
+    fn a_delivery_by_evfilt_timer_has_no_times() {
+        let event = TimerEvent::decode(&Kevent {
+            ident: abi::ident(KQX_TIMER, 7),
+            filter: EVFILT_TIMER,
+            fflags: NOTE_KQX_STEPPED,
+            data: 2,
+            ext: [1, 2, 3, 4],
+            ..Kevent::default()
+        });
+        assert_eq!(event.expirations, 2);
+        assert_eq!((event.due, event.late), (Duration::ZERO, Duration::ZERO));
+        assert!(event.fallback && !event.stepped);
+    }
+}
