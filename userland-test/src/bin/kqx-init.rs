@@ -35,8 +35,8 @@ mod freebsd {
 
     const PLAN: &str = "/kqx/plan";
     const OUT: &str = "/out";
-    /// What the programs print, among the files handed back; `.2` and on for repeats.
-    const STDOUT: &str = "stdout";
+    /// What the programs print, among the files handed back.
+    const STDOUT: &str = "/out/stdout";
 
     unsafe extern "C" {
         fn kldload(file: *const c_char) -> c_int;
@@ -115,8 +115,8 @@ mod freebsd {
             load(module).map_err(|e| format!("{module} does not load: {e}"))?;
         }
         if let Some(program) = &plan.run {
-            for turn in 1..=plan.repeat {
-                let status = run(program, &plan.args, console, turn)
+            for _ in 0..plan.repeat {
+                let status = run(program, &plan.args, console)
                     .map_err(|e| format!("{program} cannot be run: {e}"))?;
                 let code = status
                     .code()
@@ -176,17 +176,8 @@ mod freebsd {
     }
 
     /// Runs the program; what it prints goes to the console and to a file.
-    fn run(
-        program: &str,
-        args: &[String],
-        mut console: &File,
-        turn: u32,
-    ) -> io::Result<ExitStatus> {
-        let name = match turn {
-            1 => format!("{OUT}/{STDOUT}"),
-            _ => format!("{OUT}/{STDOUT}.{turn}"),
-        };
-        let mut copy = File::create(name)?;
+    fn run(program: &str, args: &[String], mut console: &File) -> io::Result<ExitStatus> {
+        let mut copy = OpenOptions::new().create(true).append(true).open(STDOUT)?;
         let mut child = command(program)
             .args(args)
             .stdin(Stdio::null())
