@@ -107,6 +107,9 @@ pub(crate) struct Filterops {
     pub(crate) f_touch: Option<unsafe extern "C-unwind" fn(Shared<Knote>, *mut Kevent, c_ulong)>,
 }
 
+// SAFETY: a filter's table is constant.
+unsafe impl Sync for Filterops {}
+
 /// `struct knote`.
 #[repr(C)]
 pub(crate) struct Knote {

@@ -153,7 +153,8 @@ fn drain_channel() -> usize {
     ptr::from_ref(&kernel().sched) as usize
 }
 
-fn reset(
+/// callout_reset_sbt_on(9): whether it was pending.
+pub(crate) fn reset(
     c: Shared<Callout>,
     time: Sbintime,
     precision: Sbintime,
@@ -194,7 +195,7 @@ fn reset(
 
 /// What callout_stop(9) and callout_drain(9) return: 1 it will not run, 0 it runs, -1 it
 /// was not scheduled.
-fn stop(c: Shared<Callout>, drain: bool) -> c_int {
+pub(crate) fn stop(c: Shared<Callout>, drain: bool) -> c_int {
     if drain {
         may_sleep("callout_drain");
     } else if let Some(m) = c.c_lock.get() {

@@ -11,8 +11,8 @@
 //! wrong (a lock order reversal, a sleep with a mutex held, a leak, a write to freed
 //! memory) is a [`Fault`], and fails the test that does not expect it.
 //!
-//! What is not: the kernel's own filters, signals, kqueues that watch kqueues, SDT probes
-//! that fire.
+//! What is not: the kernel's own filters but EVFILT_USER and EVFILT_TIMER, signals, kqueues
+//! that watch kqueues, SDT probes that fire.
 //!
 //! # Time
 //!

@@ -310,6 +310,10 @@ impl Drop for Machine {
             self.kernel.sched.stop();
             return;
         }
+        if let Some(why) = self.kernel.sched.dead() {
+            self.kernel.sched.stop();
+            panic!("{why}");
+        }
         self.finish();
         let faults = self.take_faults();
         if !faults.is_empty() {

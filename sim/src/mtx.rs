@@ -4,9 +4,10 @@ use std::ffi::{CStr, c_char, c_int};
 use std::mem::offset_of;
 use std::ptr;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use parking_lot::RawMutex;
-use parking_lot::lock_api::RawMutex as _;
+use parking_lot::lock_api::{RawMutex as _, RawMutexTimed as _};
 
 use crate::abi::{Mtx, Shared};
 use crate::curthread::{Thread, curthread};
@@ -19,6 +20,9 @@ pub(crate) const MTX_DEF: c_int = 0;
 const MTX_RECURSE: c_int = 0x04;
 pub(crate) const MTX_DUPOK: c_int = 0x10;
 const MTX_DESTROYED: usize = 4;
+
+/// How long to wait for a lock before looking whether the kernel is alive.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 const MA_OWNED: c_int = 0x01;
 const MA_NOTOWNED: c_int = 0x02;
@@ -124,7 +128,10 @@ pub(crate) fn lock(m: &Mtx, place: Place) {
             .witness
             .check_order(&held, state.class, place, state.duplicate_ok);
     }
-    state.raw.lock();
+    while !state.raw.try_lock_for(PATIENCE) {
+        // Whoever holds it may have died.
+        kernel().sched.check_alive();
+    }
     m.mtx_lock.store(owner(thread), Ordering::Relaxed);
     held.push(Held {
         lock: Shared::from_ref(m),

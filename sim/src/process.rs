@@ -53,7 +53,7 @@ pub struct Process(Arc<State>);
 
 impl Drop for State {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if !std::thread::panicking() && self.kernel.sched.dead().is_none() {
             self.exit();
         }
     }
@@ -79,11 +79,16 @@ impl State {
         impl Drop for Leave<'_> {
             fn drop(&mut self) {
                 self.0.in_kernel.fetch_sub(1, Ordering::AcqRel);
+                if std::thread::panicking() {
+                    let why = "the kernel has panicked, see the first panic above";
+                    self.0.kernel.sched.die(why.into());
+                }
                 if self.0.exiting.load(Ordering::Acquire) {
                     self.0.kernel.sched.wakeup(self.0.channel());
                 }
             }
         }
+        self.kernel.sched.check_alive();
         self.kernel.sched.register();
         self.in_kernel.fetch_add(1, Ordering::AcqRel);
         let _leave = Leave(self);

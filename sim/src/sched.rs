@@ -7,7 +7,7 @@
 //! is reported instead of hanging.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -57,6 +57,8 @@ pub(crate) struct State {
     stopping: bool,
     /// Why nothing will ever happen again.
     dead: Option<String>,
+    /// The same as [`Sched::dead`].
+    is_dead: Arc<AtomicBool>,
 }
 
 /// The scheduler.
@@ -64,6 +66,8 @@ pub(crate) struct Sched {
     mode: ClockMode,
     serial: u64,
     state: Mutex<State>,
+    /// Whether the kernel has died, for who does not hold the lock.
+    dead: Arc<AtomicBool>,
     /// Something changed that the clock's mover, or who waits for it, should look at.
     changed: Condvar,
 }
@@ -75,6 +79,7 @@ static SERIAL: AtomicU64 = AtomicU64::new(1);
 
 impl Sched {
     pub(crate) fn new(mode: ClockMode) -> Self {
+        let dead = Arc::new(AtomicBool::new(false));
         Sched {
             mode,
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
@@ -87,7 +92,9 @@ impl Sched {
                 busy: false,
                 stopping: false,
                 dead: None,
+                is_dead: dead.clone(),
             }),
+            dead,
             changed: Condvar::new(),
         }
     }
@@ -187,11 +194,8 @@ impl Sched {
             let at = at.expect("a sleeper leaves the list itself");
             if let Some(ended) = state.sleepers[at].ended {
                 state.sleepers.swap_remove(at);
-                if let Some(dead) = &state.dead {
-                    let dead = dead.clone();
-                    drop(state);
-                    panic!("{dead}");
-                }
+                drop(state);
+                self.check_alive();
                 return ended;
             }
             match self.mode {
@@ -222,6 +226,26 @@ impl Sched {
             .end(|s| s.pid == pid && s.sleep.interruptible, Err(EINTR));
     }
 
+    /// The kernel has panicked, or will never go on: every thread in it, and every one that
+    /// enters it, panics.
+    pub(crate) fn die(&self, why: String) {
+        self.lock().die(why);
+    }
+
+    /// Why the kernel does not go on, if it does not.
+    pub(crate) fn dead(&self) -> Option<String> {
+        let dead = self.dead.load(Ordering::Acquire);
+        dead.then(|| self.lock().dead.clone().unwrap_or_default())
+    }
+
+    /// # Panics
+    /// If the kernel does not go on.
+    pub(crate) fn check_alive(&self) {
+        if let Some(why) = self.dead() {
+            panic!("{why}");
+        }
+    }
+
     /// Everybody waits: moves the clock to what comes next, and lets it happen.
     fn next_event<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         match state.next_time() {
@@ -232,11 +256,10 @@ impl Sched {
                     .iter()
                     .map(|s| format!("{} (process {})", s.sleep.what, s.pid))
                     .collect();
-                state.dead = Some(format!(
+                state.die(format!(
                     "deadlock: every thread waits, and nothing will wake one: {}",
                     waiting.join(", ")
                 ));
-                state.end(|_| true, Err(EINTR));
                 state
             }
         }
@@ -287,7 +310,7 @@ impl Sched {
     /// The life of the thread that runs callouts on real time.
     pub(crate) fn run_real_time(&self) {
         let mut state = self.lock();
-        while !state.stopping {
+        while !state.stopping && state.dead.is_none() {
             let now = kernel().clocks.uptime();
             match state.wheel.next() {
                 Some(time) if time <= now => {
@@ -332,6 +355,12 @@ impl Sched {
 }
 
 impl State {
+    fn die(&mut self, why: String) {
+        self.dead.get_or_insert(why);
+        self.is_dead.store(true, Ordering::Release);
+        self.end(|_| true, Err(EINTR));
+    }
+
     fn end(&mut self, which: impl Fn(&Sleeper) -> bool, how: Result<(), Errno>) {
         for sleeper in &mut self.sleepers {
             if sleeper.ended.is_none() && which(sleeper) {

@@ -100,7 +100,8 @@ impl Locked<'_> {
         self.wake_sleepers();
     }
 
-    fn dequeue(&self, kn: Shared<Knote>) {
+    /// Takes a queued knote off the queue.
+    pub(super) fn dequeue(&self, kn: Shared<Knote>) {
         self.active.remove(kn);
         kn.clear(KN_QUEUED);
         self.count.set(self.count.get() - 1);

@@ -5,6 +5,7 @@
 //! others wait until it is not. [`slots`] is the table of filters, [`register`] applies a
 //! change, [`scan`] delivers, [`knlist`] is the way in for events.
 
+mod builtin;
 mod close;
 mod dump;
 mod filterops;

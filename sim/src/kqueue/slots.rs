@@ -5,6 +5,7 @@ use std::ffi::c_int;
 
 use parking_lot::Mutex;
 
+use super::builtin;
 use super::filterops::NULL_FILTEROPS;
 use crate::abi::{Filterops, Shared};
 use crate::config::Release;
@@ -12,14 +13,16 @@ use crate::errno::{EBUSY, EEXIST, EINVAL, Errno, code};
 use crate::inject::Failure;
 use crate::kernel::kernel;
 
-/// AIO, LIO and SENDFILE: the slots that are empty in the table. The standard kernel's
-/// AIO takes the first two at boot.
+/// The one slot that is free: AIO and LIO, empty in the table too, are the standard
+/// kernel's AIO's from boot on.
 const SENDFILE: usize = 11;
+const TIMER: usize = 6;
+const USER: usize = 10;
 
 struct Slot {
     filterops: Shared<Filterops>,
-    /// One of the kernel's own, which this kernel does not play: never counted, never
-    /// replaced, every EV_ADD is refused.
+    /// One of the kernel's own: never counted, never replaced. Of those this kernel plays
+    /// two; an EV_ADD of the others is refused with ENXIO.
     builtin: bool,
     /// Changes in progress, and knotes. Below 0 after the kernel's own race: a change that
     /// found the slot empty ends after a filter was put there, which had set it to 0.
@@ -54,8 +57,13 @@ fn index(filter: c_int) -> Option<usize> {
 
 impl Slots {
     pub(crate) fn new(release: Release) -> Self {
+        let filterops = |index| match index {
+            TIMER => &builtin::TIMER,
+            USER => &builtin::USER,
+            _ => &NULL_FILTEROPS,
+        };
         let slot = |index| Slot {
-            filterops: Shared::from_ref(&NULL_FILTEROPS),
+            filterops: Shared::from_ref(filterops(index)),
             builtin: index != SENDFILE,
             references: 0,
         };
@@ -91,10 +99,13 @@ impl Slots {
         slots.get(index(filter.into())?).map(|slot| slot.references)
     }
 
-    /// Puts back the table of boot: for a machine that ends with filters left in it.
+    /// Whether a module's filter is in the table.
     pub(crate) fn taken(&self) -> bool {
         let empty = Shared::from_ref(&NULL_FILTEROPS);
-        self.0.lock().iter().any(|slot| slot.filterops != empty)
+        let slots = self.0.lock();
+        slots
+            .iter()
+            .any(|slot| !slot.builtin && slot.filterops != empty)
     }
 
     fn add(&self, filter: c_int, filterops: Shared<Filterops>) -> Result<(), Errno> {
@@ -124,7 +135,8 @@ impl Slots {
         let mut slots = self.0.lock();
         let empty = Shared::from_ref(&NULL_FILTEROPS);
         let slot = index(filter).and_then(|i| slots.get_mut(i));
-        let slot = slot.filter(|slot| slot.filterops != empty).ok_or(EINVAL)?;
+        let slot = slot.filter(|slot| !slot.builtin && slot.filterops != empty);
+        let slot = slot.ok_or(EINVAL)?;
         if slot.references != 0 {
             return Err(EBUSY);
         }
