@@ -5,6 +5,7 @@
 
 mod build;
 mod check;
+mod install;
 mod release;
 mod setup;
 mod test;
@@ -38,6 +39,10 @@ enum Command {
     },
     /// Runs every test: formatting, lints, units, the module in a process, kernels at hand
     Test,
+    /// Shows kqx.ko at work in a process
+    Run,
+    /// Installs kqx.ko, the header and the manual under DESTDIR
+    Install,
     /// Builds the harness for FreeBSD
     Harness,
     /// Runs things on a real FreeBSD kernel in a virtual machine
@@ -63,6 +68,8 @@ fn main() -> ExitCode {
         Command::Build => Release::target().and_then(build::module).map(drop),
         Command::Check { module } => check::run(&module),
         Command::Test => test::all(),
+        Command::Run => test::demo(),
+        Command::Install => install::all(),
         Command::Vm(vm) => return vm::main(&vm),
         Command::Harness => Release::target().and_then(build::harness).map(drop),
     };

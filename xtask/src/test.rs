@@ -32,6 +32,21 @@ pub fn all() -> Result<()> {
     run(Command::new(std::env::current_exe()?).args(["vm", "run", "--cached"]))
 }
 
+/// The module as it is built for FreeBSD, loaded into a process: counters and timers at
+/// work.
+pub fn demo() -> Result<()> {
+    build::module(Release::target()?)?;
+    run(&mut cargo(&[
+        "run",
+        "--quiet",
+        "--release",
+        "--package",
+        "kqx-test",
+        "--",
+        "demo",
+    ]))
+}
+
 /// Long work says where it is.
 fn step(what: &str) {
     println!("test: {what}");
