@@ -4,8 +4,8 @@ use std::{fmt, io};
 
 use crate::abi::KQX_ABI_VERSION;
 
-/// An error of this crate: one line that names what was wrong and what to do.
-#[derive(Debug)]
+/// An error of this crate: one line that names what was wrong and what to do. Its `Debug`
+/// is the same line, for a `main` that returns it.
 #[non_exhaustive]
 pub enum Error {
     /// The module is not loaded, and no fallback was asked for.
@@ -78,6 +78,12 @@ impl fmt::Display for Error {
             }
             Error::System { call, source } => write!(f, "{call}: {source}"),
         }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -200,7 +200,7 @@ impl Timer {
         }
         let change = if self.is_fallback() {
             Kevent {
-                flags: EV_ADD | EV_KEEPUDATA,
+                flags: EV_ADD,
                 ..self.added
             }
         } else {

@@ -1,0 +1,37 @@
+//! A watchdog: a worker that says so every 10 ms is left alone; once it has been silent
+//! for 100 ms, it is reported. The kick does not know the period.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kqx::{Event, Kqueue, Timer};
+
+const KICKS: u32 = 30;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let kq = Kqueue::new()?;
+    let watchdog = Timer::once(1, Duration::from_millis(100))
+        .fallback(true)
+        .add(&kq)?;
+    let worker = thread::spawn(move || -> Result<Instant, kqx::Error> {
+        for _ in 0..KICKS {
+            thread::sleep(Duration::from_millis(10));
+            watchdog.kick()?;
+        }
+        // Here it hangs.
+        Ok(Instant::now())
+    });
+
+    while let Some(event) = kq.wait(None)? {
+        if let Event::Timer(bite) = event {
+            let barked = Instant::now();
+            let silent = barked - worker.join().expect("the worker does not panic")?;
+            println!(
+                "silent for {silent:?} after {KICKS} kicks, noticed {:?} late",
+                bite.late
+            );
+            break;
+        }
+    }
+    Ok(())
+}
