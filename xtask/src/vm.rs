@@ -246,7 +246,9 @@ impl Run {
             "--shell needs a terminal"
         );
         let kernel = Kernel::read(&pair.kernel)?;
-        let artefacts = Artefacts::build(kernel.osreldate)?;
+        let release = Release::of_version(kernel.osreldate)
+            .with_context(|| format!("kqx is not built for {}", kernel.version))?;
+        let artefacts = Artefacts::build(release)?;
         let directory = fresh_directory(&pair.name)?;
         let cache = Cache::of_user()?;
         let mut done = None;
@@ -575,10 +577,8 @@ struct Artefacts {
 }
 
 impl Artefacts {
-    /// Builds them for the release that `version`, a `__FreeBSD_version`, belongs to.
-    fn build(version: u32) -> Result<Self> {
-        let release = Release::of_version(version)
-            .with_context(|| format!("kqx is not built for FreeBSD {}", version / 100_000))?;
+    /// Builds them for `release`.
+    fn build(release: Release) -> Result<Self> {
         let programs = build::harness(release)?;
         Ok(Artefacts {
             module: build::module(release)?,

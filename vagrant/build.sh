@@ -1,0 +1,15 @@
+#!/bin/sh
+# Builds kqx inside the machine, with pkg's Rust, from the source.tar beside this script,
+# and puts the module and the harness where test.sh looks for them.
+set -eu
+
+cd "$(dirname "$0")"
+sudo pkg install -y rust gmake
+mkdir -p source
+tar -xf source.tar -C source
+cd source
+gmake build
+cargo xtask harness
+release=$(uname -r)
+built=target/kqx/freebsd-${release%%.*}
+cp "$built/kqx.ko" "$built/cargo/release/kqx-test" ..

@@ -1,0 +1,42 @@
+#!/bin/sh
+# Runs the suite in the machine, as root, and says what became of it in the words of
+# kqx-init, the first process of the VM runner's guest: `kqx-vm NONCE start`, `exit N`,
+# `done`. Usage: test.sh NONCE [FILTER]
+set -eu
+
+nonce=$1
+shift
+
+say() {
+	echo "kqx-vm $nonce $1"
+}
+
+suite() {
+	./kqx-test --module "$PWD/kqx.ko" run --tap --junit out/junit.xml "$@"
+}
+
+cd "$(dirname "$0")"
+rm -rf out
+mkdir out
+# A panic ends the machine at once, and with it the connection that the runner watches.
+sysctl debug.debugger_on_panic=0 kern.panic_reboot_wait_time=0 >/dev/null
+sysctl kern.msgbuf_clear=1 >/dev/null
+
+say start
+if kldload "$PWD/kqx.ko"; then
+	# A pipe hides the status of its left side.
+	{
+		status=0
+		suite "$@" || status=$?
+		say "exit $status"
+	} | tee out/stdout
+	if kldstat -q -n kqx.ko; then
+		kldunload kqx || say 'exit -1'
+	fi
+else
+	say 'exit -1'
+fi
+# What the kernel said meanwhile.
+dmesg
+chmod -R a+rX out
+say 'done'
