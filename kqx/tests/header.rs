@@ -1,0 +1,193 @@
+//! The C header, FreeBSD's own, and the Rust constants say the same.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::mem::offset_of;
+use std::process::{Command, Stdio};
+
+use kqx::event::Kevent;
+use kqx::{abi, event};
+
+/// Names and values of constants of one module.
+macro_rules! constants {
+    ($module:ident: $($name:ident)*) => {
+        BTreeMap::from([$((stringify!($name), i128::from($module::$name))),*])
+    };
+}
+
+/// The constants of `sys/kqx.h`.
+fn ours() -> BTreeMap<&'static str, i128> {
+    constants!(abi:
+        KQX_ABI_VERSION EVFILT_KQX KQX_COUNTER KQX_TIMER KQX_ID_BITS KQX_ID_MASK
+        NOTE_KQX_SET NOTE_KQX_SEMAPHORE NOTE_KQX_OVERFLOW NOTE_KQX_DELAY
+        NOTE_KQX_UPTIME NOTE_KQX_STEPPED
+    )
+}
+
+/// Those of FreeBSD's `sys/event.h` that the family builds on.
+fn freebsds() -> BTreeMap<&'static str, i128> {
+    constants!(event:
+        EVFILT_TIMER EVFILT_USER EVFILT_SENDFILE
+        EV_ADD EV_DELETE EV_ENABLE EV_DISABLE EV_ONESHOT EV_CLEAR EV_RECEIPT EV_DISPATCH
+        EV_FORCEONESHOT EV_KEEPUDATA EV_ERROR
+        NOTE_FFNOP NOTE_FFAND NOTE_FFOR NOTE_FFCOPY NOTE_FFCTRLMASK NOTE_FFLAGSMASK
+        NOTE_TRIGGER
+        NOTE_SECONDS NOTE_MSECONDS NOTE_USECONDS NOTE_NSECONDS NOTE_ABSTIME
+    )
+}
+
+/// The functions of `abi` on some arguments, as the macros that C has for them.
+fn functions() -> Vec<(String, i128)> {
+    let mut calls = Vec::new();
+    for id in [0, 7, abi::KQX_ID_MASK, u64::MAX] {
+        for member in [0, abi::KQX_COUNTER, abi::KQX_TIMER, 0xff] {
+            let ident = abi::ident(member, id);
+            calls.extend([
+                (format!("KQX_IDENT({member}, {id:#x}UL)"), ident as i128),
+                (
+                    format!("KQX_MEMBER({ident:#x}UL)"),
+                    abi::member(ident).into(),
+                ),
+                (format!("KQX_ID({ident:#x}UL)"), abi::id(ident).into()),
+            ]);
+        }
+    }
+    calls
+}
+
+/// The first words of what the lines of `file` have after `prefix`.
+fn defined(file: &str, prefix: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(support::crate_root().join(file)).unwrap();
+    text.lines()
+        .filter_map(|line| line.strip_prefix(prefix)?.split_whitespace().next())
+        .map(|word| word.trim_end_matches(':').to_owned())
+        .collect()
+}
+
+/// `KQX_ID` of `KQX_ID(ident)`.
+fn before_arguments(name: &str) -> String {
+    name.split('(').next().unwrap().to_owned()
+}
+
+fn names(constants: &BTreeMap<&str, i128>) -> BTreeSet<String> {
+    constants.keys().map(|name| (*name).to_owned()).collect()
+}
+
+/// Compiles `source` as `language` for every release, with the warnings of `support`.
+fn compile(language: &str, standard: &str, source: &str) {
+    for release in support::RELEASES {
+        let (status, said) = run(&mut support::check(release, language, standard), source);
+        assert!(status, "{standard} for FreeBSD {release}:\n{said}");
+    }
+}
+
+/// Whether `command` succeeds with `input`, and what it says of it.
+fn run(command: &mut Command, input: &str) -> (bool, String) {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Dropped at once, which ends the input.
+    let written = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    written.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.success(), said)
+}
+
+/// A type that exists only if `expression` has `value` in C.
+fn equal(source: &mut String, name: &str, expression: &str, value: i128) {
+    let suffix = if value > i64::MAX.into() { "UL" } else { "" };
+    writeln!(
+        source,
+        "typedef char {name}_differs[({expression}) == ({value}{suffix}) ? 1 : -1];"
+    )
+    .unwrap();
+}
+
+/// A C program that compiles only if C and Rust agree.
+fn comparison() -> String {
+    let mut source = "#include <stddef.h>\n#include <sys/kqx.h>\n".to_owned();
+    for (name, value) in ours().into_iter().chain(freebsds()) {
+        equal(&mut source, name, name, value);
+    }
+    for (index, (call, value)) in functions().into_iter().enumerate() {
+        equal(&mut source, &format!("call{index}"), &call, value);
+    }
+    let size = size_of::<Kevent>() as i128;
+    equal(&mut source, "size", "sizeof(struct kevent)", size);
+    let fields = [
+        ("ident", offset_of!(Kevent, ident)),
+        ("filter", offset_of!(Kevent, filter)),
+        ("flags", offset_of!(Kevent, flags)),
+        ("fflags", offset_of!(Kevent, fflags)),
+        ("data", offset_of!(Kevent, data)),
+        ("udata", offset_of!(Kevent, udata)),
+        ("ext", offset_of!(Kevent, ext)),
+    ];
+    for (field, offset) in fields {
+        let expression = format!("offsetof(struct kevent, {field})");
+        equal(&mut source, field, &expression, offset as i128);
+    }
+    source
+}
+
+#[test]
+fn the_header_and_the_rust_constants_have_the_same_names() {
+    let mut header = defined("include/sys/kqx.h", "#define");
+    assert!(header.remove("_SYS_KQX_H_"), "the header has its guard");
+    let (macros, constants): (BTreeSet<_>, _) =
+        header.into_iter().partition(|name| name.contains('('));
+
+    let mut rust = defined("src/abi.rs", "pub const ");
+    assert!(rust.remove("fn"), "there are functions too");
+    assert_eq!(constants, rust);
+    assert_eq!(constants, names(&ours()), "every one is compared below");
+
+    let functions = defined("src/abi.rs", "pub const fn ")
+        .iter()
+        .map(|name| format!("KQX_{}", before_arguments(name).to_uppercase()))
+        .collect::<BTreeSet<_>>();
+    let macros = macros.iter().map(|name| before_arguments(name)).collect();
+    assert_eq!(functions, macros);
+}
+
+#[test]
+fn every_constant_taken_from_freebsd_is_compared() {
+    assert_eq!(defined("src/event.rs", "pub const "), names(&freebsds()));
+}
+
+#[test]
+fn c_and_rust_agree_on_every_value_and_on_struct_kevent() {
+    compile("c", "c11", &comparison());
+}
+
+#[test]
+fn a_value_that_differs_does_not_compile() {
+    let mut source = comparison();
+    equal(
+        &mut source,
+        "wrong",
+        "KQX_TIMER",
+        i128::from(abi::KQX_COUNTER),
+    );
+    for release in support::RELEASES {
+        let (compiled, said) = run(&mut support::check(release, "c", "c11"), &source);
+        assert!(!compiled && said.contains("wrong_differs"), "{said}");
+    }
+}
+
+#[test]
+fn the_header_stands_alone_in_c99_c11_and_cxx() {
+    let source = "#include <sys/kqx.h>\n#include <sys/kqx.h>\n\
+                  int f(struct kevent *);\n\
+                  int f(struct kevent *e) { return (KQX_MEMBER(e->ident) == KQX_TIMER); }\n";
+    compile("c", "c99", source);
+    compile("c", "c11", source);
+    compile("c++", "c++17", source);
+}
