@@ -138,13 +138,16 @@ impl Cpu {
             taken.push(true);
         }
         taken[index] = true;
-        set_gs_base(pages().base + index * PCPU_SIZE);
-        Cpu {
+        let page = pages().base + index * PCPU_SIZE;
+        let cpu = Cpu {
             index,
             user: Thread::new(false),
             softclock: Thread::new(true),
             registered: Cell::new(0),
-        }
+        };
+        switch(page, &*cpu.user);
+        set_gs_base(page);
+        cpu
     }
 }
 
@@ -230,10 +233,8 @@ pub(crate) fn run_as_softclock<R>(body: impl FnOnce() -> R) -> R {
 pub(crate) fn curthread() -> &'static Thread {
     let mut thread = CURTHREAD.get();
     if thread.is_null() {
-        thread = CPU.with(|cpu| {
-            switch(pages().base + cpu.index * PCPU_SIZE, &*cpu.user);
-            &raw const *cpu.user
-        });
+        // The first call of this host thread.
+        CPU.with(|_| thread = CURTHREAD.get());
     }
     // SAFETY: a thread lives as long as its host thread, which is the one that asks; the
     // reference is used and dropped inside kernel functions on it.

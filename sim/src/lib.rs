@@ -42,6 +42,7 @@ mod counter;
 mod curthread;
 mod errno;
 mod fault;
+pub mod fuzzing;
 mod inject;
 mod kernel;
 mod kqueue;

@@ -62,3 +62,11 @@ impl Refusal {
         }
     }
 }
+
+/// Links a file and lets it go.
+pub(crate) fn check(bytes: &[u8]) -> Result<(), LoadError> {
+    let image = elf::link(bytes);
+    image
+        .map(drop)
+        .map_err(|refusal| refusal.of("a file in memory"))
+}
