@@ -55,10 +55,8 @@ pub(crate) unsafe fn format(format: *const c_char, args: &[u64]) -> String {
             value
         };
         let width = number(&mut bytes).unwrap_or(0);
-        let precision = match bytes.next_if_eq(&b'.') {
-            Some(_) => Some(number(&mut bytes).unwrap_or(0)),
-            None => None,
-        };
+        let dot = bytes.next_if_eq(&b'.');
+        let precision = dot.map(|_| number(&mut bytes).unwrap_or(0));
         let mut wide = false;
         while let Some(size) = bytes.next_if(|b| b"hljzt".contains(b)) {
             wide |= size != b'h';

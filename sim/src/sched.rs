@@ -145,10 +145,9 @@ impl Sched {
         state.running -= 1;
         self.changed.notify_all();
         // The clock may have waited for this thread alone.
-        if state.running == 0 && self.mode == ClockMode::Virtual {
-            if let Some(sleeper) = state.sleepers.iter().find(|s| s.registered) {
-                sleeper.wake.notify_one();
-            }
+        let last = state.running == 0 && self.mode == ClockMode::Virtual;
+        if let Some(sleeper) = state.sleepers.iter().find(|s| last && s.registered) {
+            sleeper.wake.notify_one();
         }
     }
 

@@ -1,13 +1,12 @@
 //! Knotes: making and dropping them, flux, and becoming active.
 
-use std::cell::Cell;
 use std::mem::size_of;
 use std::ptr;
 
 use freebsd_kernel_sys::{KN_ACTIVE, KN_DETACHED, KN_DISABLED, KN_QUEUED, KN_SCAN};
 
 use super::filterops::NULL_FILTEROPS;
-use super::{Kqueue, Locked};
+use super::{Chain, Kqueue, Locked};
 use crate::abi::{Knlist, Knote, Shared};
 use crate::kernel::{kassert, kernel};
 
@@ -168,11 +167,7 @@ impl Locked<'_> {
 }
 
 /// Takes a knote out of a singly linked list.
-pub(super) fn unlink(
-    head: &Cell<Option<Shared<Knote>>>,
-    kn: Shared<Knote>,
-    link: fn(&Knote) -> &Cell<Option<Shared<Knote>>>,
-) {
+pub(super) fn unlink(head: &Chain, kn: Shared<Knote>, link: fn(&Knote) -> &Chain) {
     let mut before: Option<Shared<Knote>> = None;
     let mut next = head.get();
     while let Some(at) = next {

@@ -43,6 +43,9 @@ const CHAINS: usize = 64;
 /// KQ_NEVENTS: how many events are copied in or out at a time.
 const BATCH: usize = 8;
 
+/// The head of a singly linked list of knotes.
+type Chain = Cell<Option<Shared<Knote>>>;
+
 /// A kqueue.
 pub(crate) struct Kqueue {
     lock: Mtx,
@@ -62,7 +65,7 @@ pub(crate) struct State {
     /// A thread sleeps until a knote leaves flux.
     flux_wait: Cell<bool>,
     /// Heads of the hash chains, made by the first EV_ADD.
-    chains: OnceCell<Box<[Cell<Option<Shared<Knote>>>; CHAINS]>>,
+    chains: OnceCell<Box<[Chain; CHAINS]>>,
 }
 
 // SAFETY: `state` is only reached through `Locked`, which holds the lock.
@@ -209,7 +212,7 @@ impl<'a> Locked<'a> {
     }
 
     /// The hash chain of an ident; None before the first EV_ADD.
-    fn chain(&self, ident: usize) -> Option<&Cell<Option<Shared<Knote>>>> {
+    fn chain(&self, ident: usize) -> Option<&Chain> {
         let index = (ident ^ (ident >> 8)) % CHAINS;
         self.chains.get().map(|chains| &chains[index])
     }

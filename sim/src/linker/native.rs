@@ -68,13 +68,10 @@ fn restore_variables(image: &ModuleImage) {
         let integers = image.sysctls.iter().filter(|oid| {
             INTEGERS.contains(&(oid.oid_kind.get() & 0xf)) && !oid.oid_arg1.is_null()
         });
-        integers
+        let variables = integers.map(|oid| oid.oid_arg1.cast::<i32>());
+        variables
             // SAFETY: the variable of SYSCTL_INT or SYSCTL_UINT.
-            .map(|oid| {
-                (oid.oid_arg1 as usize, unsafe {
-                    *oid.oid_arg1.cast::<i32>()
-                })
-            })
+            .map(|variable| (variable as usize, unsafe { *variable }))
             .collect()
     });
     for &(variable, value) in first {
