@@ -1,6 +1,7 @@
 //! The C header, FreeBSD's own, and the Rust constants say the same.
 
-mod support;
+#[path = "support/freebsd.rs"]
+mod freebsd;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -9,6 +10,7 @@ use std::io::Write as _;
 use std::mem::offset_of;
 use std::process::{Command, Stdio};
 
+use freebsd::{in_crate, releases, ziglang};
 use kqx::event::Kevent;
 use kqx::{abi, event};
 
@@ -61,7 +63,7 @@ fn functions() -> Vec<(String, i128)> {
 
 /// The first words of what the lines of `file` have after `prefix`.
 fn defined(file: &str, prefix: &str) -> BTreeSet<String> {
-    let text = fs::read_to_string(support::crate_root().join(file)).unwrap();
+    let text = fs::read_to_string(in_crate(file)).unwrap();
     text.lines()
         .filter_map(|line| line.strip_prefix(prefix)?.split_whitespace().next())
         .map(|word| word.trim_end_matches(':').to_owned())
@@ -77,10 +79,37 @@ fn names(constants: &BTreeMap<&str, i128>) -> BTreeSet<String> {
     constants.keys().map(|name| (*name).to_owned()).collect()
 }
 
-/// Compiles `source` as `language` for every release, with the warnings of `support`.
+/// clang, under its own name or with a version behind it, newest first.
+fn clang() -> String {
+    let versioned = (16..=22).rev().map(|version| format!("clang-{version}"));
+    versioned
+        .chain(["clang".to_owned()])
+        .find(|name| Command::new(name).arg("--version").output().is_ok())
+        .expect("no clang: run `make setup`")
+}
+
+/// clang for `release`, checking a source in `language` and `standard` on its input.
+fn check(release: &str, language: &str, standard: &str) -> Command {
+    let mut command = Command::new(clang());
+    command.args(["-Wall", "-Wextra", "-Werror", "-fsyntax-only"]);
+    command.args(["-x", language, &format!("-std={standard}"), "-I"]);
+    command.arg(in_crate("include"));
+    if !cfg!(target_os = "freebsd") {
+        let include = ziglang(release).join("lib/libc/include");
+        command.arg(format!("--target=x86_64-unknown-freebsd{release}.0"));
+        command.arg("-nostdlibinc");
+        for directory in ["x86_64-freebsd-none", "generic-freebsd"] {
+            command.arg("-isystem").arg(include.join(directory));
+        }
+    }
+    command.arg("-");
+    command
+}
+
+/// Compiles `source` as `language` for every release, with no warning.
 fn compile(language: &str, standard: &str, source: &str) {
-    for release in support::RELEASES {
-        let (status, said) = run(&mut support::check(release, language, standard), source);
+    for release in releases() {
+        let (status, said) = run(&mut check(&release, language, standard), source);
         assert!(status, "{standard} for FreeBSD {release}:\n{said}");
     }
 }
@@ -176,8 +205,8 @@ fn a_value_that_differs_does_not_compile() {
         "KQX_TIMER",
         i128::from(abi::KQX_COUNTER),
     );
-    for release in support::RELEASES {
-        let (compiled, said) = run(&mut support::check(release, "c", "c11"), &source);
+    for release in releases() {
+        let (compiled, said) = run(&mut check(&release, "c", "c11"), &source);
         assert!(!compiled && said.contains("wrong_differs"), "{said}");
     }
 }
