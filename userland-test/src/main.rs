@@ -1,7 +1,9 @@
 //! `kqx-test`: conformance, stress and a demonstration of kqx.
 
+#[cfg(target_os = "freebsd")]
+use std::fs::File;
 use std::io::{IsTerminal, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -71,6 +73,14 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Measures kqx beside what the same kernel offers without it.
+    Bench {
+        /// Only the benchmarks whose name contains this.
+        filter: Option<String>,
+        /// Writes the results as JSON too.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Shows counters and timers at work.
     Demo,
 }
@@ -135,6 +145,9 @@ fn execute(arguments: &Arguments) -> Result<ExitCode, String> {
             let jobs = named(filter.as_deref(), LOADS.iter().map(|load| load.job(time)))?;
             report_on(&*machine(arguments)?, &jobs, output, seconds + 600)
         }
+        Command::Bench { filter, json } => {
+            bench(filter.as_deref().unwrap_or_default(), json.as_deref())
+        }
         Command::Demo => {
             let sys = machine(arguments)?;
             let bar = if stdout().is_terminal() { '█' } else { '#' };
@@ -193,6 +206,22 @@ fn kernel(_module: Option<PathBuf>) -> Result<Box<dyn System>, String> {
     Err("this is not FreeBSD: use --on native or --on ko:PATH".to_owned())
 }
 
+#[cfg(target_os = "freebsd")]
+fn bench(filter: &str, json: Option<&Path>) -> Result<ExitCode, String> {
+    let results = kqx_test::bench::run(filter)?;
+    if let Some(path) = json {
+        File::create(path)
+            .and_then(|file| Ok(serde_json::to_writer_pretty(file, &results)?))
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(not(target_os = "freebsd"))]
+fn bench(_filter: &str, _json: Option<&Path>) -> Result<ExitCode, String> {
+    Err("this is not FreeBSD: there is nothing to measure kqx beside".to_owned())
+}
+
 /// Runs the jobs and reports on them.
 fn report_on(
     sys: &dyn System,
@@ -203,7 +232,7 @@ fn report_on(
     let mut reports: Vec<Box<dyn Report>> = vec![if output.tap {
         Box::new(Tap::new(jobs.len()))
     } else {
-        println!("{} on {}", jobs.len(), sys.name());
+        println!("{} to run on {}", jobs.len(), sys.name());
         Box::new(People::new(jobs.len()))
     }];
     if let Some(path) = &output.junit {

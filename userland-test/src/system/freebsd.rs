@@ -95,7 +95,7 @@ impl Kernel {
 }
 
 /// The result of a system call, or errno.
-fn check(result: c_int) -> Result<c_int, Errno> {
+pub(crate) fn check(result: c_int) -> Result<c_int, Errno> {
     if result == -1 {
         Err(Errno(
             std::io::Error::last_os_error().raw_os_error().unwrap_or(0),
@@ -169,7 +169,8 @@ fn read_mib(mib: &[c_int]) -> Result<Vec<u8>, Errno> {
     }
 }
 
-fn read_sysctl(name: &str) -> Result<Vec<u8>, Errno> {
+/// The whole value of a sysctl, by its name.
+pub(crate) fn read_sysctl(name: &str) -> Result<Vec<u8>, Errno> {
     read_mib(&mib(name)?)
 }
 

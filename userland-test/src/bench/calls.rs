@@ -1,0 +1,236 @@
+//! The system calls that are measured, and no more around them than a program has.
+
+use std::arch::asm;
+use std::ffi::c_int;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
+use std::time::Duration;
+
+use kqx::event::Kevent;
+
+use crate::system::Errno;
+use crate::system::freebsd::check;
+
+static NO_WAIT: libc::timespec = libc::timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
+
+/// A new descriptor, or why there is none.
+fn descriptor(result: c_int) -> Result<OwnedFd, Errno> {
+    let fd = check(result)?;
+    // SAFETY: the kernel has just made the descriptor; nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A kqueue.
+pub struct Kqueue(OwnedFd);
+
+impl Kqueue {
+    pub fn new() -> Result<Kqueue, Errno> {
+        // SAFETY: kqueue has no preconditions.
+        descriptor(unsafe { libc::kqueue() }).map(Kqueue)
+    }
+
+    /// The ident under which another kqueue takes it.
+    pub fn ident(&self) -> usize {
+        self.0.as_raw_fd() as usize
+    }
+
+    /// One change, no event.
+    #[inline]
+    pub fn change(&self, change: &Kevent) -> Result<(), Errno> {
+        self.kevent(ptr::from_ref(change), 1, &mut [], ptr::null())
+            .map(drop)
+    }
+
+    /// Waits for events; how many came.
+    #[inline]
+    pub fn wait(&self, events: &mut [Kevent]) -> Result<usize, Errno> {
+        self.kevent(ptr::null(), 0, events, ptr::null())
+    }
+
+    /// The events that are there; how many.
+    #[inline]
+    pub fn poll(&self, events: &mut [Kevent]) -> Result<usize, Errno> {
+        self.kevent(ptr::null(), 0, events, &raw const NO_WAIT)
+    }
+
+    /// Waits for events, at most for `time`; how many came.
+    pub fn wait_for(&self, time: Duration, events: &mut [Kevent]) -> Result<usize, Errno> {
+        let timeout = timespec(time.as_nanos() as u64);
+        self.kevent(ptr::null(), 0, events, &raw const timeout)
+    }
+
+    /// `count` changes are at `changes`, and `timeout` is null or points to one.
+    #[inline]
+    fn kevent(
+        &self,
+        changes: *const Kevent,
+        count: c_int,
+        events: &mut [Kevent],
+        timeout: *const libc::timespec,
+    ) -> Result<usize, Errno> {
+        // SAFETY: Kevent is laid out like struct kevent (asserted in system::freebsd);
+        // the callers above pass `count` changes and a valid time-out or null.
+        let result = unsafe {
+            libc::kevent(
+                self.0.as_raw_fd(),
+                changes.cast(),
+                count,
+                events.as_mut_ptr().cast(),
+                events.len() as c_int,
+                timeout,
+            )
+        };
+        check(result).map(|count| count as usize)
+    }
+}
+
+/// An eventfd(2), which never blocks.
+pub struct Eventfd(OwnedFd);
+
+impl Eventfd {
+    pub fn new() -> Result<Eventfd, Errno> {
+        // SAFETY: eventfd has no preconditions.
+        descriptor(unsafe { libc::eventfd(0, libc::EFD_NONBLOCK) }).map(Eventfd)
+    }
+
+    pub fn ident(&self) -> usize {
+        self.0.as_raw_fd() as usize
+    }
+
+    /// Adds 1.
+    #[inline]
+    pub fn post(&self) -> Result<(), Errno> {
+        let one = 1u64;
+        // SAFETY: `one` has eight bytes to read.
+        let result = unsafe { libc::write(self.0.as_raw_fd(), (&raw const one).cast(), 8) };
+        check(result as c_int).map(drop)
+    }
+
+    /// Takes the sum.
+    #[inline]
+    pub fn take(&self) -> Result<u64, Errno> {
+        take(&self.0)
+    }
+}
+
+/// A timerfd_create(2) on CLOCK_MONOTONIC, which never blocks.
+pub struct Timerfd(OwnedFd);
+
+impl Timerfd {
+    pub fn new() -> Result<Timerfd, Errno> {
+        // SAFETY: timerfd_create has no preconditions.
+        descriptor(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK) })
+            .map(Timerfd)
+    }
+
+    pub fn ident(&self) -> usize {
+        self.0.as_raw_fd() as usize
+    }
+
+    /// One expiry in `ns`; with 0 none.
+    #[inline]
+    pub fn arm(&self, ns: u64) -> Result<(), Errno> {
+        let value = libc::itimerspec {
+            it_interval: timespec(0),
+            it_value: timespec(ns),
+        };
+        // SAFETY: `value` is readable, and the old value is not asked for.
+        let result = unsafe {
+            libc::timerfd_settime(self.0.as_raw_fd(), 0, &raw const value, ptr::null_mut())
+        };
+        check(result).map(drop)
+    }
+
+    /// Takes the expirations.
+    #[inline]
+    pub fn take(&self) -> Result<u64, Errno> {
+        take(&self.0)
+    }
+}
+
+/// The number that an eventfd or a timerfd gives to read.
+#[inline]
+fn take(fd: &OwnedFd) -> Result<u64, Errno> {
+    let mut number = 0u64;
+    // SAFETY: `number` has eight bytes to write.
+    let result = unsafe { libc::read(fd.as_raw_fd(), (&raw mut number).cast(), 8) };
+    check(result as c_int).map(|_| number)
+}
+
+fn timespec(ns: u64) -> libc::timespec {
+    libc::timespec {
+        tv_sec: (ns / 1_000_000_000) as libc::time_t,
+        tv_nsec: (ns % 1_000_000_000) as libc::c_long,
+    }
+}
+
+/// The cheapest system call: getppid(2).
+#[inline]
+pub fn getppid() {
+    // SAFETY: getppid has no preconditions.
+    unsafe { libc::getppid() };
+}
+
+/// ns on CLOCK_UPTIME.
+#[inline]
+pub fn uptime() -> u64 {
+    clock(libc::CLOCK_UPTIME)
+}
+
+/// ns on CLOCK_REALTIME.
+pub fn realtime() -> u64 {
+    clock(libc::CLOCK_REALTIME)
+}
+
+#[inline]
+fn clock(id: libc::clockid_t) -> u64 {
+    let mut now = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: `now` is writable; all zeroes is a timespec, should the clock not exist.
+    let now = unsafe {
+        libc::clock_gettime(id, now.as_mut_ptr());
+        now.assume_init()
+    };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Does nothing, `turns` times: two instructions a turn.
+pub fn spin(turns: u64) {
+    spin_padded::<0>(turns);
+}
+
+/// `2 + PADDING` instructions a turn.
+fn spin_padded<const PADDING: usize>(turns: u64) {
+    // SAFETY: counts a register down to 0; no memory, no stack.
+    unsafe {
+        asm!(
+            "2:",
+            ".rept {padding}",
+            "nop",
+            ".endr",
+            "dec {turns}",
+            "jnz 2b",
+            padding = const PADDING,
+            turns = inout(reg) turns.max(1) => _,
+            options(nomem, nostack),
+        );
+    }
+}
+
+/// Whether a nanosecond is an instruction here: QEMU with `-icount shift=0`. Loops of two
+/// and of ten instructions a turn then take two and ten; no processor does both.
+pub fn counts_instructions() -> bool {
+    const TURNS: u64 = 100_000;
+    let takes = |instructions: u64, spin: fn(u64)| {
+        (0..5).any(|_| {
+            let start = uptime();
+            spin(TURNS);
+            let time = uptime() - start;
+            time.abs_diff(instructions * TURNS) < instructions * TURNS / 500
+        })
+    };
+    takes(2, spin_padded::<0>) && takes(10, spin_padded::<8>)
+}

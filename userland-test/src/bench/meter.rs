@@ -1,0 +1,127 @@
+//! How a cost is measured: many operations between two readings of the clock, many times.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::calls::{self, uptime};
+use crate::case::{Failure, Outcome};
+
+/// How often a cost is measured.
+pub const SAMPLES: usize = 21;
+
+/// What was measured: the median, and where a tenth lies below and a tenth above.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    pub median: f64,
+    pub low: f64,
+    pub high: f64,
+}
+
+impl Spread {
+    /// Of a single number.
+    pub fn exactly(value: f64) -> Spread {
+        Spread {
+            median: value,
+            low: value,
+            high: value,
+        }
+    }
+
+    /// Of at least one number.
+    pub fn of(mut samples: Vec<f64>) -> Spread {
+        samples.sort_by(f64::total_cmp);
+        let last = samples.len() - 1;
+        Spread {
+            median: samples[last / 2],
+            low: samples[last / 10],
+            high: samples[last - last / 10],
+        }
+    }
+
+    /// Each number changed alike.
+    pub fn map(self, change: impl Fn(f64) -> f64) -> Spread {
+        Spread {
+            median: change(self.median),
+            low: change(self.low),
+            high: change(self.high),
+        }
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Short(self.median))?;
+        if (self.high - self.low) > self.median / 100.0 {
+            write!(f, " ({} to {})", Short(self.low), Short(self.high))?;
+        }
+        Ok(())
+    }
+}
+
+/// A number with as many digits as it is worth.
+struct Short(f64);
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = match self.0.abs() {
+            0.0 => 0,
+            ..1.0 => 4,
+            ..100.0 => 2,
+            _ => 0,
+        };
+        write!(f, "{:.digits$}", self.0)
+    }
+}
+
+/// What one call of `operation` costs: in runs of `count` calls.
+pub fn cost(count: u32, mut operation: impl FnMut() -> Outcome) -> Result<Spread, Failure> {
+    let mut run = || -> Result<f64, Failure> {
+        let start = uptime();
+        for _ in 0..count {
+            operation()?;
+        }
+        Ok((uptime() - start) as f64 / f64::from(count))
+    };
+    run()?;
+    (0..SAMPLES)
+        .map(|_| run())
+        .collect::<Result<_, _>>()
+        .map(Spread::of)
+}
+
+/// What `work` costs beyond the turns of [`calls::spin`] in it, which it is given to
+/// spread over its time as `pieces` of equal length, in all `ns` long at least.
+pub fn cost_beyond_spinning(
+    ns: u64,
+    pieces: u32,
+    mut work: impl FnMut(&dyn Fn()) -> Result<u64, Failure>,
+) -> Result<Spread, Failure> {
+    let turns = turns_in(ns / u64::from(pieces)) + 1;
+    let mut alone = Vec::new();
+    let mut with = Vec::new();
+    for _ in 0..SAMPLES {
+        let start = uptime();
+        for _ in 0..pieces {
+            calls::spin(turns);
+        }
+        alone.push((uptime() - start) as f64);
+        with.push(work(&|| calls::spin(turns))? as f64);
+    }
+    let alone = Spread::of(alone).median;
+    Ok(Spread::of(with).map(|time| time - alone))
+}
+
+/// How many turns of [`calls::spin`] there are in `ns`: the most that were ever done.
+pub fn turns_in(ns: u64) -> u64 {
+    const TURNS: u64 = 100_000;
+    let fastest = (0..SAMPLES)
+        .map(|_| {
+            let start = uptime();
+            calls::spin(TURNS);
+            uptime() - start
+        })
+        .min()
+        .unwrap_or(1);
+    ns * TURNS / fastest.max(1)
+}

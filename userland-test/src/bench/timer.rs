@@ -1,0 +1,147 @@
+//! Arming a timer: KQX_TIMER beside EVFILT_TIMER and timerfd_create(2).
+
+use kqx::abi::{EVFILT_KQX, KQX_TIMER, ident};
+use kqx::event::{
+    EV_ADD, EV_DELETE, EV_ONESHOT, EVFILT_TIMER, Kevent, NOTE_ABSTIME, NOTE_NSECONDS, NOTE_TRIGGER,
+};
+
+use super::calls::{Kqueue, Timerfd};
+use super::meter::{Spread, cost};
+use super::wake::readable;
+use super::{Bench, Row};
+use crate::case::{Failure, Outcome};
+
+/// Operations between two readings of the clock.
+const COUNT: u32 = 1000;
+/// Far enough that nothing measured here expires: 1000 s, in ns.
+const FAR: u64 = 1_000_000_000_000;
+/// What brings a deadline nearer: 1 us, in ns.
+const NEARER: u64 = 1_000;
+
+/// A timer that kevent(2) arms.
+#[derive(Clone, Copy)]
+pub struct Timer {
+    pub name: &'static str,
+    filter: i16,
+    ident: fn(u64) -> usize,
+}
+
+/// Ours.
+pub const KQX: Timer = Timer {
+    name: "KQX_TIMER",
+    filter: EVFILT_KQX,
+    ident: |id| ident(KQX_TIMER, id),
+};
+
+/// The kernel's.
+pub const EVFILT: Timer = Timer {
+    name: "EVFILT_TIMER",
+    filter: EVFILT_TIMER,
+    ident: |id| id as usize,
+};
+
+impl Timer {
+    fn change(self, id: u64, flags: u16, fflags: u32, ns: u64) -> Kevent {
+        Kevent {
+            ident: (self.ident)(id),
+            filter: self.filter,
+            flags,
+            fflags,
+            data: ns as i64,
+            ..Kevent::default()
+        }
+    }
+
+    /// One expiry in `ns`.
+    pub fn once(self, id: u64, ns: u64) -> Kevent {
+        self.change(id, EV_ADD | EV_ONESHOT, NOTE_NSECONDS, ns)
+    }
+
+    /// One expiry at `ns` of CLOCK_REALTIME.
+    pub fn at(self, id: u64, ns: u64) -> Kevent {
+        let fflags = NOTE_NSECONDS | NOTE_ABSTIME;
+        self.change(id, EV_ADD | EV_ONESHOT, fflags, ns)
+    }
+
+    /// An expiry every `ns`.
+    pub fn every(self, id: u64, ns: u64) -> Kevent {
+        self.change(id, EV_ADD, NOTE_NSECONDS, ns)
+    }
+
+    fn delete(self, id: u64) -> Kevent {
+        self.change(id, EV_DELETE, 0, 0)
+    }
+
+    /// Only [`KQX`]: the period starts anew.
+    fn kick(self, id: u64) -> Kevent {
+        self.change(id, 0, NOTE_TRIGGER, 0)
+    }
+}
+
+/// A timerfd and a kqueue that reports it.
+pub fn timerfd() -> Result<(Timerfd, Kqueue), Failure> {
+    let (fd, kq) = (Timerfd::new()?, Kqueue::new()?);
+    kq.change(&readable(fd.ident(), EV_ADD))?;
+    Ok((fd, kq))
+}
+
+/// Arm, re-arm, cancel.
+pub fn changes(bench: &mut Bench<'_>) -> Outcome {
+    let unit = bench.unit;
+
+    let add_delete = |timer: Timer| -> Result<Spread, Failure> {
+        let kq = Kqueue::new()?;
+        cost(COUNT, || {
+            kq.change(&timer.once(1, FAR))?;
+            Ok(kq.change(&timer.delete(1))?)
+        })
+    };
+    let (fd, _kq) = timerfd()?;
+    let timerfd_arm_cancel = cost(COUNT, || {
+        fd.arm(FAR)?;
+        Ok(fd.arm(0)?)
+    })?;
+    bench.row(
+        Row::new("timer: add + delete", unit)
+            .figure(KQX.name, add_delete(KQX)?)
+            .figure(EVFILT.name, add_delete(EVFILT)?)
+            .figure("timerfd(2)", timerfd_arm_cancel)
+            .ratio_at_most(1.00),
+    );
+
+    // From the same delay, each deadline is a little after the one before.
+    let rearm = |timer: Timer, nearer: u64| -> Result<Spread, Failure> {
+        let kq = Kqueue::new()?;
+        let mut delay = FAR;
+        cost(COUNT, || {
+            delay -= nearer;
+            Ok(kq.change(&timer.once(1, delay))?)
+        })
+    };
+    let (fd, _kq) = timerfd()?;
+    let timerfd_rearm = cost(COUNT, || Ok(fd.arm(FAR)?))?;
+    bench.row(
+        Row::new("timer: re-arm", unit)
+            .figure(KQX.name, rearm(KQX, 0)?)
+            .figure(EVFILT.name, rearm(EVFILT, 0)?)
+            .figure("timerfd(2)", timerfd_rearm)
+            .ratio_at_most(0.85),
+    );
+    bench.row(
+        Row::new("timer: re-arm, ever nearer", unit)
+            .figure(KQX.name, rearm(KQX, 10 * NEARER)?)
+            .figure(EVFILT.name, rearm(EVFILT, 10 * NEARER)?),
+    );
+
+    let kq = Kqueue::new()?;
+    kq.change(&KQX.every(1, FAR))?;
+    let kick = cost(COUNT, || Ok(kq.change(&KQX.kick(1))?))?;
+    let kq = Kqueue::new()?;
+    let again = cost(COUNT, || Ok(kq.change(&EVFILT.every(1, FAR))?))?;
+    bench.row(
+        Row::new("timer: start the period again", unit)
+            .figure("KQX_TIMER NOTE_TRIGGER", kick)
+            .figure("EVFILT_TIMER EV_ADD", again),
+    );
+    Ok(())
+}

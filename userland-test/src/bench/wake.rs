@@ -1,0 +1,368 @@
+//! Waking a thread: counters beside EVFILT_USER and eventfd(2).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use kqx::abi::{EVFILT_KQX, KQX_COUNTER, ident};
+use kqx::event::{EV_ADD, EV_CLEAR, EV_DELETE, EVFILT_USER, Kevent, NOTE_TRIGGER};
+
+use super::calls::{self, Eventfd, Kqueue, uptime};
+use super::meter::{SAMPLES, Spread, cost};
+use super::{Bench, Row};
+use crate::case::{Failure, Outcome};
+
+/// kqueue(2)'s number for readable descriptors.
+const EVFILT_READ: i16 = -1;
+/// Operations between two readings of the clock.
+const COUNT: u32 = 1000;
+
+/// Something that kevent(2) triggers.
+#[derive(Clone, Copy)]
+pub struct Wake {
+    pub name: &'static str,
+    filter: i16,
+    ident: fn(u64) -> usize,
+}
+
+/// Ours.
+pub const COUNTER: Wake = Wake {
+    name: "KQX_COUNTER",
+    filter: EVFILT_KQX,
+    ident: |id| ident(KQX_COUNTER, id),
+};
+
+/// The kernel's.
+pub const USER: Wake = Wake {
+    name: "EVFILT_USER",
+    filter: EVFILT_USER,
+    ident: |id| id as usize,
+};
+
+impl Wake {
+    fn change(self, id: u64, flags: u16) -> Kevent {
+        Kevent {
+            ident: (self.ident)(id),
+            filter: self.filter,
+            flags,
+            ..Kevent::default()
+        }
+    }
+
+    /// A registration that a delivery clears.
+    pub fn add(self, id: u64) -> Kevent {
+        self.change(id, EV_ADD | EV_CLEAR)
+    }
+
+    fn trigger(self, id: u64) -> Kevent {
+        Kevent {
+            fflags: NOTE_TRIGGER,
+            ..self.change(id, 0)
+        }
+    }
+
+    /// A kqueue with registrations 0 to `count`.
+    fn queue(self, count: u64) -> Result<Kqueue, Failure> {
+        let kq = Kqueue::new()?;
+        for id in 0..count {
+            kq.change(&self.add(id))?;
+        }
+        Ok(kq)
+    }
+}
+
+/// An eventfd and a kqueue that reports it.
+fn eventfd() -> Result<(Eventfd, Kqueue), Failure> {
+    let (fd, kq) = (Eventfd::new()?, Kqueue::new()?);
+    kq.change(&readable(fd.ident(), EV_ADD | EV_CLEAR))?;
+    Ok((fd, kq))
+}
+
+/// A change to the registration of a descriptor.
+pub fn readable(ident: usize, flags: u16) -> Kevent {
+    Kevent {
+        ident,
+        filter: EVFILT_READ,
+        flags,
+        ..Kevent::default()
+    }
+}
+
+/// What any system call and any kevent(2) cost.
+pub fn floor(bench: &mut Bench<'_>) -> Outcome {
+    let unit = bench.unit;
+    let spread = cost(COUNT, || {
+        calls::getppid();
+        Ok(())
+    })?;
+    bench.row(Row::new("nothing but a system call", unit).figure("getppid(2)", spread));
+    let kq = Kqueue::new()?;
+    let spread = cost(COUNT, || Ok(kq.poll(&mut []).map(drop)?))?;
+    bench.row(Row::new("nothing to change, nothing to take", unit).figure("kevent(2)", spread));
+    Ok(())
+}
+
+/// One counter: add, delete, trigger, deliver.
+pub fn counter(bench: &mut Bench<'_>) -> Outcome {
+    let unit = bench.unit;
+
+    let add_delete = |wake: Wake| -> Result<Spread, Failure> {
+        let kq = Kqueue::new()?;
+        cost(COUNT, || {
+            kq.change(&wake.add(1))?;
+            Ok(kq.change(&wake.change(1, EV_DELETE))?)
+        })
+    };
+    let kq = Kqueue::new()?;
+    let eventfd_add_close = cost(COUNT, || {
+        let fd = Eventfd::new()?;
+        Ok(kq.change(&readable(fd.ident(), EV_ADD | EV_CLEAR))?)
+    })?;
+    bench.row(
+        Row::new("counter: add + delete", unit)
+            .figure(COUNTER.name, add_delete(COUNTER)?)
+            .figure(USER.name, add_delete(USER)?)
+            .figure("eventfd(2)", eventfd_add_close)
+            .ratio_at_most(1.08),
+    );
+
+    let trigger = |wake: Wake| -> Result<Spread, Failure> {
+        let kq = wake.queue(1)?;
+        cost(COUNT, || Ok(kq.change(&wake.trigger(0))?))
+    };
+    let (fd, _kq) = eventfd()?;
+    bench.row(
+        Row::new("counter: trigger", unit)
+            .figure(COUNTER.name, trigger(COUNTER)?)
+            .figure(USER.name, trigger(USER)?)
+            .figure("eventfd(2)", cost(COUNT, || Ok(fd.post()?))?)
+            .ratio_at_most(1.10),
+    );
+
+    let deliver = |wake: Wake| -> Result<Spread, Failure> {
+        let kq = wake.queue(1)?;
+        let mut events = [Kevent::default(); 1];
+        cost(COUNT, || {
+            kq.change(&wake.trigger(0))?;
+            Ok(kq.wait(&mut events).map(drop)?)
+        })
+    };
+    let (fd, kq) = eventfd()?;
+    let mut events = [Kevent::default(); 1];
+    let eventfd_deliver = cost(COUNT, || {
+        fd.post()?;
+        kq.wait(&mut events)?;
+        Ok(fd.take().map(drop)?)
+    })?;
+    bench.row(
+        Row::new("counter: trigger + deliver", unit)
+            .figure(COUNTER.name, deliver(COUNTER)?)
+            .figure(USER.name, deliver(USER)?)
+            .figure("eventfd(2)", eventfd_deliver)
+            .ratio_at_most(1.08),
+    );
+    Ok(())
+}
+
+/// How many events of a producer are gathered in one delivery.
+const THRESHOLD: u64 = 64;
+/// The events of one measurement; a multiple of [`THRESHOLD`].
+const EVENTS: u64 = 64 * THRESHOLD;
+
+/// Adds `wake` with [`THRESHOLD`], which EVFILT_USER ignores.
+fn add_with_threshold(wake: Wake) -> Kevent {
+    Kevent {
+        ext: [THRESHOLD, 0, 0, 0],
+        ..wake.add(0)
+    }
+}
+
+/// One thread adds events one at a time and takes what is due: the least that a threshold
+/// can save.
+pub fn threshold(bench: &mut Bench<'_>) -> Outcome {
+    let measure = |wake: Wake, every: u64| -> Result<(Spread, u64), Failure> {
+        let kq = Kqueue::new()?;
+        kq.change(&add_with_threshold(wake))?;
+        let mut events = [Kevent::default(); 1];
+        let mut deliveries = 0;
+        let spread = cost(1, || {
+            deliveries = 0;
+            for event in 1..=EVENTS {
+                kq.change(&wake.trigger(0))?;
+                if event % every == 0 {
+                    deliveries += kq.wait(&mut events)? as u64;
+                }
+            }
+            Ok(())
+        })?;
+        Ok((spread.map(|total| total / EVENTS as f64), deliveries))
+    };
+    rows(
+        bench,
+        "threshold 64",
+        measure(COUNTER, THRESHOLD)?,
+        measure(USER, 1)?,
+    );
+    Ok(())
+}
+
+/// Threads that add events one at a time, letting others run after each; one that takes.
+pub fn producers(bench: &mut Bench<'_>) -> Outcome {
+    for producers in [1, 4] {
+        let kqx = produce(COUNTER, producers)?;
+        let user = produce(USER, producers)?;
+        let title = format!("threshold 64, threads: {producers} adding, 1 taking");
+        rows(bench, &title, kqx, user);
+    }
+    Ok(())
+}
+
+/// The two rows on gathering events, each a cost and the number of deliveries.
+fn rows(bench: &mut Bench<'_>, title: &str, kqx: (Spread, u64), user: (Spread, u64)) {
+    let unit = bench.unit;
+    bench.row(
+        Row::new(format!("{title}: an event"), unit)
+            .figure(COUNTER.name, kqx.0)
+            .figure(USER.name, user.0)
+            .ratio_at_most(0.55),
+    );
+    let row = Row::new(format!("{title}: {EVENTS} events"), "deliveries")
+        .figure(COUNTER.name, Spread::exactly(kqx.1 as f64))
+        .figure(USER.name, Spread::exactly(user.1 as f64));
+    // EVFILT_USER itself gathers what several producers add before the taker runs.
+    bench.row(if user.1 == EVENTS {
+        row.ratio_at_most(1.0 / 60.0)
+    } else {
+        row
+    });
+}
+
+/// What an event costs end to end, and how many deliveries [`EVENTS`] events took.
+fn produce(wake: Wake, producers: u64) -> Result<(Spread, u64), Failure> {
+    let mut samples = Vec::new();
+    let mut deliveries = 0;
+    for _ in 0..SAMPLES {
+        let kq = Kqueue::new()?;
+        kq.change(&add_with_threshold(wake))?;
+        let made = AtomicU64::new(0);
+        let start = uptime();
+        thread::scope(|scope| {
+            for _ in 0..producers {
+                scope.spawn(|| {
+                    for _ in 0..EVENTS / producers {
+                        made.fetch_add(1, Ordering::SeqCst);
+                        kq.change(&wake.trigger(0)).expect("the counter is there");
+                        thread::yield_now();
+                    }
+                });
+            }
+            consume(wake, &kq, &made, &mut deliveries)
+        })?;
+        samples.push((uptime() - start) as f64 / EVENTS as f64);
+    }
+    Ok((Spread::of(samples), deliveries))
+}
+
+/// Takes deliveries until all events are in them: a counter says how many it gathers;
+/// of EVFILT_USER it is known only that they were added before.
+fn consume(wake: Wake, kq: &Kqueue, made: &AtomicU64, deliveries: &mut u64) -> Outcome {
+    let mut taken = 0;
+    *deliveries = 0;
+    let mut events = [Kevent::default(); 1];
+    while taken < EVENTS {
+        kq.wait(&mut events)?;
+        *deliveries += 1;
+        taken = if wake.filter == EVFILT_KQX {
+            taken + events[0].data.unsigned_abs()
+        } else {
+            made.load(Ordering::SeqCst)
+        };
+    }
+    Ok(())
+}
+
+/// Trigger + deliver with many registrations on one kqueue, and spread over several.
+pub fn growth(bench: &mut Bench<'_>) -> Outcome {
+    let unit = bench.unit;
+    for count in [1, 64, 1_000, 10_000, 100_000] {
+        let measure = |wake: Wake| -> Result<Spread, Failure> {
+            let kq = wake.queue(count)?;
+            let mut events = [Kevent::default(); 1];
+            let mut ids = scattered(count);
+            cost(COUNT, || {
+                kq.change(&wake.trigger(ids()))?;
+                Ok(kq.wait(&mut events).map(drop)?)
+            })
+        };
+        bench.row(
+            Row::new(format!("trigger + deliver, {count} on a kqueue"), unit)
+                .figure(COUNTER.name, measure(COUNTER)?)
+                .figure(USER.name, measure(USER)?),
+        );
+    }
+    for count in [10_000, 100_000] {
+        let flat = in_batches(COUNTER, count, 1)?;
+        let nested = in_batches(COUNTER, count, BATCH)?;
+        let user = in_batches(USER, count, BATCH)?;
+        bench.row(
+            Row::new(format!("64 triggers, then deliver, {count}"), unit)
+                .figure("KQX_COUNTER on 64 kqueues in one", nested)
+                .figure("KQX_COUNTER on a kqueue", flat)
+                .figure("EVFILT_USER on 64 kqueues in one", user),
+        );
+    }
+    Ok(())
+}
+
+/// How many are triggered before the events are taken.
+const BATCH: u64 = 64;
+
+/// What an event costs with `count` registrations spread over `queues` kqueues, which one
+/// more reports if there are several, when [`BATCH`] are triggered before all is taken.
+fn in_batches(wake: Wake, count: u64, queues: u64) -> Result<Spread, Failure> {
+    let outer = Kqueue::new()?;
+    let mut inner = Vec::new();
+    for _ in 0..queues {
+        let kq = wake.queue(count.div_ceil(queues))?;
+        let change = Kevent {
+            udata: inner.len(),
+            ..readable(kq.ident(), EV_ADD)
+        };
+        if queues > 1 {
+            outer.change(&change)?;
+        }
+        inner.push(kq);
+    }
+    let mut ready = [Kevent::default(); BATCH as usize];
+    let mut events = [Kevent::default(); BATCH as usize];
+    let mut ids = scattered(count);
+    let batch = cost(COUNT / BATCH as u32, || {
+        for _ in 0..BATCH {
+            let id = ids();
+            inner[(id % queues) as usize].change(&wake.trigger(id / queues))?;
+        }
+        let mut taken = 0;
+        while taken < BATCH as usize {
+            let several = if queues > 1 {
+                outer.wait(&mut ready)?
+            } else {
+                1
+            };
+            for kq in &ready[..several] {
+                taken += inner[kq.udata].poll(&mut events)?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(batch.map(|batch| batch / BATCH as f64))
+}
+
+/// All numbers below `count`, in an order that favours none.
+fn scattered(count: u64) -> impl FnMut() -> u64 {
+    /// A prime that divides no `count` measured here.
+    const STEP: u64 = 7_919;
+    let mut id = 0;
+    move || {
+        id = (id + STEP) % count;
+        id
+    }
+}
