@@ -189,6 +189,9 @@ pub(crate) fn reset(
     c.c_func.set(Some(func));
     c.c_arg.set(arg);
     state.wheel.insert(c);
+    if time.saturating_add(precision) <= kernel().clocks.uptime() {
+        kernel().sched.set_overdue();
+    }
     kernel().sched.notify();
     cancelled
 }

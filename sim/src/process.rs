@@ -94,7 +94,9 @@ impl State {
         let _leave = Leave(self);
         let credential = self.credential.lock().clone();
         let limit = self.limit.load(Ordering::Relaxed);
-        run_as_process(self.pid, &credential.ucred, limit, || body(&credential))
+        let result = run_as_process(self.pid, &credential.ucred, limit, || body(&credential));
+        self.kernel.sched.run_overdue();
+        result
     }
 
     fn channel(&self) -> usize {

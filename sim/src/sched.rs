@@ -68,6 +68,8 @@ pub(crate) struct Sched {
     state: Mutex<State>,
     /// Whether the kernel has died, for who does not hold the lock.
     dead: Arc<AtomicBool>,
+    /// A callout was set that is due at once.
+    overdue: AtomicBool,
     /// Something changed that the clock's mover, or who waits for it, should look at.
     changed: Condvar,
 }
@@ -95,12 +97,28 @@ impl Sched {
                 is_dead: dead.clone(),
             }),
             dead,
+            overdue: AtomicBool::new(false),
             changed: Condvar::new(),
         }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+
+    /// A callout was set that is due at once: softclock would run it beside us. On virtual
+    /// time it runs when the system call that set it returns.
+    pub(crate) fn set_overdue(&self) {
+        self.overdue.store(true, Ordering::Relaxed);
+    }
+
+    /// Runs the callouts that are due at once.
+    pub(crate) fn run_overdue(&self) {
+        if self.mode == ClockMode::Virtual && self.overdue.swap(false, Ordering::Relaxed) {
+            let mut state = self.lock();
+            self.changed.wait_while(&mut state, |state| state.busy);
+            drop(self.happen(state, kernel().clocks.uptime()));
+        }
     }
 
     /// Tells whoever waits for the next event that there may be another now.
