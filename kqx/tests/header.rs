@@ -192,6 +192,26 @@ fn every_constant_taken_from_freebsd_is_compared() {
 }
 
 #[test]
+fn the_syzkaller_description_has_no_constant_that_does_not_exist() {
+    let path = in_crate("../kmod/packaging/syzkaller/kqx.txt");
+    let text = fs::read_to_string(path).unwrap();
+    let known: BTreeSet<String> = names(&ours()).union(&names(&freebsds())).cloned().collect();
+    let used: BTreeSet<String> = text
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .filter(|word| {
+            ["EV", "NOTE", "KQX"]
+                .iter()
+                .any(|start| word.starts_with(start))
+        })
+        .map(str::to_owned)
+        .collect();
+    assert!(
+        used.contains("NOTE_KQX_SET") && used.is_subset(&known),
+        "{used:?}"
+    );
+}
+
+#[test]
 fn c_and_rust_agree_on_every_value_and_on_struct_kevent() {
     compile("c", "c11", &comparison());
 }
