@@ -64,6 +64,49 @@ fn what_a_page_quotes_is_in_the_file_it_names() {
     }
 }
 
+/// The words that follow `before` in a file of the tree, up to what cannot be in a name.
+fn names_after(before: &str, file: &str) -> Vec<String> {
+    let text = fs::read_to_string(in_crate("..").join(file)).unwrap();
+    let names: Vec<String> = text
+        .split(before)
+        .skip(1)
+        .map(|rest| rest.split(|c: char| !(c.is_alphanumeric() || c == '_')))
+        .map(|mut words| words.next().unwrap().to_owned())
+        .collect();
+    assert!(!names.is_empty(), "{file} has no {before:?}");
+    names
+}
+
+#[test]
+fn the_pages_have_every_method_of_a_filter_every_sysctl_and_every_probe() {
+    let shim = "bindings/shim/shim.c";
+    let told = [
+        (
+            "kqx.9",
+            ".It Fn ",
+            names_after("\n    fn ", "kmod/src/filter.rs"),
+        ),
+        (
+            "kqx.4",
+            "kern.kqx.",
+            names_after("(_kern_kqx, OID_AUTO, ", shim),
+        ),
+        (
+            "kqx.4",
+            "kern.kqx.stats.",
+            names_after("(_kern_kqx_stats, OID_AUTO, ", shim),
+        ),
+        ("kqx.4", "kqx:::", names_after("(kqx, , , ", shim)),
+    ];
+    for (page, prefix, names) in told {
+        let text = fs::read_to_string(in_crate("man").join(page)).unwrap();
+        for name in names {
+            let entry = format!("{prefix}{name}");
+            assert!(text.contains(&entry), "{page} does not have {entry}");
+        }
+    }
+}
+
 /// A text with one space for any white space: a page indents otherwise.
 fn flat(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
