@@ -2,49 +2,35 @@
 //!
 //! Every row compares kqx with its counterparts, EVFILT_USER, EVFILT_TIMER, eventfd(2)
 //! and timerfd(2), measured by the same program in the same boot. On a machine that
-//! counts instructions (see [`calls::counts_instructions`]) a cost is an exact number of
-//! them; on any other it is time.
+//! counts instructions a cost is an exact number of them; on any other it is time.
 
-mod calls;
-mod expiry;
-mod late;
-mod memory;
 mod meter;
-mod timer;
-mod wake;
+#[cfg(target_os = "freebsd")]
+mod on_kernel;
+#[cfg(not(target_os = "freebsd"))]
+mod on_sim;
+mod subject;
 
 use serde::Serialize;
 
-use crate::case::{Failure, Outcome};
+#[cfg(target_os = "freebsd")]
+use on_kernel as machine;
+#[cfg(not(target_os = "freebsd"))]
+use on_sim as machine;
+
+use crate::case::Outcome;
 use crate::system::System;
-use crate::system::freebsd::{Kernel, read_sysctl};
 use meter::Spread;
 
-/// The benchmarks, by the names that the command line's filter is matched with. Memory
-/// first: what has been freed does not go back to the system at once.
-const ALL: &[(&str, fn(&mut Bench<'_>) -> Outcome)] = &[
-    ("memory", memory::memory),
-    ("floor", wake::floor),
-    ("counter", wake::counter),
-    ("threshold", wake::threshold),
-    ("producers", wake::producers),
-    ("growth", wake::growth),
-    ("timer", timer::changes),
-    ("expiry", expiry::deliver),
-    ("untaken", expiry::untaken),
-    ("lateness", late::lateness),
-    ("leeway", late::wakeups),
-];
+/// A benchmark, by the name that the command line's filter is matched with.
+type Benchmark = (&'static str, fn(&mut Bench<'_>) -> Outcome);
 
 /// What was measured, on what.
 #[derive(Serialize)]
 pub struct Results {
     /// The kernel.
     system: String,
-    /// The processor's own name.
-    processor: String,
-    /// How many there are.
-    processors: i64,
+    processors: usize,
     /// The unit of a cost: `instructions` or `ns`.
     unit: &'static str,
     rows: Vec<Row>,
@@ -53,6 +39,8 @@ pub struct Results {
 /// One operation.
 #[derive(Clone, Serialize)]
 struct Row {
+    /// The name of the benchmark.
+    benchmark: &'static str,
     operation: String,
     /// What the figures count.
     unit: &'static str,
@@ -85,6 +73,7 @@ struct Bar {
 impl Row {
     fn new(operation: impl Into<String>, unit: &'static str) -> Row {
         Row {
+            benchmark: "",
             operation: operation.into(),
             unit,
             figures: Vec::new(),
@@ -147,82 +136,56 @@ impl Row {
 
 /// A run of the benchmarks.
 struct Bench<'a> {
-    kernel: &'a Kernel,
+    sys: &'a dyn System,
     /// The unit of a cost.
     unit: &'static str,
+    /// The benchmark that is running.
+    name: &'static str,
     rows: Vec<Row>,
 }
 
 impl Bench<'_> {
     fn row(&mut self, row: Row) {
+        let row = Row {
+            benchmark: self.name,
+            ..row
+        };
         row.print();
         self.rows.push(row);
     }
-
-    /// Runs `body` with an integer of sysctl(3) at `value` at least, and sets it back.
-    fn with_sysctl(
-        &mut self,
-        name: &str,
-        value: i64,
-        body: impl FnOnce(&mut Self) -> Outcome,
-    ) -> Outcome {
-        let kernel = self.kernel;
-        let before = kernel.sysctl(name)?;
-        if before >= value {
-            return body(self);
-        }
-        kernel
-            .set_sysctl(name, value)
-            .map_err(|errno| Failure(format!("{name} must be {value} for this: {errno}")))?;
-        let outcome = body(self);
-        kernel.set_sysctl(name, before)?;
-        outcome
-    }
-}
-
-/// The processor's own name.
-fn processor() -> String {
-    let name = read_sysctl("hw.model").unwrap_or_default();
-    let name = name.strip_suffix(b"\0").unwrap_or(&name);
-    String::from_utf8_lossy(name).into_owned()
 }
 
 /// Runs the benchmarks whose name contains `filter`, and prints a table as it goes.
 ///
 /// # Errors
 /// What went wrong, in words for a person.
-pub fn run(filter: &str) -> Result<Results, String> {
-    let kernel = Kernel::new(None)?;
-    let unit = if calls::counts_instructions() {
-        "instructions"
-    } else {
-        "ns"
+pub fn run(sys: &dyn System, filter: &str) -> Result<Results, String> {
+    let chosen = || {
+        let named = |(name, _): &&Benchmark| name.contains(filter);
+        machine::BENCHMARKS.iter().filter(named)
     };
-    let chosen: Vec<_> = ALL
-        .iter()
-        .filter(|(name, _)| name.contains(filter))
-        .collect();
-    if chosen.is_empty() {
-        let names: Vec<_> = ALL.iter().map(|(name, _)| *name).collect();
+    if chosen().next().is_none() {
+        let names: Vec<_> = machine::BENCHMARKS.iter().map(|(name, _)| *name).collect();
         return Err(format!(
             "no benchmark is named like `{filter}`: there are {}",
             names.join(", ")
         ));
     }
-    println!("{}: costs in {unit}", kernel.name());
     let mut bench = Bench {
-        kernel: &kernel,
-        unit,
+        sys,
+        unit: machine::unit(),
+        name: "",
         rows: Vec::new(),
     };
-    for (name, measure) in chosen {
+    println!("{}: costs in {}", sys.name(), bench.unit);
+    for (name, measure) in chosen() {
+        bench.name = name;
         measure(&mut bench).map_err(|failure| format!("{name}: {}", failure.0))?;
     }
     Ok(Results {
-        system: kernel.name(),
-        processor: processor(),
-        processors: kernel.sysctl("hw.ncpu").unwrap_or(1),
-        unit,
+        system: sys.name(),
+        processors: std::thread::available_parallelism().map_or(1, usize::from),
+        unit: bench.unit,
         rows: bench.rows,
     })
 }

@@ -1,7 +1,6 @@
 //! The conformance suite of kqx: what the family must do, as cases that run unchanged on
 //! a FreeBSD kernel and on a simulated one.
 
-#[cfg(target_os = "freebsd")]
 pub mod bench;
 pub mod case;
 pub mod cases;

@@ -169,8 +169,7 @@ fn read_mib(mib: &[c_int]) -> Result<Vec<u8>, Errno> {
     }
 }
 
-/// The whole value of a sysctl, by its name.
-pub(crate) fn read_sysctl(name: &str) -> Result<Vec<u8>, Errno> {
+fn read_sysctl(name: &str) -> Result<Vec<u8>, Errno> {
     read_mib(&mib(name)?)
 }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 use kqx::event::Kevent;
 
 use super::calls::{Kqueue, uptime};
-use super::meter::Spread;
-use super::timer::{EVFILT, KQX, Timer, timerfd};
-use super::{Bench, Row};
+use super::timer::timerfd;
+use crate::bench::meter::Spread;
+use crate::bench::subject::{EVFILT, KQX, Timer};
+use crate::bench::{Bench, Row};
 use crate::case::{Failure, Outcome};
 
 /// Timers per measurement of lateness.

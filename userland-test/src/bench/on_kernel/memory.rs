@@ -3,12 +3,11 @@
 use kqx::event::Kevent;
 
 use super::calls::Kqueue;
-use super::meter::Spread;
-use super::timer::{EVFILT, KQX};
-use super::wake::{COUNTER, USER};
-use super::{Bench, Row};
+use super::with_sysctl;
+use crate::bench::meter::Spread;
+use crate::bench::subject::{COUNTER, EVFILT, KQX, USER};
+use crate::bench::{Bench, Row};
 use crate::case::{Failure, Outcome};
-use crate::system::System;
 
 /// How many are there at once: enough that caches and odd pages do not count.
 const REGISTRATIONS: u64 = 64_000;
@@ -29,8 +28,8 @@ pub fn memory(bench: &mut Bench<'_>) -> Outcome {
             .figure(USER.name, user),
     );
     let room = 2 * REGISTRATIONS as i64;
-    bench.with_sysctl("kern.kqx.timer_max", room, |bench| {
-        bench.with_sysctl("kern.kq_calloutmax", room, |bench| {
+    with_sysctl(bench, "kern.kqx.timer_max", room, |bench| {
+        with_sysctl(bench, "kern.kq_calloutmax", room, |bench| {
             let kqx = used(bench, &mut kept, |id| KQX.once(id, FAR))?;
             let evfilt = used(bench, &mut kept, |id| EVFILT.once(id, FAR))?;
             bench.row(
@@ -50,8 +49,8 @@ fn used(
     add: impl Fn(u64) -> Kevent,
 ) -> Result<Spread, Failure> {
     let free = || -> Result<i64, Failure> {
-        Ok(bench.kernel.sysctl("vm.stats.vm.v_free_count")?
-            * bench.kernel.sysctl("vm.stats.vm.v_page_size")?)
+        Ok(bench.sys.sysctl("vm.stats.vm.v_free_count")?
+            * bench.sys.sysctl("vm.stats.vm.v_page_size")?)
     };
     let before = free()?;
     for _ in 0..QUEUES {

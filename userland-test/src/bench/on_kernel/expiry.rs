@@ -5,11 +5,13 @@ use std::time::Duration;
 use kqx::event::Kevent;
 
 use super::calls::{self, Kqueue, realtime, uptime};
-use super::meter::{SAMPLES, Spread, cost_beyond_spinning, turns_in};
-use super::timer::{EVFILT, KQX, Timer, timerfd};
-use super::{Bench, Row};
+use super::spin::{cost_beyond_spinning, turns_in};
+use super::timer::timerfd;
+use super::with_sysctl;
+use crate::bench::meter::{SAMPLES, Spread};
+use crate::bench::subject::{EVFILT, KQX, Timer};
+use crate::bench::{Bench, Row};
 use crate::case::{Failure, Outcome};
-use crate::system::System;
 
 /// ns from one expiry to the next where they come apart.
 const APART: u64 = 100_000;
@@ -127,7 +129,7 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// Periodic timers that expire and are not taken: the callouts they run in a second, and
 /// how much longer a computation takes.
 pub fn untaken(bench: &mut Bench<'_>) -> Outcome {
-    bench.with_sysctl("kern.kqx.timer_max", 2 * OURS as i64, |bench| {
+    with_sysctl(bench, "kern.kqx.timer_max", 2 * OURS as i64, |bench| {
         let queue = |timer: Timer, count: u64| -> Result<Kqueue, Failure> {
             let kq = Kqueue::new()?;
             for id in 0..count {
@@ -150,7 +152,7 @@ pub fn untaken(bench: &mut Bench<'_>) -> Outcome {
         );
         let _kq = queue(KQX, OURS)?;
         std::thread::sleep(SETTLE);
-        let callouts = || bench.kernel.sysctl("kern.kqx.stats.callouts");
+        let callouts = || bench.sys.sysctl("kern.kqx.stats.callouts");
         let before = callouts()?;
         std::thread::sleep(Duration::from_secs(1));
         let run = callouts()? - before;

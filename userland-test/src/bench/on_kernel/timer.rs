@@ -1,14 +1,12 @@
 //! Arming a timer: KQX_TIMER beside EVFILT_TIMER and timerfd_create(2).
 
-use kqx::abi::{EVFILT_KQX, KQX_TIMER, ident};
-use kqx::event::{
-    EV_ADD, EV_DELETE, EV_ONESHOT, EVFILT_TIMER, Kevent, NOTE_ABSTIME, NOTE_NSECONDS, NOTE_TRIGGER,
-};
+use kqx::event::EV_ADD;
 
 use super::calls::{Kqueue, Timerfd};
-use super::meter::{Spread, cost};
 use super::wake::readable;
-use super::{Bench, Row};
+use crate::bench::meter::{Spread, cost};
+use crate::bench::subject::{EVFILT, KQX, Timer};
+use crate::bench::{Bench, Row};
 use crate::case::{Failure, Outcome};
 
 /// Operations between two readings of the clock.
@@ -17,66 +15,6 @@ const COUNT: u32 = 1000;
 const FAR: u64 = 1_000_000_000_000;
 /// What brings a deadline nearer: 1 us, in ns.
 const NEARER: u64 = 1_000;
-
-/// A timer that kevent(2) arms.
-#[derive(Clone, Copy)]
-pub struct Timer {
-    pub name: &'static str,
-    filter: i16,
-    ident: fn(u64) -> usize,
-}
-
-/// Ours.
-pub const KQX: Timer = Timer {
-    name: "KQX_TIMER",
-    filter: EVFILT_KQX,
-    ident: |id| ident(KQX_TIMER, id),
-};
-
-/// The kernel's.
-pub const EVFILT: Timer = Timer {
-    name: "EVFILT_TIMER",
-    filter: EVFILT_TIMER,
-    ident: |id| id as usize,
-};
-
-impl Timer {
-    fn change(self, id: u64, flags: u16, fflags: u32, ns: u64) -> Kevent {
-        Kevent {
-            ident: (self.ident)(id),
-            filter: self.filter,
-            flags,
-            fflags,
-            data: ns as i64,
-            ..Kevent::default()
-        }
-    }
-
-    /// One expiry in `ns`.
-    pub fn once(self, id: u64, ns: u64) -> Kevent {
-        self.change(id, EV_ADD | EV_ONESHOT, NOTE_NSECONDS, ns)
-    }
-
-    /// One expiry at `ns` of CLOCK_REALTIME.
-    pub fn at(self, id: u64, ns: u64) -> Kevent {
-        let fflags = NOTE_NSECONDS | NOTE_ABSTIME;
-        self.change(id, EV_ADD | EV_ONESHOT, fflags, ns)
-    }
-
-    /// An expiry every `ns`.
-    pub fn every(self, id: u64, ns: u64) -> Kevent {
-        self.change(id, EV_ADD, NOTE_NSECONDS, ns)
-    }
-
-    fn delete(self, id: u64) -> Kevent {
-        self.change(id, EV_DELETE, 0, 0)
-    }
-
-    /// Only [`KQX`]: the period starts anew.
-    fn kick(self, id: u64) -> Kevent {
-        self.change(id, 0, NOTE_TRIGGER, 0)
-    }
-}
 
 /// A timerfd and a kqueue that reports it.
 pub fn timerfd() -> Result<(Timerfd, Kqueue), Failure> {

@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use kqx::abi::{EVFILT_KQX, KQX_COUNTER, ident};
-use kqx::event::{EV_ADD, EV_CLEAR, EV_DELETE, EVFILT_USER, Kevent, NOTE_TRIGGER};
+use kqx::event::{EV_ADD, EV_CLEAR, Kevent};
 
 use super::calls::{self, Eventfd, Kqueue, uptime};
-use super::meter::{SAMPLES, Spread, cost};
-use super::{Bench, Row};
+use crate::bench::meter::{SAMPLES, Spread, cost};
+use crate::bench::subject::{COUNTER, USER, Wake};
+use crate::bench::{Bench, Row};
 use crate::case::{Failure, Outcome};
 
 /// kqueue(2)'s number for readable descriptors.
@@ -16,58 +16,13 @@ const EVFILT_READ: i16 = -1;
 /// Operations between two readings of the clock.
 const COUNT: u32 = 1000;
 
-/// Something that kevent(2) triggers.
-#[derive(Clone, Copy)]
-pub struct Wake {
-    pub name: &'static str,
-    filter: i16,
-    ident: fn(u64) -> usize,
-}
-
-/// Ours.
-pub const COUNTER: Wake = Wake {
-    name: "KQX_COUNTER",
-    filter: EVFILT_KQX,
-    ident: |id| ident(KQX_COUNTER, id),
-};
-
-/// The kernel's.
-pub const USER: Wake = Wake {
-    name: "EVFILT_USER",
-    filter: EVFILT_USER,
-    ident: |id| id as usize,
-};
-
-impl Wake {
-    fn change(self, id: u64, flags: u16) -> Kevent {
-        Kevent {
-            ident: (self.ident)(id),
-            filter: self.filter,
-            flags,
-            ..Kevent::default()
-        }
+/// A kqueue with registrations 0 to `count`.
+fn queue(wake: Wake, count: u64) -> Result<Kqueue, Failure> {
+    let kq = Kqueue::new()?;
+    for id in 0..count {
+        kq.change(&wake.add(id))?;
     }
-
-    /// A registration that a delivery clears.
-    pub fn add(self, id: u64) -> Kevent {
-        self.change(id, EV_ADD | EV_CLEAR)
-    }
-
-    fn trigger(self, id: u64) -> Kevent {
-        Kevent {
-            fflags: NOTE_TRIGGER,
-            ..self.change(id, 0)
-        }
-    }
-
-    /// A kqueue with registrations 0 to `count`.
-    fn queue(self, count: u64) -> Result<Kqueue, Failure> {
-        let kq = Kqueue::new()?;
-        for id in 0..count {
-            kq.change(&self.add(id))?;
-        }
-        Ok(kq)
-    }
+    Ok(kq)
 }
 
 /// An eventfd and a kqueue that reports it.
@@ -109,7 +64,7 @@ pub fn counter(bench: &mut Bench<'_>) -> Outcome {
         let kq = Kqueue::new()?;
         cost(COUNT, || {
             kq.change(&wake.add(1))?;
-            Ok(kq.change(&wake.change(1, EV_DELETE))?)
+            Ok(kq.change(&wake.delete(1))?)
         })
     };
     let kq = Kqueue::new()?;
@@ -126,7 +81,7 @@ pub fn counter(bench: &mut Bench<'_>) -> Outcome {
     );
 
     let trigger = |wake: Wake| -> Result<Spread, Failure> {
-        let kq = wake.queue(1)?;
+        let kq = queue(wake, 1)?;
         cost(COUNT, || Ok(kq.change(&wake.trigger(0))?))
     };
     let (fd, _kq) = eventfd()?;
@@ -139,7 +94,7 @@ pub fn counter(bench: &mut Bench<'_>) -> Outcome {
     );
 
     let deliver = |wake: Wake| -> Result<Spread, Failure> {
-        let kq = wake.queue(1)?;
+        let kq = queue(wake, 1)?;
         let mut events = [Kevent::default(); 1];
         cost(COUNT, || {
             kq.change(&wake.trigger(0))?;
@@ -271,7 +226,7 @@ fn consume(wake: Wake, kq: &Kqueue, made: &AtomicU64, deliveries: &mut u64) -> O
     while taken < EVENTS {
         kq.wait(&mut events)?;
         *deliveries += 1;
-        taken = if wake.filter == EVFILT_KQX {
+        taken = if wake.counts() {
             taken + events[0].data.unsigned_abs()
         } else {
             made.load(Ordering::SeqCst)
@@ -285,7 +240,7 @@ pub fn growth(bench: &mut Bench<'_>) -> Outcome {
     let unit = bench.unit;
     for count in [1, 64, 1_000, 10_000, 100_000] {
         let measure = |wake: Wake| -> Result<Spread, Failure> {
-            let kq = wake.queue(count)?;
+            let kq = queue(wake, count)?;
             let mut events = [Kevent::default(); 1];
             let mut ids = scattered(count);
             cost(COUNT, || {
@@ -322,7 +277,7 @@ fn in_batches(wake: Wake, count: u64, queues: u64) -> Result<Spread, Failure> {
     let outer = Kqueue::new()?;
     let mut inner = Vec::new();
     for _ in 0..queues {
-        let kq = wake.queue(count.div_ceil(queues))?;
+        let kq = queue(wake, count.div_ceil(queues))?;
         let change = Kevent {
             udata: inner.len(),
             ..readable(kq.ident(), EV_ADD)

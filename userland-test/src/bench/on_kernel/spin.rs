@@ -1,0 +1,41 @@
+//! Costs of what happens beside a computation: what the computation takes longer.
+
+use super::calls::{self, uptime};
+use crate::bench::meter::{SAMPLES, Spread};
+use crate::case::Failure;
+
+/// What `work` costs beyond the turns of [`calls::spin`] in it, which it is given to
+/// spread over its time as `pieces` of equal length, in all `ns` long at least.
+pub fn cost_beyond_spinning(
+    ns: u64,
+    pieces: u32,
+    mut work: impl FnMut(&dyn Fn()) -> Result<u64, Failure>,
+) -> Result<Spread, Failure> {
+    let turns = turns_in(ns / u64::from(pieces)) + 1;
+    let mut alone = Vec::new();
+    let mut with = Vec::new();
+    for _ in 0..SAMPLES {
+        let start = uptime();
+        for _ in 0..pieces {
+            calls::spin(turns);
+        }
+        alone.push((uptime() - start) as f64);
+        with.push(work(&|| calls::spin(turns))? as f64);
+    }
+    let alone = Spread::of(alone).median;
+    Ok(Spread::of(with).map(|time| time - alone))
+}
+
+/// How many turns of [`calls::spin`] there are in `ns`: the most that were ever done.
+pub fn turns_in(ns: u64) -> u64 {
+    const TURNS: u64 = 100_000;
+    let fastest = (0..SAMPLES)
+        .map(|_| {
+            let start = uptime();
+            calls::spin(TURNS);
+            uptime() - start
+        })
+        .min()
+        .unwrap_or(1);
+    ns * TURNS / fastest.max(1)
+}

@@ -1,0 +1,124 @@
+//! What is compared, as the changes that kevent(2) takes.
+
+use kqx::abi::{EVFILT_KQX, KQX_COUNTER, KQX_TIMER, ident};
+use kqx::event::{
+    EV_ADD, EV_CLEAR, EV_DELETE, EV_ONESHOT, EVFILT_TIMER, EVFILT_USER, Kevent, NOTE_ABSTIME,
+    NOTE_NSECONDS, NOTE_TRIGGER,
+};
+
+/// Something that kevent(2) triggers.
+#[derive(Clone, Copy)]
+pub struct Wake {
+    pub name: &'static str,
+    filter: i16,
+    ident: fn(u64) -> usize,
+}
+
+/// Ours.
+pub const COUNTER: Wake = Wake {
+    name: "KQX_COUNTER",
+    filter: EVFILT_KQX,
+    ident: |id| ident(KQX_COUNTER, id),
+};
+
+/// The kernel's.
+pub const USER: Wake = Wake {
+    name: "EVFILT_USER",
+    filter: EVFILT_USER,
+    ident: |id| id as usize,
+};
+
+impl Wake {
+    /// Whether it says how many triggers a delivery gathers.
+    pub fn counts(self) -> bool {
+        self.filter == EVFILT_KQX
+    }
+
+    fn change(self, id: u64, flags: u16) -> Kevent {
+        Kevent {
+            ident: (self.ident)(id),
+            filter: self.filter,
+            flags,
+            ..Kevent::default()
+        }
+    }
+
+    /// A registration that a delivery clears.
+    pub fn add(self, id: u64) -> Kevent {
+        self.change(id, EV_ADD | EV_CLEAR)
+    }
+
+    /// Its removal.
+    pub fn delete(self, id: u64) -> Kevent {
+        self.change(id, EV_DELETE)
+    }
+
+    /// Makes it happen.
+    pub fn trigger(self, id: u64) -> Kevent {
+        Kevent {
+            fflags: NOTE_TRIGGER,
+            ..self.change(id, 0)
+        }
+    }
+}
+
+/// A timer that kevent(2) arms.
+#[derive(Clone, Copy)]
+pub struct Timer {
+    pub name: &'static str,
+    filter: i16,
+    ident: fn(u64) -> usize,
+}
+
+/// Ours.
+pub const KQX: Timer = Timer {
+    name: "KQX_TIMER",
+    filter: EVFILT_KQX,
+    ident: |id| ident(KQX_TIMER, id),
+};
+
+/// The kernel's.
+pub const EVFILT: Timer = Timer {
+    name: "EVFILT_TIMER",
+    filter: EVFILT_TIMER,
+    ident: |id| id as usize,
+};
+
+impl Timer {
+    fn change(self, id: u64, flags: u16, fflags: u32, ns: u64) -> Kevent {
+        Kevent {
+            ident: (self.ident)(id),
+            filter: self.filter,
+            flags,
+            fflags,
+            data: ns as i64,
+            ..Kevent::default()
+        }
+    }
+
+    /// One expiry in `ns`.
+    pub fn once(self, id: u64, ns: u64) -> Kevent {
+        self.change(id, EV_ADD | EV_ONESHOT, NOTE_NSECONDS, ns)
+    }
+
+    /// One expiry at `ns` of CLOCK_REALTIME.
+    pub fn at(self, id: u64, ns: u64) -> Kevent {
+        let fflags = NOTE_NSECONDS | NOTE_ABSTIME;
+        self.change(id, EV_ADD | EV_ONESHOT, fflags, ns)
+    }
+
+    /// An expiry every `ns`.
+    pub fn every(self, id: u64, ns: u64) -> Kevent {
+        self.change(id, EV_ADD, NOTE_NSECONDS, ns)
+    }
+
+    /// Its removal.
+    pub fn delete(self, id: u64) -> Kevent {
+        self.change(id, EV_DELETE, 0, 0)
+    }
+
+    /// Only [`KQX`]: the period starts anew.
+    pub fn kick(self, id: u64) -> Kevent {
+        self.change(id, 0, NOTE_TRIGGER, 0)
+    }
+}
