@@ -116,9 +116,10 @@ impl CounterBuilder {
 
     /// Where the module is not loaded, uses EVFILT_USER. That does not count: the event
     /// comes at the first trigger, whatever threshold and delay say, and its
-    /// [`CounterEvent::count`] is 1, "at least one". [`Mode::Semaphore`], lowering a
-    /// counter and reading one fail with [`Error::NeedsModule`], and with
-    /// [`CounterBuilder::once`] the flags are lost.
+    /// [`CounterEvent::count`] is 1, "at least one". Setting it to 0 takes a trigger back,
+    /// to anything else is one. [`Mode::Semaphore`], lowering a counter and reading one
+    /// fail with [`Error::NeedsModule`], and with [`CounterBuilder::once`] the flags are
+    /// lost.
     pub fn fallback(mut self, fallback: bool) -> Self {
         self.fallback = fallback;
         self
