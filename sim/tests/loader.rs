@@ -214,6 +214,13 @@ fn a_symbol_that_the_kernel_does_not_have_is_named() {
 }
 
 #[test]
+fn what_a_file_says_cannot_break_the_line() {
+    let mut module = Module::new("alpha");
+    module.calls = "two\nlines\x1b[31m";
+    is_refused(&module.build(), ENOENT, "symbol two?lines?[31m undefined");
+}
+
+#[test]
 fn a_module_for_another_release_is_refused_with_both_versions() {
     let mut module = Module::new("alpha");
     module.kernel = (1_600_000, 1_699_999);

@@ -47,11 +47,12 @@ struct Refusal {
 }
 
 impl Refusal {
+    /// The reason may quote names of a file that is not to be trusted: a person gets one
+    /// line of them.
     fn new(errno: Errno, reason: impl Into<String>) -> Self {
-        Refusal {
-            errno,
-            reason: reason.into(),
-        }
+        let reason: String = reason.into();
+        let reason = reason.replace(|c: char| c.is_control(), "?");
+        Refusal { errno, reason }
     }
 
     fn of(self, file: &str) -> LoadError {
