@@ -20,6 +20,8 @@
 #include <sys/sysctl.h>
 #include <sys/ucred.h>
 
+#include <vm/uma.h>
+
 /* Where curthread finds the uidinfo to charge: for whoever plays the kernel. */
 enum kqx_offset {
 	KQX_TD_UCRED = offsetof(struct thread, td_ucred),
@@ -37,13 +39,13 @@ enum kqx_stat {
 	KQX_STATS
 };
 
-/* Which of the module's five probes fires. */
-void	kqx_probe_attach(struct knote *kn, uintptr_t ident, int error);
-void	kqx_probe_change(struct knote *kn, uintptr_t ident, u_int fflags,
-	    int64_t data, int error);
-void	kqx_probe_expiry(struct knote *kn, uintptr_t ident, uint64_t late);
-void	kqx_probe_deliver(struct knote *kn, uintptr_t ident, int64_t data);
-void	kqx_probe_detach(struct knote *kn, uintptr_t ident);
+/* What happened: a probe, and a statistic where there is one. */
+void	kqx_trace_attach(struct knote *kn, int error, enum kqx_stat gauge);
+void	kqx_trace_change(struct knote *kn, const struct kevent *kev,
+	    int error);
+void	kqx_trace_expiry(struct knote *kn, uint64_t late);
+void	kqx_trace_deliver(struct knote *kn, int64_t data);
+void	kqx_trace_detach(struct knote *kn, enum kqx_stat gauge);
 
 /* Macros and inlines as functions, under the names of the manual. */
 void	kqx_mtx_init(struct mtx *m, const char *name);
@@ -59,8 +61,7 @@ struct uidinfo *kqx_curthread_ruidinfo(void);
 rlim_t	kqx_curthread_lim_cur(int which);
 void	kqx_counter_u64_add(enum kqx_stat stat, int64_t n);
 uint64_t kqx_counter_u64_fetch(enum kqx_stat stat);
-void	*kqx_malloc(size_t size);
-void	kqx_free(void *p);
+int	kqx_curcpu(void);
 int	kqx_sysctl_uint(const char *name, u_int *value);
 void	kqx_printf(const char *line, int len);
 void	kqx_panic(const char *message, int len) __dead2;

@@ -21,8 +21,6 @@ static moduledata_t kqx_mod = {
 DECLARE_MODULE(kqx, kqx_mod, SI_SUB_DRIVERS, SI_ORDER_MIDDLE);
 MODULE_VERSION(kqx, 1);
 
-static MALLOC_DEFINE(M_KQX, "kqx", "kqx kqueue filters");
-
 /*
  * Statistics: counter(9), one cache line per CPU.  Allocated and freed by
  * SYSINIT and SYSUNINIT, so that they outlive the sysctls that read them.
@@ -105,7 +103,7 @@ kqx_sysctl_uint(const char *name, u_int *value)
 	    NULL, 0));
 }
 
-/* Probes: SDT(9). */
+/* Probes, SDT(9), each with the statistic that goes with it. */
 
 SDT_PROVIDER_DEFINE(kqx);
 SDT_PROBE_DEFINE3(kqx, , , attach, "struct knote *", "uintptr_t", "int");
@@ -116,37 +114,44 @@ SDT_PROBE_DEFINE3(kqx, , , deliver, "struct knote *", "uintptr_t", "int64_t");
 SDT_PROBE_DEFINE2(kqx, , , detach, "struct knote *", "uintptr_t");
 
 void
-kqx_probe_attach(struct knote *kn, uintptr_t ident, int error)
+kqx_trace_attach(struct knote *kn, int error, enum kqx_stat gauge)
 {
-	SDT_PROBE3(kqx, , , attach, kn, ident, error);
+	if (error == 0 && gauge != KQX_STATS)
+		counter_u64_add(stats[gauge], 1);
+	SDT_PROBE3(kqx, , , attach, kn, kn->kn_id, error);
 }
 
 void
-kqx_probe_change(struct knote *kn, uintptr_t ident, u_int fflags, int64_t data,
-    int error)
+kqx_trace_change(struct knote *kn, const struct kevent *kev, int error)
 {
-	SDT_PROBE5(kqx, , , change, kn, ident, fflags, data, error);
+	if (error == 0 && (kev->fflags & NOTE_TRIGGER) != 0)
+		counter_u64_add(stats[KQX_STAT_TRIGGERS], 1);
+	SDT_PROBE5(kqx, , , change, kn, kn->kn_id, kev->fflags, kev->data,
+	    error);
 }
 
 void
-kqx_probe_expiry(struct knote *kn, uintptr_t ident, uint64_t late)
+kqx_trace_expiry(struct knote *kn, uint64_t late)
 {
-	SDT_PROBE3(kqx, , , expiry, kn, ident, late);
+	SDT_PROBE3(kqx, , , expiry, kn, kn->kn_id, late);
 }
 
 void
-kqx_probe_deliver(struct knote *kn, uintptr_t ident, int64_t data)
+kqx_trace_deliver(struct knote *kn, int64_t data)
 {
-	SDT_PROBE3(kqx, , , deliver, kn, ident, data);
+	counter_u64_add(stats[KQX_STAT_DELIVERIES], 1);
+	SDT_PROBE3(kqx, , , deliver, kn, kn->kn_id, data);
 }
 
 void
-kqx_probe_detach(struct knote *kn, uintptr_t ident)
+kqx_trace_detach(struct knote *kn, enum kqx_stat gauge)
 {
-	SDT_PROBE2(kqx, , , detach, kn, ident);
+	if (gauge != KQX_STATS)
+		counter_u64_add(stats[gauge], -1);
+	SDT_PROBE2(kqx, , , detach, kn, kn->kn_id);
 }
 
-/* Locks, time, memory, limits: the sections of the manual named alike. */
+/* Locks, time, limits: the sections of the manual named alike. */
 
 void
 kqx_mtx_init(struct mtx *m, const char *name)
@@ -214,16 +219,10 @@ kqx_curthread_lim_cur(int which)
 	return (lim_cur(curthread, which));
 }
 
-void *
-kqx_malloc(size_t size)
+int
+kqx_curcpu(void)
 {
-	return (malloc(size, M_KQX, M_WAITOK | M_ZERO));
-}
-
-void
-kqx_free(void *p)
-{
-	free(p, M_KQX);
+	return (PCPU_GET(cpuid));
 }
 
 void

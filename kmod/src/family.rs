@@ -16,7 +16,7 @@ use crate::kernel::clock::KernelClock;
 use crate::kernel::counter::counter_u64_add;
 use crate::kernel::filterops::Filterops;
 use crate::kernel::timer::Expire;
-use crate::kernel::{Change, Errno, Knote, Report, Stat, probe};
+use crate::kernel::{Errno, Knote, Report, Stat, trace};
 
 /// What the module registers with kqueue.
 pub struct Family;
@@ -25,44 +25,44 @@ pub struct Family;
 macro_rules! family {
     ($($member:path => $filter:ty,)+) => {
         impl Filterops for Family {
-            fn f_attach(kn: &mut Knote<'_>) -> Result<(), Errno> {
+            fn f_attach(kn: Knote<'_>) -> Result<(), Errno> {
                 match abi::member(kn.ident()) {
                     $($member => attach::<$filter>(kn),)+
                     _ => Err(Errno::EINVAL),
                 }
             }
 
-            fn f_detach(kn: &mut Knote<'_>) {
+            fn f_detach(kn: Knote<'_>) {
                 match abi::member(kn.ident()) {
                     $($member => detach::<$filter>(kn),)+
                     _ => unreachable!("f_attach refused it"),
                 }
             }
 
-            fn f_event(kn: &mut Knote<'_>) -> bool {
+            fn f_event(kn: Knote<'_>) -> bool {
                 match abi::member(kn.ident()) {
                     $($member => event::<$filter>(kn),)+
                     _ => unreachable!("f_attach refused it"),
                 }
             }
 
-            fn f_touch_register(kn: &mut Knote<'_>, change: &Change) -> Option<[u64; 2]> {
+            fn f_touch_register(kn: Knote<'_>, kev: &mut Kevent) {
                 match abi::member(kn.ident()) {
-                    $($member => register::<$filter>(kn, change),)+
+                    $($member => register::<$filter>(kn, kev),)+
                     _ => unreachable!("f_attach refused it"),
                 }
             }
 
-            fn f_touch_process(kn: &mut Knote<'_>) -> Kevent {
+            fn f_touch_process(kn: Knote<'_>, kev: &mut Kevent) {
                 match abi::member(kn.ident()) {
-                    $($member => process::<$filter>(kn),)+
+                    $($member => process::<$filter>(kn, kev),)+
                     _ => unreachable!("f_attach refused it"),
                 }
             }
         }
 
         impl Expire for Family {
-            fn expire(kn: &mut Knote<'_>) -> bool {
+            fn expire(kn: Knote<'_>) -> bool {
                 match abi::member(kn.ident()) {
                     $($member => expire::<$filter>(kn),)+
                     _ => unreachable!("f_attach refused it"),
@@ -127,80 +127,96 @@ impl Mode {
 }
 
 /// The filter's state, out of the knote and its timer.
+#[inline(always)]
 fn load<F: Filter>(kn: &Knote<'_>) -> F {
     F::load(kn.words(), kn.timed::<F::Timed>())
 }
 
 /// The filter's state back into the knote and its timer; then the callout, which may
 /// run at once.
+#[inline(always)]
 fn store<F: Filter>(kn: &mut Knote<'_>, filter: &F, cx: &Context<'_>) {
     let (words, timed) = filter.store();
     kn.set_words(words);
     if let Some(timed) = timed {
         kn.set_timed(timed);
+        if cx.expirations > 0 {
+            counter_u64_add(Stat::Expirations, cx.expirations as i64);
+        }
+        match cx.arm {
+            Some(Arm::At { uptime, leeway }) => kn.callout_reset(uptime, leeway),
+            Some(Arm::Off) => kn.callout_stop(),
+            None => {}
+        }
     }
-    if cx.expirations > 0 {
-        counter_u64_add(Stat::Expirations, cx.expirations as i64);
-    }
-    let (Some(arm), Some(head)) = (cx.arm, kn.timer_head()) else {
-        return;
+}
+
+#[inline(never)]
+fn attach<F: Filter>(mut kn: Knote<'_>) -> Result<(), Errno> {
+    // Told apart here, so that a registration without a timer runs no code for one.
+    let result = if F::timed(kn.added()) {
+        attach_with::<F>(&mut kn, true)
+    } else {
+        attach_with::<F>(&mut kn, false)
     };
-    let lock = head.lock();
-    match arm {
-        Arm::At { uptime, leeway } => lock.callout_reset(uptime, leeway),
-        Arm::Off => lock.callout_stop(),
-    }
-}
-
-/// The filter holds a kernel timer from when it first has something to keep with one.
-fn ensure_timer<F: Filter>(kn: &mut Knote<'_>, filter: &F) -> Result<(), Errno> {
-    match filter.store().1 {
-        Some(timed) if kn.timer_head().is_none() => kn.attach_timer::<Family, _>(timed),
-        _ => Ok(()),
-    }
-}
-
-fn attach<F: Filter>(kn: &mut Knote<'_>) -> Result<(), Errno> {
-    let change = kn.added();
-    let result = try_attach::<F>(kn, &change);
-    probe::attach(kn, result);
+    trace::attach(&kn, result, F::GAUGE);
     result
 }
 
-fn try_attach<F: Filter>(kn: &mut Knote<'_>, change: &Change) -> Result<(), Errno> {
-    let mut cx = Context::new(&KernelClock, change.flags);
-    let filter = F::attach(change, &mut cx)?;
-    ensure_timer(kn, &filter)?;
-    kn.attached();
-    kn.set_mode(u32::from(change.flags & Mode::ASKED) | Mode::UNSETTLED);
-    if let Some(gauge) = F::GAUGE {
-        counter_u64_add(gauge, 1);
+#[inline(always)]
+fn attach_with<F: Filter>(kn: &mut Knote<'_>, timed: bool) -> Result<(), Errno> {
+    let kev = kn.added();
+    let triggered = kev.fflags & NOTE_TRIGGER != 0;
+    let mode = Mode(u32::from(kev.flags & Mode::ASKED));
+    let mut cx = Context::new(&KernelClock, kev.flags);
+    let filter = F::attach(kev, &mut cx)?;
+    if timed {
+        attach_timer(kn, &filter)?;
     }
-    count_trigger(change);
+    kn.attached();
+    kn.set_mode(mode.0);
+    kn.set_flags(kn.flags() & !Mode::ASKED | settled_flags(&filter, mode));
+    if triggered {
+        counter_u64_add(Stat::Triggers, 1);
+    }
     store(kn, &filter, &cx);
     Ok(())
 }
 
-fn detach<F: Filter>(kn: &mut Knote<'_>) {
+fn attach_timer<F: Filter>(kn: &mut Knote<'_>, filter: &F) -> Result<(), Errno> {
+    let (_, timed) = filter.store();
+    kn.attach_timer::<Family, _>(timed.expect("a timed filter has something to keep"))
+}
+
+#[inline(never)]
+fn detach<F: Filter>(mut kn: Knote<'_>) {
     if kn.delivered_once() {
         counter_u64_add(Stat::Deliveries, 1);
     }
-    probe::detach(kn);
     kn.detach();
-    if let Some(gauge) = F::GAUGE {
-        counter_u64_add(gauge, -1);
-    }
+    trace::detach(&kn, F::GAUGE);
 }
 
-fn event<F: Filter>(kn: &mut Knote<'_>) -> bool {
-    let filter: F = load(kn);
-    let due = filter.due();
-    let mode = Mode::of(kn);
-    if mode.settled() {
-        due
-    } else {
-        settle(kn, &filter, mode, due)
+#[inline(never)]
+fn event<F: Filter>(kn: Knote<'_>) -> bool {
+    let mode = Mode::of(&kn);
+    if mode.settled() || mode.0 == u32::from(EV_ONESHOT) && kn.flags() & EV_ONESHOT == 0 {
+        let due = load::<F>(&kn).due();
+        if !due || mode.settled() {
+            return due;
+        }
     }
+    settle::<F>(kn)
+}
+
+/// The flags that fit while no error waits: one-shot aside.
+fn settled_flags<F: Filter>(filter: &F, mode: Mode) -> u16 {
+    let clear = if filter.clears(mode.asked() & EV_CLEAR != 0) {
+        EV_CLEAR
+    } else {
+        0
+    };
+    mode.asked() & EV_DISPATCH | clear
 }
 
 /// Shows kqueue_scan the EV_ flags that fit, and says whether it is to deliver.
@@ -208,20 +224,20 @@ fn event<F: Filter>(kn: &mut Knote<'_>) -> bool {
 /// An error is delivered by itself: no flag may remove, reset or disable the
 /// registration for it. One-shot is shown only while there is something to deliver, or
 /// a trigger taken back would be delivered all the same.
-fn settle<F: Filter>(kn: &mut Knote<'_>, filter: &F, mode: Mode, due: bool) -> bool {
-    let mut flags = kn.flags() & !Mode::ASKED;
+#[cold]
+#[inline(never)]
+fn settle<F: Filter>(mut kn: Knote<'_>) -> bool {
+    let mode = Mode::of(&kn);
+    let filter: F = load(&kn);
+    let due = filter.due();
+    let others = kn.flags() & !Mode::ASKED;
     if mode.errno().is_some() {
-        kn.set_flags(flags);
+        kn.set_flags(others);
         return true;
     }
-    let asked = mode.asked();
-    flags |= asked & EV_DISPATCH;
-    if filter.clears(asked & EV_CLEAR != 0) {
-        flags |= EV_CLEAR;
-    }
-    kn.set_flags(flags);
+    kn.set_flags(others | settled_flags(&filter, mode));
     kn.set_mode(mode.0 & !Mode::UNSETTLED);
-    show_once(kn, filter, mode, due);
+    show_once(&mut kn, &filter, mode, due);
     due || mode.forced()
 }
 
@@ -234,75 +250,110 @@ fn show_once<F: Filter>(kn: &mut Knote<'_>, filter: &F, mode: Mode, due: bool) {
     }
 }
 
-fn register<F: Filter>(kn: &mut Knote<'_>, change: &Change) -> Option<[u64; 2]> {
-    let mut mode = Mode::of(kn);
+/// A change. One that only changes a state that is all in the knote, and asks for no
+/// answer, is most of them, and quick.
+#[inline(never)]
+fn register<F: Filter>(mut kn: Knote<'_>, kev: &mut Kevent) {
+    const MORE: u16 = EV_ADD | EV_CLEAR | EV_RECEIPT | EV_FORCEONESHOT;
+    if kev.flags & MORE == 0 && !kn.has_timer() {
+        let mut filter = F::load(kn.words(), None);
+        let mut cx = Context::new(&KernelClock, Mode::of(&kn).asked());
+        if filter.change(kev, &mut cx).is_ok() {
+            kn.set_words(filter.store().0);
+            return trace::change(&kn, kev, Ok(()));
+        }
+    }
+    register_any::<F>(kn, kev);
+}
+
+#[inline(never)]
+fn register_any<F: Filter>(mut kn: Knote<'_>, kev: &mut Kevent) {
+    let mut mode = Mode::of(&kn);
     let mut cx = Context::new(&KernelClock, mode.asked());
-    let mut filter: F = load(kn);
-    let receipt = change.flags & EV_RECEIPT != 0;
+    let mut filter: F = load(&kn);
+    let add = kev.flags & EV_ADD != 0;
+    let receipt = kev.flags & EV_RECEIPT != 0;
     let before = if receipt { filter.receipt(&cx) } else { 0 };
-    let result = filter
-        .change(change, &mut cx)
-        .and_then(|()| ensure_timer(kn, &filter));
+    let result = filter.change(kev, &mut cx).and_then(|()| {
+        let first = add && F::timed(kev) && !kn.has_timer();
+        if first {
+            attach_timer(&mut kn, &filter)
+        } else {
+            Ok(())
+        }
+    });
     match result {
         Ok(()) => {
-            if change.flags & EV_ADD != 0 {
-                kn.set_pass_through(change);
-                mode.0 |= Mode::UNSETTLED;
+            if add {
+                kn.set_pass_through(kev);
+                if mode.0 & !u32::from(Mode::ASKED) == 0 {
+                    let others = kn.flags() & !Mode::ASKED;
+                    kn.set_flags(others | settled_flags(&filter, mode));
+                }
             }
-            count_trigger(change);
-            store(kn, &filter, &cx);
+            store(&mut kn, &filter, &cx);
         }
         Err(errno) if !receipt => mode = mode.with_errno(errno),
         Err(_) => {}
     }
-    if change.flags & EV_FORCEONESHOT != 0 {
+    if kev.flags & EV_FORCEONESHOT != 0 {
         mode.0 |= Mode::FORCED;
     }
     kn.set_mode(mode.0);
-    probe::change(kn, change, result);
-    receipt.then_some([
-        before,
-        result.err().map_or(0, |errno| errno.number().into()),
-    ])
+    trace::change(&kn, kev, result);
+    if receipt {
+        kev.ext[0] = before;
+        kev.ext[1] = result.err().map_or(0, |errno| errno.number().into());
+    }
 }
 
-fn process<F: Filter>(kn: &mut Knote<'_>) -> Kevent {
-    let mode = Mode::of(kn);
+#[inline(never)]
+fn process<F: Filter>(kn: Knote<'_>, kev: &mut Kevent) {
+    let mode = Mode::of(&kn);
     if let Some(errno) = mode.errno() {
-        let report = Report {
-            data: errno.number().into(),
-            ..Report::default()
-        };
-        let event = kn.event(kn.flags() | mode.asked() | EV_ERROR, &report);
-        kn.set_mode(mode.without_errno().0 | Mode::UNSETTLED);
-        let filter: F = load(kn);
-        show_once(kn, &filter, mode, filter.due());
-        return event;
+        process_errno::<F>(kn, kev, mode, errno);
+    } else if kn.has_timer() {
+        let filter = load::<F>(&kn);
+        process_with(kn, kev, filter);
+    } else {
+        let filter = F::load(kn.words(), None);
+        process_with(kn, kev, filter);
     }
+}
+
+#[inline(always)]
+fn process_with<F: Filter>(mut kn: Knote<'_>, kev: &mut Kevent, mut filter: F) {
+    let mode = Mode::of(&kn);
     let mut cx = Context::new(&KernelClock, mode.asked());
-    let mut filter: F = load(kn);
     let report = filter.report(&cx);
     filter.deliver(&report, &mut cx);
-    store(kn, &filter, &cx);
-    counter_u64_add(Stat::Deliveries, 1);
-    probe::deliver(kn, report.data);
-    kn.event(kn.flags() | mode.asked(), &report)
+    *kev = kn.event(kn.flags() | mode.asked(), &report);
+    store(&mut kn, &filter, &cx);
+    trace::deliver(&kn, report.data);
 }
 
-fn expire<F: Filter>(kn: &mut Knote<'_>) -> bool {
-    let mut cx = Context::new(&KernelClock, Mode::of(kn).asked());
-    let mut filter: F = load(kn);
+/// Delivers the error of a refused change, once, and nothing else.
+#[cold]
+fn process_errno<F: Filter>(mut kn: Knote<'_>, kev: &mut Kevent, mode: Mode, errno: Errno) {
+    let report = Report {
+        data: errno.number().into(),
+        ..Report::default()
+    };
+    *kev = kn.event(kn.flags() | mode.asked() | EV_ERROR, &report);
+    kn.set_mode(mode.without_errno().0 | Mode::UNSETTLED);
+    let filter: F = load(&kn);
+    show_once(&mut kn, &filter, mode, filter.due());
+}
+
+#[inline(never)]
+fn expire<F: Filter>(mut kn: Knote<'_>) -> bool {
+    let mut cx = Context::new(&KernelClock, Mode::of(&kn).asked());
+    let mut filter: F = load(&kn);
     filter.expire(&mut cx);
-    store(kn, &filter, &cx);
+    store(&mut kn, &filter, &cx);
     let due = filter.due();
     if due {
-        probe::expiry(kn, filter.report(&cx).ext[1]);
+        trace::expiry(&kn, filter.report(&cx).ext[1]);
     }
     due
-}
-
-fn count_trigger(change: &Change) {
-    if change.fflags & NOTE_TRIGGER != 0 {
-        counter_u64_add(Stat::Triggers, 1);
-    }
 }

@@ -9,7 +9,8 @@ use core::cell::Cell;
 
 use crate::time::{Boottime, Clock};
 
-pub use crate::kernel::{Change, Errno, Report, Stat, Words};
+pub use crate::kernel::{Errno, Report, Stat, Words};
+pub use kqx::event::Kevent;
 
 /// One member of the family.
 ///
@@ -22,12 +23,16 @@ pub trait Filter: Copy {
     /// The gauge that counts live registrations, if the member has one of its own.
     const GAUGE: Option<Stat>;
 
+    /// Whether EV_ADD asks for a kernel timer. Once there is one it stays, with its
+    /// charge, until the knote is gone.
+    fn timed(kev: &Kevent) -> bool;
+
     /// EV_ADD of a new registration.
-    fn attach(change: &Change, cx: &mut Context<'_>) -> Result<Self, Errno>;
+    fn attach(kev: &Kevent, cx: &mut Context<'_>) -> Result<Self, Errno>;
 
     /// Any change to an existing registration but EV_DELETE. EV_ENABLE, EV_DISABLE,
     /// EV_FORCEONESHOT and udata are kqueue's own and need nothing here.
-    fn change(&mut self, change: &Change, cx: &mut Context<'_>) -> Result<(), Errno>;
+    fn change(&mut self, kev: &Kevent, cx: &mut Context<'_>) -> Result<(), Errno>;
 
     /// `ext[0]` of a receipt: the state before the change.
     fn receipt(&self, cx: &Context<'_>) -> u64;
@@ -51,9 +56,8 @@ pub trait Filter: Copy {
         asked
     }
 
-    /// The state as it is kept: what goes into the knote, and, for a registration that
-    /// needs a kernel timer, what is kept with that. Once there is a timer it stays, with
-    /// its charge, until the knote is gone.
+    /// The state as it is kept: what goes into the knote, and what is kept with its
+    /// timer, if it has one.
     fn store(&self) -> (Words, Option<Self::Timed>);
 
     /// The inverse of [`Filter::store`].

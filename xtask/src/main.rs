@@ -3,6 +3,7 @@
 //! Exit status: 0 done, 1 something is wrong with what was built or tested, 2 something
 //! is missing, said in one line.
 
+mod bench;
 mod build;
 mod check;
 mod install;
@@ -41,6 +42,8 @@ enum Command {
     Test,
     /// Shows kqx.ko at work in a process
     Run,
+    /// Measures kqx beside EVFILT_USER, EVFILT_TIMER, eventfd and timerfd
+    Bench(bench::Bench),
     /// Installs kqx.ko, the header and the manual under DESTDIR
     Install,
     /// Builds the harness for FreeBSD
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Check { module } => check::run(&module),
         Command::Test => test::all(),
         Command::Run => test::demo(),
+        Command::Bench(bench) => bench.run(),
         Command::Install => install::all(),
         Command::Vm(vm) => return vm::main(&vm),
         Command::Harness => Release::target().and_then(build::harness).map(drop),

@@ -2,7 +2,7 @@
 
 use core::cell::Cell;
 
-use crate::filter::{Arm, Change, Context, Errno, Filter, Report};
+use crate::filter::{Arm, Context, Errno, Filter, Kevent, Report};
 use crate::time::{Boottime, Clock};
 
 /// A clock that goes when told.
@@ -34,11 +34,11 @@ pub(super) struct Bench<F> {
 }
 
 impl<F: Filter> Bench<F> {
-    pub(super) fn attach(change: Change) -> Result<Self, Errno> {
+    pub(super) fn attach(change: Kevent) -> Result<Self, Errno> {
         Self::attach_at(TestClock::default(), change)
     }
 
-    pub(super) fn attach_at(clock: TestClock, change: Change) -> Result<Self, Errno> {
+    pub(super) fn attach_at(clock: TestClock, change: Kevent) -> Result<Self, Errno> {
         let mut cx = Context::new(&clock, change.flags);
         let filter = F::attach(&change, &mut cx)?;
         let (arm, expirations) = (cx.arm, cx.expirations);
@@ -79,7 +79,7 @@ impl<F: Filter> Bench<F> {
         Ok(value)
     }
 
-    pub(super) fn change(&mut self, change: Change) -> Result<(), Errno> {
+    pub(super) fn change(&mut self, change: Kevent) -> Result<(), Errno> {
         self.call(|filter, cx| filter.change(&change, cx))
     }
 

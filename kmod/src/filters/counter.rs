@@ -6,7 +6,7 @@ use kqx::event::{
     NOTE_TRIGGER,
 };
 
-use crate::filter::{Arm, Change, Context, Errno, Filter, Report, Stat, Words};
+use crate::filter::{Arm, Context, Errno, Filter, Kevent, Report, Stat, Words};
 use crate::time;
 
 /// The highest count, INT64_MAX: what `data` can say.
@@ -46,14 +46,15 @@ impl Counter {
     }
 
     /// What EV_ADD sets, the first time and again.
-    fn configure(&mut self, change: &Change, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let [threshold, max, ..] = change.ext;
+    #[inline(always)]
+    fn configure(&mut self, kev: &Kevent, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let [threshold, max, ..] = kev.ext;
         if threshold > COUNT_MAX || max > time::MAX {
             return Err(Errno::EINVAL);
         }
         self.threshold = threshold.max(1);
         self.flags &= !NOTE_KQX_SEMAPHORE;
-        self.flags |= change.fflags & NOTE_KQX_SEMAPHORE;
+        self.flags |= kev.fflags & NOTE_KQX_SEMAPHORE;
         match &mut self.delay {
             Some(delay) => {
                 // The wait starts anew below, from when it first began.
@@ -74,6 +75,7 @@ impl Counter {
         Ok(())
     }
 
+    #[inline(always)]
     fn add(&mut self, n: u64) {
         let sum = self.count.saturating_add(n);
         if sum > COUNT_MAX {
@@ -82,11 +84,13 @@ impl Counter {
         self.count = sum.min(COUNT_MAX);
     }
 
+    #[inline(always)]
     fn set(&mut self, data: i64) -> Result<(), Errno> {
         self.count = u64::try_from(data).map_err(|_| Errno::EINVAL)?;
         Ok(())
     }
 
+    #[inline(always)]
     fn trigger(&mut self, data: i64) {
         match data {
             0 => self.add(1),
@@ -97,17 +101,19 @@ impl Counter {
     }
 
     /// The part of a change that every change can have.
-    fn count_change(&mut self, change: &Change) -> Result<(), Errno> {
-        if change.fflags & NOTE_KQX_SET != 0 {
-            self.set(change.data)?;
+    #[inline(always)]
+    fn count_change(&mut self, kev: &Kevent) -> Result<(), Errno> {
+        if kev.fflags & NOTE_KQX_SET != 0 {
+            self.set(kev.data)?;
         }
-        if change.fflags & NOTE_TRIGGER != 0 {
-            self.trigger(change.data);
+        if kev.fflags & NOTE_TRIGGER != 0 {
+            self.trigger(kev.data);
         }
         Ok(())
     }
 
     /// Starts the wait when the count has left 0, ends it when it is back.
+    #[inline(always)]
     fn wait(&mut self, cx: &mut Context<'_>) {
         let Some(delay) = &mut self.delay else { return };
         if self.count == 0 {
@@ -137,48 +143,54 @@ impl Filter for Counter {
 
     const GAUGE: Option<Stat> = Some(Stat::Counters);
 
-    fn attach(change: &Change, cx: &mut Context<'_>) -> Result<Self, Errno> {
-        if change.fflags & RESERVED != 0 {
+    fn timed(kev: &Kevent) -> bool {
+        kev.ext[1] > 0
+    }
+
+    #[inline(always)]
+    fn attach(kev: &Kevent, cx: &mut Context<'_>) -> Result<Self, Errno> {
+        if kev.fflags & RESERVED != 0 {
             return Err(Errno::EINVAL);
         }
         let mut counter = Counter {
             count: 0,
             threshold: 1,
             gathered: 0,
-            flags: change.fflags & NOTE_FFLAGSMASK,
+            flags: kev.fflags & NOTE_FFLAGSMASK,
             delay: None,
         };
-        counter.configure(change, cx)?;
-        if change.fflags & NOTE_TRIGGER == 0 {
-            counter.set(change.data)?;
+        counter.configure(kev, cx)?;
+        if kev.fflags & NOTE_TRIGGER == 0 {
+            counter.set(kev.data)?;
         }
-        counter.count_change(change)?;
+        counter.count_change(kev)?;
         counter.wait(cx);
         Ok(counter)
     }
 
-    fn change(&mut self, change: &Change, cx: &mut Context<'_>) -> Result<(), Errno> {
-        if change.fflags & RESERVED != 0 {
+    #[inline(always)]
+    fn change(&mut self, kev: &Kevent, cx: &mut Context<'_>) -> Result<(), Errno> {
+        if kev.fflags & RESERVED != 0 {
             return Err(Errno::EINVAL);
         }
-        if change.flags & EV_ADD != 0 {
-            self.configure(change, cx)?;
+        if kev.flags & EV_ADD != 0 {
+            self.configure(kev, cx)?;
         }
-        if change.flags & EV_CLEAR != 0 {
+        if kev.flags & EV_CLEAR != 0 {
             self.count = 0;
             self.gathered = 0;
             self.flags &= !NOTE_KQX_OVERFLOW;
             // What follows is a new count: it leaves 0 now.
             self.wait(cx);
         }
-        let user = change.fflags & NOTE_FFLAGSMASK;
-        match change.fflags & NOTE_FFCTRLMASK {
+        let user = kev.fflags & NOTE_FFLAGSMASK;
+        match kev.fflags & NOTE_FFCTRLMASK {
             NOTE_FFAND => self.flags &= user | !NOTE_FFLAGSMASK,
             NOTE_FFOR => self.flags |= user,
             NOTE_FFCOPY => self.flags = self.flags & !NOTE_FFLAGSMASK | user,
             _ => {}
         }
-        self.count_change(change)?;
+        self.count_change(kev)?;
         self.wait(cx);
         Ok(())
     }
@@ -187,10 +199,12 @@ impl Filter for Counter {
         self.count
     }
 
+    #[inline(always)]
     fn due(&self) -> bool {
         self.count >= self.threshold || self.overdue()
     }
 
+    #[inline(always)]
     fn report(&self, cx: &Context<'_>) -> Report {
         let take = if self.semaphore() {
             self.count.min(self.threshold)
@@ -218,6 +232,7 @@ impl Filter for Counter {
         }
     }
 
+    #[inline(always)]
     fn deliver(&mut self, report: &Report, cx: &mut Context<'_>) {
         self.flags &= !NOTE_KQX_OVERFLOW;
         let semaphore = self.semaphore();
@@ -259,6 +274,7 @@ impl Filter for Counter {
         asked && !self.semaphore()
     }
 
+    #[inline(always)]
     fn store(&self) -> (Words, Option<Delay>) {
         let words = Words {
             a: self.count,
@@ -269,6 +285,7 @@ impl Filter for Counter {
         (words, self.delay)
     }
 
+    #[inline(always)]
     fn load(words: Words, delay: Option<Delay>) -> Self {
         Counter {
             count: words.a,

@@ -9,7 +9,7 @@ use kqx::event::{
     NOTE_TRIGGER, NOTE_USECONDS,
 };
 
-use crate::filter::{Arm, Change, Context, Errno, Filter, Report, Stat, Words};
+use crate::filter::{Arm, Context, Errno, Filter, Kevent, Report, Stat, Words};
 use crate::time::{self, Boottime, SECOND};
 
 /// The unit bits of fflags.
@@ -50,62 +50,76 @@ enum Kind {
 }
 
 impl Timer {
-    /// A timer as EV_ADD describes it, armed.
-    fn parse(change: &Change, cx: &mut Context<'_>) -> Result<Self, Errno> {
-        let unit = match change.fflags & UNITS {
+    /// A timer that EV_ADD has yet to describe.
+    const BLANK: Timer = Timer {
+        next: 0,
+        period: 0,
+        interval: 0,
+        leeway: 0,
+        late: 0,
+        fired: false,
+        kind: Kind::Relative,
+        units: 0,
+        armed: Boottime { sec: 0, frac: 0 },
+    };
+
+    /// Arms it as EV_ADD says.
+    #[inline(always)]
+    fn rearm(&mut self, kev: &Kevent, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let unit = match kev.fflags & UNITS {
             NOTE_SECONDS => SECOND,
             0 | NOTE_MSECONDS => SECOND / 1_000,
             NOTE_USECONDS => SECOND / 1_000_000,
             NOTE_NSECONDS => 1,
             _ => return Err(Errno::EINVAL),
         };
-        let [first, leeway, ..] = change.ext;
-        let data = u64::try_from(change.data).map_err(|_| Errno::EINVAL)?;
+        let [first, leeway, ..] = kev.ext;
+        let data = u64::try_from(kev.data).map_err(|_| Errno::EINVAL)?;
         let time = data.checked_mul(unit).ok_or(Errno::EINVAL)?;
-        if change.fflags & !KNOWN != 0 || first > time::MAX || leeway > time::MAX {
+        if kev.fflags & !KNOWN != 0 || first > time::MAX || leeway > time::MAX {
             return Err(Errno::EINVAL);
         }
-        let mut timer = Timer {
-            next: 0,
-            period: 0,
-            interval: 0,
-            leeway,
-            late: 0,
-            fired: false,
-            kind: Kind::Relative,
-            units: change.fflags & UNITS,
-            armed: cx.boottime(),
-        };
-        if change.fflags & NOTE_ABSTIME != 0 {
-            let deadline = i64::try_from(time).map_err(|_| Errno::EINVAL)?;
-            if first != 0 || change.fflags & NOTE_TRIGGER != 0 {
-                return Err(Errno::EINVAL);
-            }
-            (timer.kind, timer.next) = if change.fflags & NOTE_KQX_UPTIME != 0 {
-                (Kind::Uptime, time)
-            } else {
-                (Kind::Realtime(deadline), timer.armed.uptime_at(deadline))
-            };
+        self.leeway = leeway;
+        self.fired = false;
+        self.units = kev.fflags & UNITS;
+        self.armed = cx.boottime();
+        if kev.fflags & (NOTE_ABSTIME | NOTE_KQX_UPTIME) != 0 {
+            self.deadline(kev, time)?;
+        } else if time > time::MAX {
+            return Err(Errno::EINVAL);
         } else {
-            if time > time::MAX || change.fflags & NOTE_KQX_UPTIME != 0 {
-                return Err(Errno::EINVAL);
-            }
-            if cx.asked & EV_ONESHOT != 0 {
-                timer.interval = time;
+            self.kind = Kind::Relative;
+            let once = cx.asked & EV_ONESHOT != 0;
+            self.period = if once { 0 } else { time.max(unit) };
+            self.interval = if first > 0 {
+                first
             } else {
-                timer.period = time.max(unit);
-                timer.interval = timer.period;
-            }
-            if first > 0 {
-                timer.interval = first;
-            }
-            timer.next = cx.now() + timer.interval;
+                time.max(self.period)
+            };
+            self.next = cx.now() + self.interval;
         }
-        timer.start(cx);
-        Ok(timer)
+        self.start(cx);
+        Ok(())
+    }
+
+    /// The part of EV_ADD that is about a time on a clock.
+    #[inline(never)]
+    fn deadline(&mut self, kev: &Kevent, time: u64) -> Result<(), Errno> {
+        let deadline = i64::try_from(time).map_err(|_| Errno::EINVAL)?;
+        if kev.fflags & NOTE_ABSTIME == 0 || kev.fflags & NOTE_TRIGGER != 0 || kev.ext[0] != 0 {
+            return Err(Errno::EINVAL);
+        }
+        (self.kind, self.next) = if kev.fflags & NOTE_KQX_UPTIME != 0 {
+            (Kind::Uptime, time)
+        } else {
+            (Kind::Realtime(deadline), self.armed.uptime_at(deadline))
+        };
+        self.period = 0;
+        Ok(())
     }
 
     /// Waits for `next`, or finds that it has passed.
+    #[inline(always)]
     fn start(&mut self, cx: &mut Context<'_>) {
         let now = cx.now();
         if now < self.next {
@@ -134,16 +148,24 @@ impl Filter for Timer {
     /// The charge counts them.
     const GAUGE: Option<Stat> = None;
 
-    fn attach(change: &Change, cx: &mut Context<'_>) -> Result<Self, Errno> {
-        Timer::parse(change, cx)
+    fn timed(_kev: &Kevent) -> bool {
+        true
     }
 
-    fn change(&mut self, change: &Change, cx: &mut Context<'_>) -> Result<(), Errno> {
-        if change.flags & EV_ADD != 0 {
-            *self = Timer::parse(change, cx)?;
-        } else if change.fflags & !KNOWN != 0 {
+    #[inline(always)]
+    fn attach(kev: &Kevent, cx: &mut Context<'_>) -> Result<Self, Errno> {
+        let mut timer = Timer::BLANK;
+        timer.rearm(kev, cx)?;
+        Ok(timer)
+    }
+
+    #[inline(always)]
+    fn change(&mut self, kev: &Kevent, cx: &mut Context<'_>) -> Result<(), Errno> {
+        if kev.flags & EV_ADD != 0 {
+            self.rearm(kev, cx)?;
+        } else if kev.fflags & !KNOWN != 0 {
             return Err(Errno::EINVAL);
-        } else if change.fflags & NOTE_TRIGGER != 0 {
+        } else if kev.fflags & NOTE_TRIGGER != 0 {
             if self.kind != Kind::Relative {
                 return Err(Errno::EINVAL);
             }
@@ -169,6 +191,7 @@ impl Filter for Timer {
         }
     }
 
+    #[inline(always)]
     fn due(&self) -> bool {
         self.fired
     }
@@ -227,10 +250,12 @@ impl Filter for Timer {
         asked || self.period > 0
     }
 
+    #[inline(always)]
     fn store(&self) -> (Words, Option<Timer>) {
         (Words::default(), Some(*self))
     }
 
+    #[inline(always)]
     fn load(_words: Words, timed: Option<Timer>) -> Self {
         timed.expect("a timer has had its kernel timer since it was attached")
     }

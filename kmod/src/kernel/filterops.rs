@@ -14,22 +14,23 @@ use freebsd_kernel_sys as sys;
 use kqx::event::Kevent;
 
 use super::errno::Errno;
-use super::knote::{Change, Knote};
+use super::knote::Knote;
 use super::timer::Expire;
 
-/// A filter, or a family of them, as kqueue calls it.
+/// A filter, or a family of them, as kqueue calls it. A callback owns the knote while it
+/// runs.
 pub trait Filterops: Expire + 'static {
     /// EV_ADD of a new registration. Its errno is kevent(2)'s.
-    fn f_attach(kn: &mut Knote<'_>) -> Result<(), Errno>;
+    fn f_attach(kn: Knote<'_>) -> Result<(), Errno>;
     /// The registration goes.
-    fn f_detach(kn: &mut Knote<'_>);
+    fn f_detach(kn: Knote<'_>);
     /// Whether there is something to deliver.
-    fn f_event(kn: &mut Knote<'_>) -> bool;
-    /// f_touch, EVENT_REGISTER: a change. What it returns is `ext[0]` and `ext[1]` of
-    /// the receipt, if one is wanted.
-    fn f_touch_register(kn: &mut Knote<'_>, change: &Change) -> Option<[u64; 2]>;
-    /// f_touch, EVENT_PROCESS: a delivery.
-    fn f_touch_process(kn: &mut Knote<'_>) -> Kevent;
+    fn f_event(kn: Knote<'_>) -> bool;
+    /// f_touch, EVENT_REGISTER: a change. What it leaves in `ext[0]` and `ext[1]` comes
+    /// back to the caller with EV_RECEIPT.
+    fn f_touch_register(kn: Knote<'_>, kev: &mut Kevent);
+    /// f_touch, EVENT_PROCESS: a delivery, to be filled in.
+    fn f_touch_process(kn: Knote<'_>, kev: &mut Kevent);
 }
 
 const _: () = {
@@ -56,8 +57,8 @@ pub(super) fn table<O: Filterops>() -> &'static sys::filterops {
 /// For kqueue_register alone: `kn` is a knote of this filter, in flux.
 unsafe extern "C" fn f_attach<O: Filterops>(kn: *mut sys::knote) -> c_int {
     // SAFETY: never null, and in flux: nobody else touches it.
-    let mut kn = unsafe { Knote::from_raw(NonNull::new_unchecked(kn)) };
-    Errno::code(O::f_attach(&mut kn))
+    let kn = unsafe { Knote::from_raw(NonNull::new_unchecked(kn)) };
+    Errno::code(O::f_attach(kn))
 }
 
 /// # Safety
@@ -65,24 +66,33 @@ unsafe extern "C" fn f_attach<O: Filterops>(kn: *mut sys::knote) -> c_int {
 unsafe extern "C" fn f_detach<O: Filterops>(kn: *mut sys::knote) {
     // SAFETY: as in `f_attach`. Its callout may still run, but touches the filter's
     // fields under the mutex only, and `detach` drains it.
-    let mut kn = unsafe { Knote::from_raw(NonNull::new_unchecked(kn)) };
-    O::f_detach(&mut kn);
+    let kn = unsafe { Knote::from_raw(NonNull::new_unchecked(kn)) };
+    O::f_detach(kn);
 }
 
 /// # Safety
 /// For kqueue alone: `kn` is attached, and in flux or with its list locked.
 unsafe extern "C" fn f_event<O: Filterops>(kn: *mut sys::knote, _hint: c_long) -> c_int {
-    // SAFETY: as in `f_attach`; where there is a timer, the fields are read below with
-    // its mutex held.
-    let (mut kn, shared) = unsafe {
-        let raw = NonNull::new_unchecked(kn);
-        (Knote::from_raw(raw), Knote::from_raw(raw))
-    };
-    let lock = shared.timer_head().map(|head| head.lock());
+    // SAFETY: as in `f_attach`; where there is a timer, see `f_event_timed`.
+    let kn = unsafe { Knote::from_raw(NonNull::new_unchecked(kn)) };
+    if kn.has_timer() {
+        f_event_timed::<O>(kn)
+    } else {
+        O::f_event(kn).into()
+    }
+}
+
+/// The same for a knote with a timer: with its mutex held, which kqueue_register did not
+/// take for the change that gave the knote its timer.
+#[inline(never)]
+fn f_event_timed<O: Filterops>(kn: Knote<'_>) -> c_int {
+    // SAFETY: the same knote, to reach what does not change while it has a timer.
+    let shared = unsafe { Knote::from_raw(NonNull::new_unchecked(kn.as_ptr())) };
+    let lock = shared.timer().map(|timer| timer.lock());
     if let Some(lock) = &lock {
         lock.see();
     }
-    O::f_event(&mut kn).into()
+    O::f_event(kn).into()
 }
 
 /// # Safety
@@ -94,21 +104,13 @@ unsafe extern "C" fn f_touch<O: Filterops>(
     event: sys::u_long,
 ) {
     // SAFETY: as in `f_attach`.
-    let mut kn = unsafe { Knote::from_raw(NonNull::new_unchecked(kn)) };
+    let kn = unsafe { Knote::from_raw(NonNull::new_unchecked(kn)) };
     // SAFETY: `kev` is on kqueue_kevent's stack, this thread's alone, and laid out like
     // `Kevent` (asserted above).
     let kev = unsafe { &mut *kev.cast::<Kevent>() };
     if event == sys::EVENT_PROCESS as sys::u_long {
-        *kev = O::f_touch_process(&mut kn);
-        return;
-    }
-    let change = Change {
-        flags: kev.flags,
-        fflags: kev.fflags,
-        data: kev.data,
-        ext: kev.ext,
-    };
-    if let Some(receipt) = O::f_touch_register(&mut kn, &change) {
-        [kev.ext[0], kev.ext[1]] = receipt;
+        O::f_touch_process(kn, kev);
+    } else {
+        O::f_touch_register(kn, kev);
     }
 }

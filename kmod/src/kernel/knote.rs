@@ -7,20 +7,7 @@ use freebsd_kernel_sys as sys;
 use kqx::event::Kevent;
 
 use super::errno::Errno;
-use super::timer::{Expire, Timer, TimerHead};
-
-/// What kevent(2) was asked to change: the part of `struct kevent` a filter may read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Change {
-    /// `EV_*`.
-    pub flags: u16,
-    /// `NOTE_*`.
-    pub fflags: u32,
-    /// The filter's own.
-    pub data: i64,
-    /// The filter's own two, and two that are passed through.
-    pub ext: [u64; 4],
-}
+use super::timer::{Expire, Timer};
 
 /// What a delivery says: the part of `struct kevent` a filter fills.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,14 +50,14 @@ macro_rules! field {
     };
 }
 
-impl<'a> Knote<'a> {
+impl Knote<'_> {
     /// The knote a callback was handed.
     ///
     /// # Safety
-    /// `raw` is a knote of this module's filter, valid for `'a`, and for that long the
+    /// `raw` is a knote of this module's filter, valid while the value is, and for that long the
     /// caller is the only one to touch the filter's fields of it: it is in flux, or the
     /// mutex of its knlist is held.
-    pub unsafe fn from_raw(raw: NonNull<sys::knote>) -> Knote<'a> {
+    pub unsafe fn from_raw(raw: NonNull<sys::knote>) -> Self {
         Knote {
             raw,
             callback: PhantomData,
@@ -87,15 +74,14 @@ impl<'a> Knote<'a> {
         field!(self, kn_kevent.ident) as usize
     }
 
-    /// In f_attach: what EV_ADD asked for. kqueue_register has moved fflags and data
-    /// out of the kevent.
-    pub fn added(&self) -> Change {
-        Change {
-            flags: sys::EV_ADD as u16 | self.flags(),
-            fflags: field!(self, kn_sfflags) as u32,
-            data: field!(self, kn_sdata),
-            ext: field!(self, kn_kevent.ext),
-        }
+    /// In f_attach: what EV_ADD asked for. kqueue_register has moved fflags and data out
+    /// of the knote's kevent; here they are back, until [`Knote::attached`].
+    pub fn added(&mut self) -> &Kevent {
+        field!(self, kn_kevent.fflags) = field!(self, kn_sfflags) as u32;
+        field!(self, kn_kevent.data) = field!(self, kn_sdata);
+        // SAFETY: as for every field, and the two are laid out alike (asserted where
+        // `Kevent` meets C, in `filterops`).
+        unsafe { &*(&raw const (*self.raw.as_ptr()).kn_kevent).cast::<Kevent>() }
     }
 
     /// The EV_ flags that kqueue_scan goes by.
@@ -146,22 +132,27 @@ impl<'a> Knote<'a> {
     }
 
     /// Takes over `ext[2]` and `ext[3]`, which EV_ADD of a known registration leaves.
-    pub fn set_pass_through(&mut self, change: &Change) {
-        field!(self, kn_kevent.ext)[2] = change.ext[2];
-        field!(self, kn_kevent.ext)[3] = change.ext[3];
+    pub fn set_pass_through(&mut self, kev: &Kevent) {
+        field!(self, kn_kevent.ext)[2] = kev.ext[2];
+        field!(self, kn_kevent.ext)[3] = kev.ext[3];
     }
 
     /// The whole event, to be delivered with `flags` and `report`.
+    #[inline(always)]
     pub fn event(&self, flags: u16, report: &Report) -> Kevent {
-        let kept = &field!(self, kn_kevent);
+        // SAFETY: as for every field, and the two are laid out alike.
+        let kept = unsafe {
+            (&raw const (*self.raw.as_ptr()).kn_kevent)
+                .cast::<Kevent>()
+                .read()
+        };
+        let [_, _, two, three] = kept.ext;
         Kevent {
-            ident: kept.ident as usize,
-            filter: kept.filter,
             flags,
             fflags: report.fflags,
             data: report.data,
-            udata: kept.udata as usize,
-            ext: [report.ext[0], report.ext[1], kept.ext[2], kept.ext[3]],
+            ext: [report.ext[0], report.ext[1], two, three],
+            ..kept
         }
     }
 
@@ -176,38 +167,59 @@ impl<'a> Knote<'a> {
 
     /// In f_attach, when all has gone well: has f_detach called in the end.
     pub fn attached(&mut self) {
+        field!(self, kn_kevent.fflags) = 0;
+        field!(self, kn_kevent.data) = 0;
         field!(self, kn_status) &= !(sys::KN_DETACHED as i32);
     }
 
-    /// Its timer's head, if it has a timer.
-    pub fn timer_head(&self) -> Option<&TimerHead> {
+    /// Its timer, if it has one.
+    #[inline(always)]
+    pub(super) fn timer(&self) -> Option<&Timer> {
         let timer = NonNull::new(field!(self, kn_ptr.p_v))?;
-        // SAFETY: `kn_ptr` is null or what `attach_timer` put there, until
-        // `detach`; a `Timer` begins with its head.
-        Some(unsafe { timer.cast::<TimerHead>().as_ref() })
+        // SAFETY: `kn_ptr` is null or what `attach_timer` put there, until `detach`.
+        Some(unsafe { timer.cast::<Timer>().as_ref() })
+    }
+
+    /// Whether it has a timer.
+    pub fn has_timer(&self) -> bool {
+        self.timer().is_some()
     }
 
     /// What is kept with its timer, if it has a timer. Panics if that is of another
     /// type than was attached.
     pub fn timed<T: Copy + 'static>(&self) -> Option<T> {
-        self.timer_head().map(|head| head.timed::<T>().get())
+        self.timer().map(|timer| timer.timed::<T>().get())
     }
 
     /// Sets what is kept with its timer; without a timer, nothing.
     pub fn set_timed<T: Copy + 'static>(&mut self, timed: T) {
-        if let Some(head) = self.timer_head() {
-            head.timed::<T>().set(timed);
+        if let Some(timer) = self.timer() {
+            timer.timed::<T>().set(timed);
+        }
+    }
+
+    /// Has its callout run at `uptime` ns, or up to `leeway` ns later; at once if that
+    /// has passed. Without a timer, nothing.
+    #[inline(always)]
+    pub fn callout_reset(&mut self, uptime: u64, leeway: u64) {
+        if let Some(timer) = self.timer() {
+            timer.lock().callout_reset(uptime, leeway);
+        }
+    }
+
+    /// Keeps its callout from running.
+    pub fn callout_stop(&mut self) {
+        if let Some(timer) = self.timer() {
+            timer.lock().callout_stop();
         }
     }
 
     /// Gives it a kernel timer, and charges the calling thread's user. In f_attach, or
     /// in f_touch of a knote on no list: sleeps. ENOMEM over a limit.
     pub fn attach_timer<E: Expire, T: Copy + 'static>(&mut self, timed: T) -> Result<(), Errno> {
-        let timer = Timer::new::<E>(self.raw, timed)?.into_raw();
-        field!(self, kn_status) |= sys::KN_DETACHED as i32;
-        // SAFETY: the knote is in flux and marked detached, as knlist_add wants it; the
-        // list lives until `detach`. Neither its mutex nor the kqueue's is held.
-        unsafe { sys::knlist_add((*timer.as_ptr()).head.knlist(), self.as_ptr(), 0) };
+        // SAFETY: the two callbacks above, the only ones in which the knote has no timer
+        // yet and a filter is asked for more state.
+        let timer = unsafe { Timer::attach::<E, T>(self.raw, timed)? };
         field!(self, kn_ptr.p_v) = timer.as_ptr().cast();
         Ok(())
     }
@@ -219,15 +231,9 @@ impl<'a> Knote<'a> {
             field!(self, kn_status) |= sys::KN_DETACHED as i32;
             return;
         };
-        let head = timer.cast::<TimerHead>();
-        // SAFETY: put there by `attach_timer`. The knote is in flux to be dropped: no
-        // callback runs beside this one and none comes after it, so once the callout is
-        // drained, without the mutex, nobody knows the timer.
-        unsafe {
-            head.as_ref().callout_drain();
-            sys::knlist_remove(head.as_ref().knlist(), self.as_ptr(), 0);
-            TimerHead::free(head);
-        }
+        // SAFETY: put there by `attach_timer`, and this is f_detach. A callout that is
+        // running still finds the timer in the knote.
+        unsafe { Timer::detach(timer.cast()) };
         field!(self, kn_ptr.p_v) = core::ptr::null_mut();
     }
 }

@@ -1,7 +1,7 @@
 //! The kernel, safe: every line of unsafe code in this crate.
 //!
 //! Wrappers keep their C names, so section 9 of the manual describes them: callout(9),
-//! counter(9), kqueue(9), malloc(9), mutex(9). What they add is who may call what when,
+//! counter(9), kqueue(9), mutex(9), uma(9). What they add is who may call what when,
 //! said in types where types can say it.
 //!
 //! | module | what the kernel gives |
@@ -10,7 +10,7 @@
 //! | [`knote`] | a registration, while a callback has it to itself |
 //! | [`timer`] | mutex, knlist and callout of a registration that waits |
 //! | [`uidinfo`] | the charge for it |
-//! | [`clock`], [`counter`], [`malloc`], [`probe`] | time, statistics, memory, SDT(9) |
+//! | [`clock`], [`counter`], [`trace`] | time, statistics, SDT(9) |
 //! | [`module`], `panic` | load, unload, console; a Rust panic as panic(9) |
 //!
 //! Locks: the timer's mutex, then the kqueue's lock, which is kqueue's own business.
@@ -23,16 +23,15 @@ pub mod counter;
 pub mod errno;
 pub mod filterops;
 pub mod knote;
-pub mod malloc;
 pub mod module;
 #[cfg(target_os = "none")]
 mod panic;
-pub mod probe;
 pub mod timer;
+pub mod trace;
 pub mod uidinfo;
 
 pub(crate) use module::declare_module;
 
 pub use counter::Stat;
 pub use errno::Errno;
-pub use knote::{Change, Knote, Report, Words};
+pub use knote::{Knote, Report, Words};

@@ -9,7 +9,7 @@ use freebsd_kernel_sys as sys;
 use super::counter::{Stat, counter_u64_fetch};
 use super::errno::Errno;
 use super::filterops::{self, Filterops};
-use super::uidinfo;
+use super::{timer, uidinfo};
 
 /// Makes `$filterops` what the module registers.
 macro_rules! declare_module {
@@ -88,6 +88,7 @@ fn load<O: Filterops>() -> Result<(), Errno> {
         timer_max().store(kq_calloutmax(), Relaxed);
     }
     let slot = filter();
+    timer::uma_zcreate()?;
     kqueue_add_filteropts::<O>(slot).inspect_err(|&error| match error {
         Errno::EEXIST => printf(format_args!(
             "filter {slot} is taken; set kern.kqx.filter to a free one in loader.conf"
@@ -110,6 +111,7 @@ fn unload() -> Result<(), Errno> {
         kqueue_del_filteropts(filter())?;
         REGISTERED.store(false, Relaxed);
     }
+    timer::uma_zdestroy();
     Ok(())
 }
 

@@ -16,167 +16,269 @@
 //! knote(9) skips a knote in flux. kqueue_register asks the filter again when it is
 //! done, but the dump that kern.proc.kq makes (15) does not: an expiry in that moment
 //! would be lost. So an expiry that f_event has not seen runs again a little later.
+//!
+//! Timers come from a zone, which keeps the mutex, the knlist and the callout of a freed
+//! one as they are for the next.
 
 use core::any::TypeId;
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
-use core::ptr::NonNull;
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 use freebsd_kernel_sys as sys;
 
 use super::counter::{Stat, counter_u64_add};
 use super::errno::Errno;
 use super::knote::Knote;
-use super::malloc::KBox;
 use super::uidinfo::Charge;
 use crate::time::nstosbt;
 
 /// How long, in `sbintime_t`, until an expiry that nobody saw is tried again: 100 us.
 const AGAIN: i64 = nstosbt(100_000);
 
+/// The most that a filter may keep with its timer, in bytes.
+const TIMED_MAX: usize = 128;
+
 /// Who hears of an expiry.
 pub trait Expire {
     /// The callout ran. True if the registration is due. Runs on softclock with the
     /// timer's mutex held: must not sleep.
-    fn expire(kn: &mut Knote<'_>) -> bool;
+    fn expire(kn: Knote<'_>) -> bool;
 }
 
-/// A kernel timer with what its filter keeps with it.
+/// The first three are set up by the zone and last as long as the memory; the others,
+/// from `attach` to `free`.
 #[repr(C)]
-pub struct Timer<T> {
-    pub(super) head: TimerHead,
-    timed: Cell<T>,
-}
-
-/// The part of a kernel timer that is the same for every filter.
-#[repr(C)]
-pub struct TimerHead {
-    mtx: UnsafeCell<MaybeUninit<sys::mtx>>,
-    knlist: UnsafeCell<MaybeUninit<sys::knlist>>,
-    callout: UnsafeCell<MaybeUninit<sys::callout>>,
+pub(super) struct Timer {
+    mtx: UnsafeCell<sys::mtx>,
+    knlist: UnsafeCell<sys::knlist>,
+    callout: UnsafeCell<sys::callout>,
     knote: NonNull<sys::knote>,
     handler: unsafe extern "C" fn(*mut c_void),
+    /// The CPU whose softclock runs the callout: where the timer was added.
+    cpu: c_int,
     /// f_event has been called since the handler last ran. Under the mutex.
     seen: Cell<bool>,
-    timed: TypeId,
-    free: unsafe fn(NonNull<TimerHead>),
-    /// Given back with the memory.
-    _charge: Charge,
+    /// f_event has not been called at all: whoever gave the knote its timer may come
+    /// without the mutex.
+    fresh: Cell<bool>,
+    /// The latest the pending callout runs, ns of uptime; u64::MAX if none is pending.
+    /// Under the mutex.
+    latest: Cell<u64>,
+    charge: Charge,
+    /// The type of what `timed` holds.
+    kind: TypeId,
+    timed: UnsafeCell<MaybeUninit<[u64; TIMED_MAX / 8]>>,
 }
 
-impl<T: Copy + 'static> Timer<T> {
-    /// Charges the caller, allocates, initialises. May sleep.
-    pub(super) fn new<E: Expire>(
-        knote: NonNull<sys::knote>,
+/// The zone of timers: from MOD_LOAD to MOD_UNLOAD.
+static ZONE: AtomicPtr<sys::uma_zone> = AtomicPtr::new(null_mut());
+
+/// Makes the zone. At MOD_LOAD: may sleep.
+pub(super) fn uma_zcreate() -> Result<(), Errno> {
+    // SAFETY: the functions do what uma(9) expects of an init and a fini.
+    let zone = unsafe {
+        sys::uma_zcreate(
+            c"kqx timer".as_ptr(),
+            size_of::<Timer>(),
+            None,
+            None,
+            Some(init),
+            Some(fini),
+            align_of::<Timer>() as c_int - 1,
+            0,
+        )
+    };
+    ZONE.store(zone, Relaxed);
+    if zone.is_null() {
+        Err(Errno::ENOMEM)
+    } else {
+        Ok(())
+    }
+}
+
+/// Gives the zone back. At MOD_UNLOAD, when no timer is left; the kernel says so if one
+/// is.
+pub(super) fn uma_zdestroy() {
+    let zone = ZONE.swap(null_mut(), Relaxed);
+    if !zone.is_null() {
+        // SAFETY: made by `uma_zcreate`; the slot is given back, so nobody allocates.
+        unsafe { sys::uma_zdestroy(zone) };
+    }
+}
+
+/// Sets up what lasts as long as the memory.
+///
+/// # Safety
+/// For uma(9) alone: `memory` is `size` bytes, a timer's, and nobody else's.
+unsafe extern "C" fn init(memory: *mut c_void, _size: c_int, _flags: c_int) -> c_int {
+    let timer = memory.cast::<Timer>();
+    // SAFETY: fresh memory; the mutex is set up before what it guards. MTX_NEW: whatever
+    // the memory held was no mutex.
+    unsafe {
+        let mtx = UnsafeCell::raw_get(&raw const (*timer).mtx);
+        sys::kqx_mtx_init(mtx, c"kqx timer".as_ptr());
+        sys::knlist_init_mtx(UnsafeCell::raw_get(&raw const (*timer).knlist), mtx);
+        sys::kqx_callout_init_mtx(UnsafeCell::raw_get(&raw const (*timer).callout), mtx);
+    }
+    0
+}
+
+/// Takes down what `init` set up.
+///
+/// # Safety
+/// For uma(9) alone: `memory` is a timer that was freed, if it was ever allocated.
+unsafe extern "C" fn fini(memory: *mut c_void, _size: c_int) {
+    let timer = memory.cast::<Timer>();
+    // SAFETY: set up by `init`; free, so its callout is drained, its list empty and its
+    // mutex not held.
+    unsafe {
+        sys::knlist_destroy(UnsafeCell::raw_get(&raw const (*timer).knlist));
+        sys::kqx_mtx_destroy(UnsafeCell::raw_get(&raw const (*timer).mtx));
+    }
+}
+
+impl Timer {
+    /// Charges the calling thread's user, allocates, and puts the knote on the list. May
+    /// sleep. ENOMEM over a limit, or where the kernel has no memory even so.
+    ///
+    /// # Safety
+    /// `kn` is in flux without KN_SCAN or on no list: f_attach, or f_touch of a knote on
+    /// no list.
+    pub(super) unsafe fn attach<E: Expire, T: Copy + 'static>(
+        kn: NonNull<sys::knote>,
         timed: T,
-    ) -> Result<KBox<Self>, Errno> {
+    ) -> Result<NonNull<Timer>, Errno> {
+        const { assert!(size_of::<T>() <= TIMED_MAX && align_of::<T>() <= 8) };
         let charge = Charge::new()?;
-        let timer = KBox::new(Timer {
-            head: TimerHead {
-                mtx: UnsafeCell::new(MaybeUninit::zeroed()),
-                knlist: UnsafeCell::new(MaybeUninit::zeroed()),
-                callout: UnsafeCell::new(MaybeUninit::zeroed()),
-                knote,
-                handler: expired::<E>,
-                seen: Cell::new(true),
-                timed: TypeId::of::<T>(),
-                free: free::<T>,
-                _charge: charge,
-            },
-            timed: Cell::new(timed),
-        })?;
-        let head = &timer.head;
-        // SAFETY: the three are where they will stay, zeroed, and nobody else's yet; the
-        // mutex is initialised before what it guards.
+        // SAFETY: the zone is there from MOD_LOAD to MOD_UNLOAD, which the knote's
+        // reference on the slot keeps away.
+        let memory =
+            unsafe { sys::uma_zalloc_arg(ZONE.load(Relaxed), null_mut(), sys::M_WAITOK as c_int) };
+        let timer = NonNull::new(memory.cast::<Timer>()).ok_or(Errno::ENOMEM)?;
+        let raw = timer.as_ptr();
+        // SAFETY: memory of a timer, ours alone, of which `init` has set up the first
+        // three fields. knlist_add would take the list's lock and the kqueue's to put
+        // the knote on a list that no other thread knows; the knote is in flux, so its
+        // status is this thread's to change.
         unsafe {
-            sys::kqx_mtx_init(head.mtx(), c"kqx timer".as_ptr());
-            sys::knlist_init_mtx(head.knlist(), head.mtx());
-            sys::kqx_callout_init_mtx(head.callout(), head.mtx());
+            (&raw mut (*raw).knote).write(kn);
+            (&raw mut (*raw).handler).write(expired::<E>);
+            (&raw mut (*raw).cpu).write(sys::kqx_curcpu());
+            (&raw mut (*raw).seen).write(Cell::new(true));
+            (&raw mut (*raw).fresh).write(Cell::new(true));
+            (&raw mut (*raw).latest).write(Cell::new(u64::MAX));
+            (&raw mut (*raw).charge).write(charge);
+            (&raw mut (*raw).kind).write(TypeId::of::<T>());
+            UnsafeCell::raw_get(&raw const (*raw).timed)
+                .cast::<T>()
+                .write(timed);
+            let knlist = UnsafeCell::raw_get(&raw const (*raw).knlist);
+            (*knlist).kl_list.slh_first = kn.as_ptr();
+            (*kn.as_ptr()).kn_selnext.sle_next = null_mut();
+            (*kn.as_ptr()).kn_knlist = knlist;
+            (*kn.as_ptr()).kn_status &= !(sys::KN_DETACHED as c_int);
         }
         Ok(timer)
     }
-}
 
-impl TimerHead {
-    fn mtx(&self) -> *mut sys::mtx {
-        self.mtx.get().cast()
+    /// Waits for the callout, takes the knote off the list, frees the timer and gives
+    /// back the charge. Sleeps.
+    ///
+    /// # Safety
+    /// `timer` is from `attach`, and this is f_detach of its knote: nobody arms it any
+    /// more, and nobody knows it after this.
+    pub(super) unsafe fn detach(timer: NonNull<Timer>) {
+        let raw = timer.as_ptr();
+        // SAFETY: the knote is in flux for good. Once the callout is drained, without
+        // the mutex, no other thread knows timer or list, so that what knlist_remove
+        // does needs no lock; the charge is taken out before the memory is given back.
+        unsafe {
+            sys::kqx_callout_drain((*raw).callout.get());
+            let kn = (*raw).knote.as_ptr();
+            (*(*raw).knlist.get()).kl_list.slh_first = null_mut();
+            (*kn).kn_knlist = null_mut();
+            (*kn).kn_status |= sys::KN_DETACHED as c_int;
+            drop((&raw const (*raw).charge).read());
+            sys::uma_zfree_arg(ZONE.load(Relaxed), raw.cast(), null_mut());
+        }
     }
 
-    pub(super) fn knlist(&self) -> *mut sys::knlist {
-        self.knlist.get().cast()
-    }
-
-    fn callout(&self) -> *mut sys::callout {
-        self.callout.get().cast()
-    }
-
-    /// What the filter keeps with the timer.
+    /// What the filter keeps with the timer. Panics if that is of another type than was
+    /// attached.
+    #[inline(always)]
     pub(super) fn timed<T: Copy + 'static>(&self) -> &Cell<T> {
-        assert!(self.timed == TypeId::of::<T>(), "another filter's timer");
-        // SAFETY: `self` is the head of a `Timer<T>`: the type was recorded when it was
-        // made. The cell is read and written by whoever has the knote to himself.
-        unsafe { &(*(&raw const *self).cast::<Timer<T>>()).timed }
+        assert!(self.kind == TypeId::of::<T>(), "another filter's timer");
+        // SAFETY: written by `attach` as a T, and a Cell<T> is laid out like one. It is
+        // read and written by whoever has the knote to himself.
+        unsafe { &*self.timed.get().cast::<Cell<T>>() }
     }
 
     /// The mutex, unless the caller has it: kqueue holds a knote's list for f_event and
-    /// f_touch, but not in the call that put the knote on the list.
-    pub fn lock(&self) -> Lock<'_> {
-        // SAFETY: initialised in `new`, destroyed in `free`. Of a thread's own holding
-        // it, mtx_owned is always right.
-        let taken = unsafe { !sys::kqx_mtx_owned(self.mtx()) };
-        if taken {
-            // SAFETY: as above, and not held: no recursion. Callbacks hold nothing
-            // that comes after it.
-            unsafe { sys::kqx_mtx_lock(self.mtx()) };
+    /// f_touch, but not in the call that put the knote on the list, nor in the f_event
+    /// that ends it.
+    #[inline(always)]
+    pub(super) fn lock(&self) -> Lock<'_> {
+        Lock {
+            timer: self,
+            taken: self.fresh.get() && self.lock_unless_owned(),
         }
-        Lock { head: self, taken }
     }
 
-    /// callout_drain(9). Sleeps: without the mutex.
-    pub(super) fn callout_drain(&self) {
-        // SAFETY: initialised in `new`; f_detach, the only caller, may sleep.
-        unsafe { sys::kqx_callout_drain(self.callout()) };
-    }
-
-    /// Frees the timer and gives back its charge.
-    ///
-    /// # Safety
-    /// `head` is that of a `KBox<Timer<_>>` given up with `into_raw`; its callout is
-    /// drained, its knlist empty, its mutex free, and nobody knows it any more.
-    pub(super) unsafe fn free(head: NonNull<TimerHead>) {
-        // SAFETY: what the caller vouches for is what `free` wants.
-        unsafe { (head.as_ref().free)(head) };
+    #[cold]
+    fn lock_unless_owned(&self) -> bool {
+        // SAFETY: the zone set it up. Of a thread's own holding it, mtx_owned is always
+        // right.
+        if unsafe { sys::kqx_mtx_owned(self.mtx.get()) } {
+            return false;
+        }
+        // SAFETY: as above, and not held: no recursion. Callbacks hold nothing that
+        // comes after it.
+        unsafe { sys::kqx_mtx_lock(self.mtx.get()) };
+        true
     }
 }
 
 /// The timer's mutex, held.
 #[must_use = "the mutex is released at once"]
-pub struct Lock<'a> {
-    head: &'a TimerHead,
+pub(super) struct Lock<'a> {
+    timer: &'a Timer,
     taken: bool,
 }
 
 impl Lock<'_> {
     /// Has the callout run at `uptime` ns or up to `leeway` ns later; at once if that
     /// has passed. callout_reset_sbt(9), absolute.
-    pub fn callout_reset(&self, uptime: u64, leeway: u64) {
-        self.callout_reset_sbt(nstosbt(uptime), nstosbt(leeway), sys::C_ABSOLUTE);
+    ///
+    /// A callout that is pending for no later is left alone: its filter finds that it is
+    /// early, and asks again. That makes it cheap to push a deadline out, again and
+    /// again, as whoever kicks a watchdog does.
+    #[inline(always)]
+    pub(super) fn callout_reset(&self, uptime: u64, leeway: u64) {
+        let latest = uptime.saturating_add(leeway);
+        if self.timer.latest.get() <= latest {
+            return;
+        }
+        self.timer.latest.set(latest);
+        let precision = if leeway == 0 { 0 } else { nstosbt(leeway) };
+        self.callout_reset_sbt_on(nstosbt(uptime), precision, sys::C_ABSOLUTE);
     }
 
-    fn callout_reset_sbt(&self, sbt: i64, precision: i64, flags: u32) {
-        let head = self.head;
-        let argument = (&raw const *head).cast_mut().cast();
-        // SAFETY: the callout's mutex is held; the argument, the head, outlives the
+    fn callout_reset_sbt_on(&self, sbt: i64, precision: i64, flags: u32) {
+        let timer = self.timer;
+        let argument = (&raw const *timer).cast_mut().cast();
+        // SAFETY: the callout's mutex is held; the argument, the timer, outlives the
         // callout, which f_detach drains first. That it was pending is no error.
         unsafe {
             sys::callout_reset_sbt_on(
-                head.callout(),
+                timer.callout.get(),
                 sbt,
                 precision,
-                Some(head.handler),
+                Some(timer.handler),
                 argument,
-                -1,
+                timer.cpu,
                 flags as c_int,
             )
         };
@@ -184,22 +286,25 @@ impl Lock<'_> {
 
     /// Keeps the callout from running. callout_stop(9): under the mutex it cannot be
     /// too late.
-    pub fn callout_stop(&self) {
-        // SAFETY: initialised in `new`, and the callout's mutex is held.
-        unsafe { sys::kqx_callout_stop(self.head.callout()) };
+    pub(super) fn callout_stop(&self) {
+        if self.timer.latest.replace(u64::MAX) != u64::MAX {
+            // SAFETY: the zone set it up, and the callout's mutex is held.
+            unsafe { sys::kqx_callout_stop(self.timer.callout.get()) };
+        }
     }
 
     /// f_event is being called.
     pub(super) fn see(&self) {
-        self.head.seen.set(true);
+        self.timer.seen.set(true);
+        self.timer.fresh.set(false);
     }
 }
 
 impl Drop for Lock<'_> {
     fn drop(&mut self) {
         if self.taken {
-            // SAFETY: `TimerHead::lock` took it, in this thread: a `Lock` is not Send.
-            unsafe { sys::kqx_mtx_unlock(self.head.mtx()) };
+            // SAFETY: `Timer::lock` took it, in this thread: a `Lock` is not Send.
+            unsafe { sys::kqx_mtx_unlock(self.timer.mtx.get()) };
         }
     }
 }
@@ -208,35 +313,28 @@ impl Drop for Lock<'_> {
 ///
 /// # Safety
 /// For callout(9) alone, which calls it with the callout's mutex held, and not after
-/// callout_drain: `argument` is the timer's head.
+/// callout_drain: `argument` is the timer.
 unsafe extern "C" fn expired<E: Expire>(argument: *mut c_void) {
-    // SAFETY: the head outlives the callout; it is shared, all that changes is in cells.
-    let head = unsafe { &*argument.cast::<TimerHead>() };
+    // SAFETY: the timer outlives the callout; it is shared, all that changes is in cells.
+    let timer = unsafe { &*argument.cast::<Timer>() };
     counter_u64_add(Stat::Callouts, 1);
+    timer.latest.set(u64::MAX);
+    timer.seen.set(false);
     // SAFETY: f_detach drains the callout before the knote goes, and the mutex of the
     // knote's list is held.
-    let mut kn = unsafe { Knote::from_raw(head.knote) };
-    head.seen.set(false);
-    if !E::expire(&mut kn) {
+    let kn = unsafe { Knote::from_raw(timer.knote) };
+    if !E::expire(kn) {
         return;
     }
     // SAFETY: the list's mutex is held, the kqueue's lock is not.
-    unsafe { sys::knote(head.knlist(), 0, sys::KNF_LISTLOCKED as c_int) };
-    if !head.seen.get() {
-        // Taken: no, callout(9) has the mutex, and it is ours to use.
-        Lock { head, taken: false }.callout_reset_sbt(AGAIN, 0, 0);
-    }
-}
-
-/// Frees a timer and what it is made of.
-///
-/// # Safety
-/// As for `TimerHead::free`, and the head is that of a `Timer<T>`.
-unsafe fn free<T: Copy + 'static>(head: NonNull<TimerHead>) {
-    // SAFETY: given up by `into_raw` and known to nobody: ours to take apart.
-    unsafe {
-        let timer = KBox::from_raw(head.cast::<Timer<T>>());
-        sys::knlist_destroy(timer.head.knlist());
-        sys::kqx_mtx_destroy(timer.head.mtx());
+    unsafe { sys::knote(timer.knlist.get(), 0, sys::KNF_LISTLOCKED as c_int) };
+    if !timer.seen.get() {
+        // The mutex is callout(9)'s to release. No filter asks for less than this wait.
+        let lock = Lock {
+            timer,
+            taken: false,
+        };
+        timer.latest.set(0);
+        lock.callout_reset_sbt_on(AGAIN, 0, 0);
     }
 }

@@ -5,29 +5,30 @@ use kqx::abi::*;
 use kqx::event::*;
 
 use super::{COUNT_MAX, Counter, RESERVED};
-use crate::filter::{Change, Errno};
+use crate::filter::{Errno, Kevent};
 use crate::filters::bench::Bench;
 use crate::time;
 
 fn add(flags: u16, fflags: u32, data: i64, ext: [u64; 2]) -> Result<Bench<Counter>, Errno> {
     let ext = [ext[0], ext[1], 0, 0];
-    Bench::attach(Change {
+    Bench::attach(Kevent {
         flags: EV_ADD | flags,
         fflags,
         data,
         ext,
+        ..Kevent::default()
     })
 }
 
-fn change(fflags: u32, data: i64) -> Change {
-    Change {
+fn change(fflags: u32, data: i64) -> Kevent {
+    Kevent {
         fflags,
         data,
-        ..Change::default()
+        ..Kevent::default()
     }
 }
 
-fn trigger(data: i64) -> Change {
+fn trigger(data: i64) -> Kevent {
     change(NOTE_TRIGGER, data)
 }
 
@@ -57,7 +58,7 @@ fn a_trigger_in_the_change_that_adds_counts() {
 fn clear_and_trigger_in_one_change_still_wake() {
     let mut counter = add(EV_CLEAR, 0, 9, [0, 0]).unwrap();
     counter
-        .change(Change {
+        .change(Kevent {
             flags: EV_CLEAR,
             ..trigger(2)
         })
@@ -82,17 +83,19 @@ fn a_refused_change_leaves_everything_as_it_was() {
     for refused in [
         change(NOTE_KQX_SET | NOTE_FFCOPY | 1, -1),
         change(RESERVED | NOTE_TRIGGER, 1),
-        Change {
+        Kevent {
             flags,
             fflags: NOTE_TRIGGER,
             data: 1,
             ext: [COUNT_MAX + 1, 0, 0, 0],
+            ..Kevent::default()
         },
-        Change {
+        Kevent {
             flags,
             fflags: NOTE_TRIGGER,
             data: 1,
             ext: [1, time::MAX + 1, 0, 0],
+            ..Kevent::default()
         },
     ] {
         assert_eq!(counter.change(refused), Err(Errno::EINVAL));
@@ -144,11 +147,12 @@ fn a_level_triggered_count_is_not_taken() {
 #[test]
 fn adding_again_keeps_the_count_and_takes_threshold_and_mode() {
     let mut counter = add(EV_CLEAR, 0, 5, [10, 0]).unwrap();
-    let again = |fflags, ext| Change {
+    let again = |fflags, ext| Kevent {
         flags: EV_ADD,
         fflags,
         data: 99,
         ext,
+        ..Kevent::default()
     };
     counter
         .change(again(NOTE_KQX_SEMAPHORE, [2, 0, 0, 0]))
@@ -208,10 +212,10 @@ fn a_count_that_is_back_at_0_waits_no_more_and_then_anew() {
 fn adding_again_with_another_delay_counts_it_from_when_the_count_left_0() {
     let mut counter = add(EV_CLEAR, 0, 1, [9, 500]).unwrap();
     counter.pass(100);
-    let again = |delay| Change {
+    let again = |delay| Kevent {
         flags: EV_ADD,
         ext: [9, delay, 0, 0],
-        ..Change::default()
+        ..Kevent::default()
     };
     counter.change(again(200)).unwrap();
     assert_eq!(counter.armed, Some(200));
@@ -285,12 +289,12 @@ proptest! {
                 }
                 Step::Clear => {
                     (count, gathered, over) = (0, 0, false);
-                    counter.change(Change { flags: EV_CLEAR, ..Change::default() }).unwrap();
+                    counter.change(Kevent { flags: EV_CLEAR, ..Kevent::default() }).unwrap();
                 }
                 Step::Again { threshold, semaphore } => {
                     (at, takes_one) = (i128::from(threshold.max(1)), semaphore);
                     let ext = [threshold, 0, 0, 0];
-                    counter.change(Change { flags: EV_ADD, fflags: mode(semaphore), data: 1, ext }).unwrap();
+                    counter.change(Kevent { flags: EV_ADD, fflags: mode(semaphore), data: 1, ext, ..Kevent::default() }).unwrap();
                 }
                 Step::Deliver => {
                     let report = counter.deliver();

@@ -4,16 +4,17 @@ use kqx::abi::*;
 use kqx::event::*;
 
 use super::Timer;
-use crate::filter::{Change, Errno};
+use crate::filter::{Errno, Kevent};
 use crate::filters::bench::{Bench, TestClock};
 use crate::time::{self, Boottime, SECOND};
 
-fn add(flags: u16, fflags: u32, data: i64, ext: [u64; 2]) -> Change {
-    Change {
+fn add(flags: u16, fflags: u32, data: i64, ext: [u64; 2]) -> Kevent {
+    Kevent {
         flags: EV_ADD | flags,
         fflags,
         data,
         ext: [ext[0], ext[1], 0, 0],
+        ..Kevent::default()
     }
 }
 
@@ -129,9 +130,9 @@ fn a_refused_rearm_leaves_the_timer_running() {
 
 #[test]
 fn a_kick_restarts_the_period_and_drops_what_is_pending() {
-    let kick = Change {
+    let kick = Kevent {
         fflags: NOTE_TRIGGER,
-        ..Change::default()
+        ..Kevent::default()
     };
     let mut timer = timer(0, NOTE_NSECONDS, 100, [30, 0]);
     timer.pass(20);
@@ -149,9 +150,9 @@ fn a_kick_restarts_the_period_and_drops_what_is_pending() {
 #[test]
 fn a_deadline_cannot_be_kicked() {
     let mut timer = timer(0, NOTE_ABSTIME | NOTE_KQX_UPTIME | NOTE_NSECONDS, 5, [0, 0]);
-    let kick = Change {
+    let kick = Kevent {
         fflags: NOTE_TRIGGER,
-        ..Change::default()
+        ..Kevent::default()
     };
     assert_eq!(timer.change(kick), Err(Errno::EINVAL));
 }

@@ -1,0 +1,185 @@
+//! `make bench`: measures kqx on a real kernel, and puts the figures where people read
+//! them. Every number in a document is between two markers and comes from here.
+
+mod plot;
+mod results;
+mod table;
+
+use std::env::current_exe;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::build;
+use crate::release::{Release, root};
+use crate::toolchain::run;
+use results::Results;
+
+/// The measurements on a real kernel.
+const MEASUREMENTS: &str = "userland-test/benchmarks.json";
+/// The measurements of the simulated kernel.
+const SIM_MEASUREMENTS: &str = "userland-test/benchmarks-sim.json";
+/// The plot of the first.
+const PLOT: &str = "userland-test/benchmarks.svg";
+/// The documents with figures.
+const DOCUMENTS: &[&str] = &["userland-test/BENCHMARKS.md", "README.md"];
+
+/// What to measure, and where.
+#[derive(Args, Debug)]
+pub struct Bench {
+    /// A kernel that is kept, see `vm list` [without this: one without debug options]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Measure nothing: write plot and documents anew from the measurements there are
+    #[arg(long)]
+    redraw: bool,
+}
+
+impl Bench {
+    /// Measures, and writes down what was measured.
+    pub fn run(&self) -> Result<()> {
+        if !self.redraw {
+            self.on_a_kernel()?;
+            in_a_process()?;
+        }
+        let all = Measurements::read()?;
+        plot::save(&all.kernel, &root().join(PLOT))?;
+        for document in documents() {
+            let text = read(&document)?;
+            fs::write(&document, all.fill(&text)?)?;
+        }
+        let barred = all.kernel.rows.iter().filter(|row| row.bar.is_some());
+        print!("{}", table::terminal(barred));
+        Ok(())
+    }
+
+    fn on_a_kernel(&self) -> Result<()> {
+        let to = root().join(MEASUREMENTS);
+        let mut vm = Command::new(current_exe()?);
+        vm.args(["vm", "bench", "--to"]).arg(&to);
+        if let Some(name) = &self.name {
+            vm.args(["--name", name]);
+        }
+        run(&mut vm)
+    }
+}
+
+/// The simulated kernel, with the module's file.
+fn in_a_process() -> Result<()> {
+    let module = build::module(Release::target()?)?;
+    run(Command::new("cargo")
+        .current_dir(root())
+        .args(["run", "--quiet", "--release", "--package", "kqx-test", "--"])
+        .arg("--on")
+        .arg(format!("ko:{}", module.display()))
+        .args(["bench", "--json", SIM_MEASUREMENTS])
+        .env_remove("KQX_TARGET"))
+}
+
+/// The documents that are there.
+fn documents() -> impl Iterator<Item = PathBuf> {
+    let paths = DOCUMENTS.iter().map(|path| root().join(path));
+    paths.filter(|path| path.exists())
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| path.display().to_string())
+}
+
+/// All that was measured last.
+struct Measurements {
+    kernel: Results,
+    sim: Results,
+}
+
+impl Measurements {
+    fn read() -> Result<Measurements> {
+        let parse = |path: &str| -> Result<Results> {
+            serde_json::from_str(&read(&root().join(path))?).with_context(|| path.to_owned())
+        };
+        Ok(Measurements {
+            kernel: parse(MEASUREMENTS)?,
+            sim: parse(SIM_MEASUREMENTS)?,
+        })
+    }
+
+    /// `text` with the figures between each `<!-- bench: NAMES -->` and `<!-- /bench -->`
+    /// written anew. NAMES are benchmarks; or `bars`, every row that has one; `machine`,
+    /// what was measured on; `sim`, the simulated kernel.
+    fn fill(&self, text: &str) -> Result<String> {
+        const BEGIN: &str = "<!-- bench: ";
+        const BEGUN: &str = " -->\n";
+        const END: &str = "<!-- /bench -->";
+        let mut filled = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once(BEGIN) {
+            let (names, after) = after.split_once(BEGUN).context("a marker has no ` -->`")?;
+            let (_, after) = after
+                .split_once(END)
+                .with_context(|| format!("`{BEGIN}{names}` has no `{END}`"))?;
+            filled += &[before, BEGIN, names, BEGUN, &self.figures(names)?, END].concat();
+            rest = after;
+        }
+        Ok(filled + rest)
+    }
+
+    fn figures(&self, names: &str) -> Result<String> {
+        let names: Vec<&str> = names.split(' ').collect();
+        let rows: Vec<_> = match names[..] {
+            ["machine"] => return Ok(self.kernel.machine()),
+            ["bars"] => (self.kernel.rows.iter().filter(|row| row.bar.is_some())).collect(),
+            ["sim"] => self.sim.rows.iter().collect(),
+            _ => {
+                let named = |row: &&results::Row| names.contains(&row.benchmark.as_str());
+                self.kernel.rows.iter().filter(named).collect()
+            }
+        };
+        anyhow::ensure!(
+            !rows.is_empty(),
+            "nothing was measured of `{}`",
+            names.join(" ")
+        );
+        Ok(table::markdown(&rows))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documents_say_what_was_measured_last() {
+        let all = Measurements::read().unwrap();
+        for document in documents() {
+            let text = read(&document).unwrap();
+            assert!(
+                all.fill(&text).unwrap() == text,
+                "{}: run `cargo xtask bench --redraw`",
+                document.display()
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_between_markers_stays() {
+        let all = Measurements::read().unwrap();
+        let text = "a\n<!-- bench: machine -->\nold\n<!-- /bench -->\nb\n";
+        let filled = all.fill(text).unwrap();
+        assert!(filled.starts_with("a\n<!-- bench: machine -->\n"));
+        assert!(filled.ends_with("<!-- /bench -->\nb\n"));
+        assert!(!filled.contains("old"));
+    }
+
+    #[test]
+    fn a_marker_that_never_ends_and_a_benchmark_that_never_ran_are_refused() {
+        let all = Measurements::read().unwrap();
+        assert!(all.fill("<!-- bench: bars -->\n").is_err());
+        assert!(
+            all.fill("<!-- bench: nonesuch -->\n<!-- /bench -->")
+                .is_err()
+        );
+    }
+}

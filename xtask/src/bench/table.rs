@@ -1,0 +1,102 @@
+//! Measurements as tables.
+
+use std::fmt::Write as _;
+
+use super::results::{Figure, Row};
+
+/// A table for a document.
+pub fn markdown(rows: &[&Row]) -> String {
+    let mut text = "| | kqx | beside | ratio | bar |\n|---|---:|---|---:|---|\n".to_owned();
+    for row in rows {
+        let [operation, kqx, beside, ratio, bar] = cells(row);
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "| {operation} | {kqx} | {beside} | {ratio} | {bar} |");
+    }
+    text
+}
+
+/// A table for the terminal.
+pub fn terminal<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
+    let mut text = String::new();
+    for row in rows {
+        let [operation, kqx, beside, ratio, bar] = cells(row);
+        let figures = format!("{kqx}, {beside}");
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{operation:58} {ratio:>6}  {bar:12}  {figures}");
+    }
+    text
+}
+
+fn cells(row: &Row) -> [String; 5] {
+    let (kqx, beside) = match &row.figures[..] {
+        [] => Default::default(),
+        [only] => (named(only, &row.unit), String::new()),
+        [kqx, beside @ ..] => {
+            let beside: Vec<_> = beside.iter().map(|figure| named(figure, "")).collect();
+            (named(kqx, &row.unit), beside.join("; "))
+        }
+    };
+    let ratio = row
+        .ratio
+        .map_or(String::new(), |ratio| format!("{ratio:.3}"));
+    let bar = row.bar.as_ref().map_or(String::new(), |bar| {
+        let verdict = if bar.met { "met" } else { "missed" };
+        let unit = if bar.on_ratio() { "" } else { &row.unit };
+        format!("{}{unit} {verdict}", number(bar.most))
+    });
+    [row.operation.clone(), kqx, beside, ratio, bar]
+}
+
+/// A figure with its name, its unit, and its spread where that is more than 1 %.
+fn named(figure: &Figure, unit: &str) -> String {
+    let mut text = format!("{} {}", figure.of, number(figure.median));
+    if figure.high - figure.low > figure.median.abs() / 100.0 {
+        let (low, high) = (number(figure.low), number(figure.high));
+        // Writing to a String cannot fail.
+        let _ = write!(text, " ({low} to {high})");
+    }
+    let space = if unit.is_empty() || unit == "%" {
+        ""
+    } else {
+        " "
+    };
+    text + space + unit
+}
+
+/// A number with as many digits as it is worth, thousands apart.
+pub fn number(value: f64) -> String {
+    let digits = match value.abs() {
+        size if size >= 100.0 || size == 0.0 || value.fract() == 0.0 => 0,
+        size if size >= 1.0 => 2,
+        _ => 4,
+    };
+    let text = format!("{value:.digits$}");
+    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+    let (sign, whole) = whole
+        .strip_prefix('-')
+        .map_or(("", whole), |whole| ("-", whole));
+    let mut apart = String::new();
+    for (index, digit) in whole.char_indices() {
+        if index > 0 && (whole.len() - index).is_multiple_of(3) {
+            apart.push(',');
+        }
+        apart.push(digit);
+    }
+    let point = if fraction.is_empty() { "" } else { "." };
+    format!("{sign}{apart}{point}{fraction}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn numbers_are_as_long_as_they_are_worth() {
+        assert_eq!(number(0.0), "0");
+        assert_eq!(number(-0.0095), "-0.0095");
+        assert_eq!(number(1.08), "1.08");
+        assert_eq!(number(64.0), "64");
+        assert_eq!(number(999.6), "1,000");
+        assert_eq!(number(-1_234_567.4), "-1,234,567");
+    }
+}
