@@ -276,5 +276,4 @@ same_layout!(Bintime, bintime; sec frac);
 const _: () = {
     assert!(size_of::<Kevent>() == size_of::<sys::kevent>());
     assert!(offset_of!(Filterops, f_touch) == offset_of!(sys::filterops, f_touch));
-    assert!(offset_of!(MallocType, ks_shortdesc) == offset_of!(sys::malloc_type, ks_shortdesc));
 };

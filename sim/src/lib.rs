@@ -56,6 +56,7 @@ mod sdt;
 mod strings;
 mod sysctl;
 mod uidinfo;
+mod uma;
 mod witness;
 
 pub use config::{ClockMode, Config, Release};

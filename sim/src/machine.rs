@@ -228,10 +228,11 @@ impl Machine {
         self.kernel.sysctls.names()
     }
 
-    /// The live allocations of a malloc(9) type, as vmstat -m counts them.
+    /// The live allocations of a malloc(9) type, as vmstat -m counts them, or of a uma(9)
+    /// zone, as vmstat -z does.
     ///
     /// # Errors
-    /// ENOENT: no such type.
+    /// ENOENT: no such type or zone.
     pub fn allocations(&self, kind: &str) -> Result<usize, Errno> {
         let owner = self.kernel.heap.owner(kind).ok_or(ENOENT)?;
         Ok(self.kernel.heap.usage(owner).0)

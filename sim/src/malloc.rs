@@ -1,9 +1,10 @@
-//! malloc(9) and uma(9): every allocation has an owner, freed memory is poisoned and
-//! kept aside for a while, so that leaks and late writes show.
+//! malloc(9), and the memory behind it and behind [`uma`](crate::uma): every allocation
+//! has an owner, freed memory is poisoned and kept aside for a while, so that leaks and
+//! late writes show.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::{HashMap, VecDeque};
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
 
 use parking_lot::Mutex;
@@ -14,9 +15,9 @@ use crate::inject::Failure;
 use crate::kernel::{kassert, kernel};
 use crate::witness::may_sleep;
 
-const M_NOWAIT: c_int = 0x0001;
-const M_WAITOK: c_int = 0x0002;
-const M_ZERO: c_int = 0x0100;
+pub(crate) const M_NOWAIT: c_int = 0x0001;
+pub(crate) const M_WAITOK: c_int = 0x0002;
+pub(crate) const M_ZERO: c_int = 0x0100;
 
 /// What freed memory is filled with.
 const POISON: u8 = 0xde;
@@ -80,13 +81,7 @@ impl Heap {
 
     /// Allocates; null only where the flags allow it and the failure was asked for.
     pub(crate) fn allocate(&self, owner: Owner, size: usize, flags: c_int) -> *mut c_void {
-        kassert!(
-            (flags & M_WAITOK != 0) != (flags & M_NOWAIT != 0),
-            "malloc: flags must have either M_WAITOK or M_NOWAIT"
-        );
-        if flags & M_WAITOK != 0 {
-            may_sleep("malloc(M_WAITOK)");
-        } else if kernel().inject.strikes(Failure::Allocation) {
+        if !may_allocate(flags) {
             return ptr::null_mut();
         }
         let layout = Layout::from_size_align(size.max(1), 16).expect("a size below 2^63");
@@ -136,6 +131,14 @@ impl Heap {
         }
     }
 
+    /// Hands an allocation to another owner, if it is that owner's.
+    pub(crate) fn hand_over(&self, pointer: *mut c_void, from: Owner, to: Owner) -> bool {
+        let mut state = self.0.lock();
+        let block = state.live.get_mut(&(pointer as usize));
+        let block = block.filter(|block| block.owner == from);
+        block.map(|block| block.owner = to).is_some()
+    }
+
     /// How many allocations of an owner are live, and how many bytes.
     pub(crate) fn usage(&self, owner: Owner) -> (usize, usize) {
         let state = self.0.lock();
@@ -179,6 +182,19 @@ impl Heap {
             kernel().faults.report(FaultKind::Leak, message);
         }
     }
+}
+
+/// Whether an allocation goes on, by the failure asked for; one that may sleep always does.
+pub(crate) fn may_allocate(flags: c_int) -> bool {
+    kassert!(
+        (flags & M_WAITOK != 0) != (flags & M_NOWAIT != 0),
+        "malloc: flags must have either M_WAITOK or M_NOWAIT"
+    );
+    if flags & M_WAITOK != 0 {
+        may_sleep("malloc(M_WAITOK)");
+        return true;
+    }
+    !kernel().inject.strikes(Failure::Allocation)
 }
 
 /// The name in a malloc type.
@@ -237,96 +253,4 @@ pub unsafe extern "C-unwind" fn malloc_uninit(kind: *const MallocType) {
              {bytes} bytes leaked)."
         )
     });
-}
-
-type Ctor = unsafe extern "C-unwind" fn(*mut c_void, c_int, *mut c_void, c_int) -> c_int;
-type Dtor = unsafe extern "C-unwind" fn(*mut c_void, c_int, *mut c_void);
-
-/// `struct uma_zone`: the module only points to it.
-pub struct Zone {
-    size: usize,
-    ctor: Option<Ctor>,
-    dtor: Option<Dtor>,
-}
-
-/// uma_zcreate(9). Items are not cached, so `uminit` and `fini` run like ctor and dtor
-/// would; a zone with them is refused.
-///
-/// # Safety
-/// `name` is a C string; the functions are the zone's.
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn uma_zcreate(
-    name: *const c_char,
-    size: usize,
-    ctor: Option<Ctor>,
-    dtor: Option<Dtor>,
-    uminit: *const c_void,
-    fini: *const c_void,
-    _align: c_int,
-    _flags: u32,
-) -> *mut Zone {
-    kassert!(
-        uminit.is_null() && fini.is_null(),
-        "uma_zcreate: init and fini are not played"
-    );
-    let zone = Box::into_raw(Box::new(Zone { size, ctor, dtor }));
-    // SAFETY: the caller's promise.
-    let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();
-    kernel().heap.name(zone as Owner, format!("zone {name}"));
-    zone
-}
-
-/// uma_zdestroy(9).
-///
-/// # Safety
-/// `zone` came from uma_zcreate(9), and nobody uses it again.
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn uma_zdestroy(zone: *mut Zone) {
-    kernel().heap.forget(zone as Owner, |name, count, _| {
-        format!("Freed UMA keg ({name}) was not empty ({count} items).")
-    });
-    // SAFETY: the caller's promise.
-    drop(unsafe { Box::from_raw(zone) });
-}
-
-/// uma_zalloc_arg(9).
-///
-/// # Safety
-/// `zone` came from uma_zcreate(9).
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn uma_zalloc_arg(
-    zone: *const Zone,
-    arg: *mut c_void,
-    flags: c_int,
-) -> *mut c_void {
-    // SAFETY: the caller's promise.
-    let Zone { size, ctor, .. } = unsafe { &*zone };
-    let item = kernel().heap.allocate(zone as Owner, *size, flags);
-    if let (Some(ctor), false) = (ctor, item.is_null()) {
-        // SAFETY: the zone's own constructor, on an item of its size.
-        if unsafe { ctor(item, *size as c_int, arg, flags) } != 0 {
-            kernel().heap.free(zone as Owner, item);
-            return ptr::null_mut();
-        }
-    }
-    item
-}
-
-/// uma_zfree_arg(9).
-///
-/// # Safety
-/// `item` is null or came from this zone; nobody uses it.
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn uma_zfree_arg(
-    zone: *const Zone,
-    item: *mut c_void,
-    arg: *mut c_void,
-) {
-    // SAFETY: the caller's promise.
-    let Zone { size, dtor, .. } = unsafe { &*zone };
-    if let (Some(dtor), false) = (dtor, item.is_null()) {
-        // SAFETY: the zone's own destructor, on an item of its size.
-        unsafe { dtor(item, *size as c_int, arg) };
-    }
-    kernel().heap.free(zone as Owner, item);
 }

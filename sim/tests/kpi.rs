@@ -1,7 +1,7 @@
 //! The kernel's interfaces, called as a module calls them, and what they notice.
 
 use std::cell::UnsafeCell;
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::time::Duration;
@@ -144,19 +144,62 @@ fn a_lock_destroyed_while_held_is_a_fault() {
     );
 }
 
+/// `struct malloc_type`, as far as its name.
+#[repr(C)]
+struct MallocType {
+    next: usize,
+    version: u64,
+    name: *const c_char,
+}
+
+const M_NOWAIT: c_int = 1;
+const M_WAITOK: c_int = 2;
+const M_ZERO: c_int = 0x100;
+
+type Init = extern "C" fn(*mut u8, c_int, c_int) -> c_int;
+type Fini = extern "C" fn(*mut u8, c_int);
+
+unsafe extern "C" {
+    fn sim_malloc(size: usize, kind: *const MallocType, flags: c_int) -> *mut u8;
+    fn sim_free(memory: *mut u8, kind: *const MallocType);
+    fn malloc_init(kind: *const MallocType);
+    fn malloc_uninit(kind: *const MallocType);
+    fn uma_zcreate(
+        name: *const c_char,
+        size: usize,
+        ctor: usize,
+        dtor: usize,
+        uminit: Option<Init>,
+        fini: Option<Fini>,
+        align: c_int,
+        flags: u32,
+    ) -> *mut c_void;
+    fn uma_zalloc_arg(zone: *mut c_void, arg: *mut c_void, flags: c_int) -> *mut u8;
+    fn uma_zfree_arg(zone: *mut c_void, item: *mut u8, arg: *mut c_void);
+    fn uma_zdestroy(zone: *mut c_void);
+}
+
+/// A malloc type called `test`, for malloc_init.
+fn malloc_type() -> MallocType {
+    MallocType {
+        next: 0,
+        version: 0,
+        name: c"test".as_ptr(),
+    }
+}
+
 #[test]
 fn sleeping_with_a_mutex_held_is_a_fault_that_names_it() {
     let machine = machine();
-    machine
-        .kldload_native("kqx.ko", kqx_kmod::kqx_modevent)
-        .unwrap();
+    let kind = &malloc_type();
     let mutex = Mutex::new(c"object");
     mutex.lock();
-    // SAFETY: a size; freed below.
-    let memory = unsafe { sys::kqx_malloc(16) };
+    // SAFETY: a type and a size; freed with the same type.
+    unsafe {
+        malloc_init(kind);
+        sim_free(sim_malloc(16, kind, M_WAITOK), kind);
+    }
     mutex.unlock();
-    // SAFETY: just allocated.
-    unsafe { sys::kqx_free(memory) };
     let (kind, message) = fault(&machine);
     assert_eq!(kind, FaultKind::Sleep);
     assert!(
@@ -169,42 +212,109 @@ fn sleeping_with_a_mutex_held_is_a_fault_that_names_it() {
 #[test]
 fn memory_that_is_left_is_a_fault_at_unload_in_the_kernels_words() {
     let machine = machine();
-    machine
-        .kldload_native("kqx.ko", kqx_kmod::kqx_modevent)
-        .unwrap();
-    // SAFETY: a size.
-    unsafe { sys::kqx_malloc(100) };
-    assert_eq!(machine.allocations("kqx"), Ok(1));
-    machine.kldunload("kqx.ko", false).unwrap();
-    let (kind, message) = fault(&machine);
-    assert_eq!(kind, FaultKind::Leak);
-    assert!(message.contains("memory type kqx leaked memory on destroy (1 allocations, 100 bytes"));
-    // What is left is found once more when the machine ends.
-    let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(machine)));
-    assert!(end.is_err());
+    let kind = &malloc_type();
+    // SAFETY: a type and a size; freed below.
+    let memory = unsafe {
+        malloc_init(kind);
+        sim_malloc(100, kind, M_WAITOK)
+    };
+    assert_eq!(machine.allocations("test"), Ok(1));
+    // SAFETY: the type goes, with memory left.
+    unsafe { malloc_uninit(kind) };
+    let (fault, message) = fault(&machine);
+    assert_eq!(fault, FaultKind::Leak);
+    assert_eq!(
+        message,
+        "Warning: memory type test leaked memory on destroy (1 allocations, 100 bytes leaked)."
+    );
+    // SAFETY: from malloc, with the same type.
+    unsafe { sim_free(memory, kind) };
 }
 
 #[test]
 fn memory_written_after_it_was_freed_is_a_fault() {
     let machine = machine();
-    machine
-        .kldload_native("kqx.ko", kqx_kmod::kqx_modevent)
-        .unwrap();
-    // SAFETY: a size; the write is the fault that is tested, into memory kept aside.
+    let kind = &malloc_type();
+    // SAFETY: a type and sizes; the write is the fault that is tested, into memory that
+    // is kept aside.
     unsafe {
-        let memory = sys::kqx_malloc(32).cast::<u8>();
-        sys::kqx_free(memory.cast());
+        malloc_init(kind);
+        let memory = sim_malloc(32, kind, M_WAITOK);
+        sim_free(memory, kind);
         memory.add(5).write(1);
         for _ in 0..1000 {
-            sys::kqx_free(sys::kqx_malloc(1));
+            sim_free(sim_malloc(1, kind, M_WAITOK), kind);
         }
     }
     let (kind, message) = fault(&machine);
     assert_eq!(kind, FaultKind::UseAfterFree);
     assert_eq!(
         message,
-        "32 bytes of kqx were written at offset 5 after they were freed"
+        "32 bytes of test were written at offset 5 after they were freed"
     );
+}
+
+#[test]
+fn only_what_may_fail_can_be_told_to_fail() {
+    let machine = machine();
+    let kind = &malloc_type();
+    machine.fail(Failure::Allocation, 1);
+    // SAFETY: a type and sizes.
+    unsafe {
+        malloc_init(kind);
+        let memory = sim_malloc(8, kind, M_WAITOK);
+        assert!(!memory.is_null());
+        assert!(sim_malloc(8, kind, M_NOWAIT).is_null());
+        sim_free(memory, kind);
+    }
+}
+
+extern "C" fn seven(item: *mut u8, size: c_int, _flags: c_int) -> c_int {
+    // SAFETY: a new item of that size.
+    unsafe { item.write_bytes(7, size as usize) };
+    0
+}
+
+extern "C" fn still_seven(item: *mut u8, _size: c_int) {
+    // SAFETY: an item of the zone.
+    assert_eq!(unsafe { *item }, 7);
+}
+
+#[test]
+fn items_of_a_zone_with_init_and_fini_keep_what_they_hold() {
+    let machine = machine();
+    // SAFETY: the zone's own items and functions, used until it is destroyed.
+    unsafe {
+        let name = c"test".as_ptr();
+        let zone = uma_zcreate(name, 24, 0, 0, Some(seven), Some(still_seven), 7, 0);
+        let item = uma_zalloc_arg(zone, ptr::null_mut(), M_WAITOK);
+        assert_eq!((*item, machine.allocations("test")), (7, Ok(1)));
+        item.add(1).write(9);
+        uma_zfree_arg(zone, item, ptr::null_mut());
+        assert_eq!(machine.allocations("test"), Ok(0));
+        let again = uma_zalloc_arg(zone, ptr::null_mut(), M_WAITOK);
+        assert_eq!((again, *again.add(1)), (item, 9));
+        uma_zfree_arg(zone, again, ptr::null_mut());
+        uma_zdestroy(zone);
+    }
+}
+
+#[test]
+fn a_zone_destroyed_with_items_left_is_a_fault() {
+    let machine = machine();
+    // SAFETY: the zone's own item, which nobody frees: the fault that is tested.
+    unsafe {
+        let zone = uma_zcreate(c"test".as_ptr(), 24, 0, 0, None, None, 7, 0);
+        let item = uma_zalloc_arg(zone, ptr::null_mut(), M_WAITOK | M_ZERO);
+        assert_eq!(*item, 0);
+        uma_zdestroy(zone);
+    }
+    let (kind, message) = fault(&machine);
+    assert_eq!(kind, FaultKind::Leak);
+    assert_eq!(message, "Freed UMA keg (test) was not empty (1 items).");
+    // The machine finds it once more when it ends.
+    let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(machine)));
+    assert!(end.is_err());
 }
 
 /// A callout that counts its runs, with a mutex.

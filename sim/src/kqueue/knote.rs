@@ -44,7 +44,7 @@ impl Drop for Spare {
 
 /// Names the zone, for the messages about what is left in it.
 pub(crate) fn name_zone() {
-    kernel().heap.name(zone(), "zone KNOTE".into());
+    kernel().heap.name(zone(), "KNOTE".into());
 }
 
 impl Shared<Knote> {

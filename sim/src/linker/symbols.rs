@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 use super::mapping::Mapping;
 use crate::abi::SysctlOid;
 use crate::{
-    callout, clock, console, counter, curthread, kqueue, malloc, mtx, sdt, strings, sysctl, uidinfo,
+    callout, clock, console, counter, curthread, kqueue, malloc, mtx, sdt, strings, sysctl,
+    uidinfo, uma,
 };
 
 /// Where a symbol is.
@@ -52,10 +53,10 @@ fn function(name: &str) -> Option<usize> {
         "free" => malloc::free,
         "malloc_init" => malloc::malloc_init,
         "malloc_uninit" => malloc::malloc_uninit,
-        "uma_zcreate" => malloc::uma_zcreate,
-        "uma_zdestroy" => malloc::uma_zdestroy,
-        "uma_zalloc_arg" => malloc::uma_zalloc_arg,
-        "uma_zfree_arg" => malloc::uma_zfree_arg,
+        "uma_zcreate" => uma::uma_zcreate,
+        "uma_zdestroy" => uma::uma_zdestroy,
+        "uma_zalloc_arg" => uma::uma_zalloc_arg,
+        "uma_zfree_arg" => uma::uma_zfree_arg,
         "uihold" => uidinfo::uihold,
         "uifree" => uidinfo::uifree,
         "chgkqcnt" => uidinfo::chgkqcnt,
