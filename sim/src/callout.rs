@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{c_int, c_void};
+use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::Ordering;
 
@@ -43,6 +44,8 @@ struct Running {
 pub(crate) struct Wheel {
     due: BTreeMap<(Sbintime, u64), Shared<Callout>>,
     latest: BTreeSet<(Sbintime, u64)>,
+    /// Where they are in memory.
+    addresses: BTreeSet<usize>,
     next_sequence: u64,
     running: Option<Running>,
 }
@@ -59,6 +62,7 @@ impl Wheel {
         self.next_sequence += 1;
         let [due, latest] = Self::keys(&c);
         self.due.insert(due, c);
+        self.addresses.insert(c.as_ptr() as usize);
         self.latest.insert(latest);
         c.c_iflags.fetch_or(CALLOUT_PENDING, Ordering::Relaxed);
         c.c_flags.fetch_or(CALLOUT_ACTIVE, Ordering::Relaxed);
@@ -72,6 +76,7 @@ impl Wheel {
         }
         let [due, latest] = Self::keys(&c);
         self.due.remove(&due);
+        self.addresses.remove(&(c.as_ptr() as usize));
         self.latest.remove(&latest);
         true
     }
@@ -93,6 +98,20 @@ impl Wheel {
 
     fn running(&mut self, c: Shared<Callout>) -> Option<&mut Running> {
         self.running.as_mut().filter(|running| running.callout == c)
+    }
+
+    /// What a callout inside that memory is doing, if one is not idle. The pending ones are
+    /// taken off the wheel: the memory goes.
+    pub(crate) fn evict(&mut self, memory: Range<usize>) -> Option<&'static str> {
+        let running = self.running.as_ref();
+        if running.is_some_and(|running| memory.contains(&(running.callout.as_ptr() as usize))) {
+            return Some("running");
+        }
+        let pending: Vec<_> = self.addresses.range(memory).copied().collect();
+        for &address in &pending {
+            self.remove(Shared::new(address as *const Callout, "callout"));
+        }
+        (!pending.is_empty()).then_some("pending")
     }
 
     /// How many callouts are pending.

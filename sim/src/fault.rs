@@ -18,7 +18,7 @@ pub enum FaultKind {
     Sleep,
     /// Memory, a zone's item, a counter or a reference was not given back.
     Leak,
-    /// Memory was written after it was freed.
+    /// Memory was written after it was freed, or freed while a callout in it may run.
     UseAfterFree,
     /// A user's limit went below zero.
     Limit,

@@ -96,11 +96,31 @@ impl Heap {
         pointer.cast()
     }
 
+    /// Memory is being freed: a fault if a callout in it may still run.
+    pub(crate) fn check_idle(&self, owner: Owner, pointer: *mut c_void, size: usize) {
+        let start = pointer as usize;
+        let busy = kernel().sched.lock().wheel.evict(start..start + size);
+        if let Some(busy) = busy {
+            let message = format!(
+                "memory of {} freed with a callout in it that is {busy}",
+                self.0.lock().name(owner)
+            );
+            kernel().faults.report(FaultKind::UseAfterFree, message);
+        }
+    }
+
     /// Frees; not at once, see the module.
     pub(crate) fn free(&self, owner: Owner, pointer: *mut c_void) {
         if pointer.is_null() {
             return;
         }
+        let size = self
+            .0
+            .lock()
+            .live
+            .get(&(pointer as usize))
+            .map(|b| b.layout.size());
+        self.check_idle(owner, pointer, size.unwrap_or(0));
         let mut state = self.0.lock();
         let Some(block) = state.live.remove(&(pointer as usize)) else {
             let twice = state.quarantine.iter().any(|(a, _)| *a == pointer as usize);

@@ -75,6 +75,7 @@ impl Zone {
             kernel().heap.free(self.owner(), item);
             return;
         }
+        kernel().heap.check_idle(self.owner(), item, self.size);
         let own = kernel()
             .heap
             .hand_over(item, self.owner(), self.cache_owner());

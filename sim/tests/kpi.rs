@@ -255,6 +255,29 @@ fn memory_written_after_it_was_freed_is_a_fault() {
 }
 
 #[test]
+fn memory_freed_with_a_pending_callout_in_it_is_a_fault() {
+    let machine = machine();
+    let kind = &malloc_type();
+    let mutex = Mutex::new(c"callout");
+    // SAFETY: memory for a callout, which the kernel forgets when it finds it there.
+    unsafe {
+        malloc_init(kind);
+        let memory = sim_malloc(size_of::<sys::callout>(), kind, M_WAITOK);
+        let callout = memory.cast::<sys::callout>();
+        sys::kqx_callout_init_mtx(callout, mutex.0.ptr());
+        sys::callout_reset_sbt_on(callout, SECOND, 0, Some(ring), ptr::null_mut(), -1, 0);
+        sim_free(memory, kind);
+    }
+    let (kind, message) = fault(&machine);
+    assert_eq!(kind, FaultKind::UseAfterFree);
+    assert_eq!(
+        message,
+        "memory of test freed with a callout in it that is pending"
+    );
+    mutex.destroy();
+}
+
+#[test]
 fn only_what_may_fail_can_be_told_to_fail() {
     let machine = machine();
     let kind = &malloc_type();

@@ -75,9 +75,7 @@ impl Sim {
 
     fn kldload(&self) -> Result<(), kqx_sim::LoadError> {
         match &self.module {
-            Module::Native => self
-                .machine
-                .kldload_native(MODULE, kqx_kmod::kqx_modevent),
+            Module::Native => self.machine.kldload_native(MODULE, kqx_kmod::kqx_modevent),
             Module::File(path) => self.machine.kldload(path),
         }
     }
@@ -226,7 +224,7 @@ impl System for Sim {
     }
 
     fn allocations(&self) -> Result<u64, Errno> {
-        Ok(self.machine.allocations("kqx")? as u64)
+        Ok(self.machine.allocations("kqx timer")? as u64)
     }
 
     fn verdict(&self) -> Outcome {
