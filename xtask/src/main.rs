@@ -7,7 +7,9 @@ mod bench;
 mod build;
 mod check;
 mod install;
+mod instructions;
 mod release;
+mod results;
 mod setup;
 mod test;
 mod toolchain;
@@ -44,6 +46,14 @@ enum Command {
     Run,
     /// Measures kqx beside EVFILT_USER, EVFILT_TIMER, eventfd and timerfd
     Bench(bench::Bench),
+    /// Compares what the filters' functions cost, in instructions, with the baseline
+    Instructions {
+        /// Makes what they cost now the baseline
+        #[arg(long)]
+        update: bool,
+    },
+    /// Runs the suite where it is quick, and writes what was run into the documents
+    Results,
     /// Installs kqx.ko, the header and the manual under DESTDIR
     Install,
     /// Builds the harness for FreeBSD
@@ -73,6 +83,8 @@ fn main() -> ExitCode {
         Command::Test => test::all(),
         Command::Run => test::demo(),
         Command::Bench(bench) => bench.run(),
+        Command::Instructions { update } => instructions::guard(update),
+        Command::Results => results::write(),
         Command::Install => install::all(),
         Command::Vm(vm) => return vm::main(&vm),
         Command::Harness => Release::target().and_then(build::harness).map(drop),

@@ -16,7 +16,7 @@ mod download;
 mod image;
 mod kernel;
 mod qemu;
-mod report;
+pub(crate) mod report;
 mod source;
 mod vagrant;
 

@@ -47,6 +47,11 @@ impl Tap {
         }
     }
 
+    /// Each case with its verdict, in the order they ran.
+    pub(crate) fn verdicts(&self) -> impl Iterator<Item = (&str, Verdict)> {
+        self.lines.iter().filter_map(|line| verdict(line))
+    }
+
     /// How many cases ended how.
     pub(crate) fn tally(&self) -> Tally {
         let mut tally = Tally::default();
@@ -99,10 +104,14 @@ impl Tap {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+/// How a case ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It holds.
     Passed,
+    /// It does not.
     Failed,
+    /// It could not be run there.
     Skipped,
 }
 
