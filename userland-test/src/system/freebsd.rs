@@ -36,6 +36,9 @@ const KSTACK: usize = 4 + 4 + KSTACK_TEXT + 16 * 4;
 /// sizeof(struct kinfo_knote) of FreeBSD 15: descriptor, kevent, status, spares, and a
 /// union whose largest member holds a path.
 const KINFO_KNOTE: usize = 8 + size_of::<Kevent>() + 8 + 32 + (24 + 1024);
+/// More registrations than a queue of the cases has. With less room than it needs,
+/// kern.proc.kq of 15.0 answers ERESTART, which restarts the call for ever.
+const KNOTES_AT_MOST: usize = 16_384;
 
 unsafe extern "C" {
     fn kldload(file: *const c_char) -> c_int;
@@ -128,16 +131,34 @@ fn mib(name: &str) -> Result<Vec<c_int>, Errno> {
     Ok(mib)
 }
 
+/// The value of a sysctl that takes at most `room` bytes.
+fn read_mib_into(mib: &[c_int], room: usize) -> Result<Vec<u8>, Errno> {
+    let mut value = vec![0u8; room];
+    let mut len = room;
+    // SAFETY: `mib` is as long as stated, and `value` has room for `len` bytes.
+    check(unsafe {
+        libc::sysctl(
+            mib.as_ptr(),
+            mib.len() as u32,
+            value.as_mut_ptr().cast(),
+            &raw mut len,
+            ptr::null(),
+            0,
+        )
+    })?;
+    value.truncate(len);
+    Ok(value)
+}
+
 /// The whole value of a sysctl.
 fn read_mib(mib: &[c_int]) -> Result<Vec<u8>, Errno> {
-    let numbers = mib.len() as u32;
     loop {
         let mut len = 0;
-        // SAFETY: `mib` has `numbers` numbers; without a buffer only `len` is written.
+        // SAFETY: `mib` is as long as stated; without a buffer only `len` is written.
         check(unsafe {
             libc::sysctl(
                 mib.as_ptr(),
-                numbers,
+                mib.len() as u32,
                 ptr::null_mut(),
                 &raw mut len,
                 ptr::null(),
@@ -145,26 +166,9 @@ fn read_mib(mib: &[c_int]) -> Result<Vec<u8>, Errno> {
             )
         })?;
         // What it reports may grow before the second call.
-        let mut value = vec![0u8; len + len / 4 + 64];
-        len = value.len();
-        // SAFETY: `value` has room for `len` bytes.
-        let result = check(unsafe {
-            libc::sysctl(
-                mib.as_ptr(),
-                numbers,
-                value.as_mut_ptr().cast(),
-                &raw mut len,
-                ptr::null(),
-                0,
-            )
-        });
-        match result {
-            Ok(_) => {
-                value.truncate(len);
-                return Ok(value);
-            }
+        match read_mib_into(mib, len + len / 4 + 64) {
             Err(Errno::ENOMEM) => {}
-            Err(errno) => return Err(errno),
+            result => return result,
         }
     }
 }
@@ -486,7 +490,7 @@ impl System for Kernel {
         let mut mib = self.kern_proc_kq.clone().ok_or(Errno::ENOENT)?;
         // SAFETY: getpid has no preconditions.
         mib.extend([unsafe { libc::getpid() }, kq]);
-        Ok(read_mib(&mib)?.len() / KINFO_KNOTE)
+        Ok(read_mib_into(&mib, KNOTES_AT_MOST * KINFO_KNOTE)?.len() / KINFO_KNOTE)
     }
 
     fn allocations(&self) -> Result<u64, Errno> {
