@@ -26,7 +26,7 @@ const EXIT_USAGE: u8 = 2;
 struct Arguments {
     /// The machine: `kernel` (the running FreeBSD kernel), `native` (kqx compiled into
     /// this program, on a simulated kernel), or `ko:PATH` (that kqx.ko, on a simulated
-    /// kernel).
+    /// kernel). A simulated kernel's time is virtual; with `@real` behind, the host's.
     #[arg(long, global = true, default_value = DEFAULT_MACHINE, value_name = "MACHINE")]
     on: String,
 
@@ -180,10 +180,15 @@ fn machine(arguments: &Arguments) -> Result<Box<dyn System>, String> {
 
 #[cfg(not(target_os = "freebsd"))]
 fn simulated(name: &str) -> Result<Box<dyn System>, String> {
+    use kqx_sim::ClockMode;
     use kqx_test::system::sim::Sim;
-    match (name, name.strip_prefix("ko:")) {
-        ("native", _) => Ok(Box::new(Sim::native()?)),
-        (_, Some(path)) => Ok(Box::new(Sim::file(path.as_ref())?)),
+    let (module, clock) = match name.strip_suffix("@real") {
+        Some(module) => (module, ClockMode::Real),
+        None => (name, ClockMode::Virtual),
+    };
+    match (module, module.strip_prefix("ko:")) {
+        ("native", _) => Ok(Box::new(Sim::native(clock)?)),
+        (_, Some(path)) => Ok(Box::new(Sim::file(path.as_ref(), clock)?)),
         _ => Err(format!(
             "there is no machine `{name}`: --on takes kernel, native or ko:PATH"
         )),

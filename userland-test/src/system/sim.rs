@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use kqx::event::Kevent;
-use kqx_sim::{Config, Machine, Process, Release, UNLIMITED};
+use kqx_sim::{ClockMode, Config, Machine, Process, Release, UNLIMITED};
 
 use super::{Clock, Errno, Fd, Feature, System};
 use crate::case::{Failure, Outcome};
@@ -22,9 +22,10 @@ enum Module {
     File(std::path::PathBuf),
 }
 
-/// A simulated kernel with kqx loaded, on virtual time.
+/// A simulated kernel with kqx loaded.
 pub struct Sim {
     module: Module,
+    clock: ClockMode,
     machine: Machine,
 }
 
@@ -52,21 +53,28 @@ impl Sim {
     ///
     /// # Errors
     /// It refused to load, in words for a person.
-    pub fn native() -> Result<Sim, String> {
-        Sim::new(Module::Native)
+    pub fn native(clock: ClockMode) -> Result<Sim, String> {
+        Sim::new(Module::Native, clock)
     }
 
     /// A simulated kernel with the module's file for FreeBSD.
     ///
     /// # Errors
     /// What is wrong with the file, in words for a person.
-    pub fn file(path: &Path) -> Result<Sim, String> {
-        Sim::new(Module::File(path.into()))
+    pub fn file(path: &Path, clock: ClockMode) -> Result<Sim, String> {
+        Sim::new(Module::File(path.into()), clock)
     }
 
-    fn new(module: Module) -> Result<Sim, String> {
-        let machine = Machine::new(Config::default());
-        let sim = Sim { module, machine };
+    fn new(module: Module, clock: ClockMode) -> Result<Sim, String> {
+        let machine = Machine::new(Config {
+            clock,
+            ..Config::default()
+        });
+        let sim = Sim {
+            module,
+            clock,
+            machine,
+        };
         match sim.kldload() {
             Ok(()) => Ok(sim),
             Err(error) => Err(error.to_string()),
@@ -96,18 +104,22 @@ impl System for Sim {
             Release::V14 => 14,
             Release::V15 => 15,
         };
-        format!("sim ({form}) of FreeBSD {release}")
+        let time = match self.clock {
+            ClockMode::Virtual => "",
+            ClockMode::Real => ", real time",
+        };
+        format!("sim ({form}{time}) of FreeBSD {release}")
     }
 
     fn has(&self, feature: Feature) -> bool {
         match feature {
-            Feature::Signals => false,
             Feature::KernProcKq => Release::BUILT_FOR == Release::V15,
-            Feature::VirtualClock
-            | Feature::SetTime
+            Feature::VirtualClock => self.clock == ClockMode::Virtual,
+            Feature::SetTime
             | Feature::Processes
             | Feature::Credentials
             | Feature::SharedFiles
+            | Feature::Signals
             | Feature::Module
             | Feature::Allocations
             | Feature::Root => true,
@@ -186,8 +198,10 @@ impl System for Sim {
         Ok(self.process().setuid(uid)?)
     }
 
-    fn stop_for(&self, _time: Duration) -> Result<(), Errno> {
-        Err(Errno::EOPNOTSUPP)
+    /// The calling thread alone is stopped: no case has another then.
+    fn stop_for(&self, time: Duration) -> Result<(), Errno> {
+        self.machine.advance(time);
+        Ok(())
     }
 
     fn parallel(&self, bodies: &[&(dyn Fn() -> Outcome + Sync)]) -> Outcome {
