@@ -173,13 +173,13 @@ fn attach_with<F: Filter>(kn: &mut Knote<'_>, timed: bool) -> Result<(), Errno> 
     if timed {
         attach_timer(kn, &filter)?;
     }
-    kn.attached();
     kn.set_mode(mode.0);
     kn.set_flags(kn.flags() & !Mode::ASKED | settled_flags(&filter, mode));
     if triggered {
         counter_u64_add(Stat::Triggers, 1);
     }
     store(kn, &filter, &cx);
+    kn.attached();
     Ok(())
 }
 

@@ -6,13 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use crate::build;
 use crate::release::{Release, root};
+use crate::test::{harness, loaded};
 use crate::vm::report::{Tap, Verdict};
 
 /// Where every case is listed, from the top of the source tree.
@@ -27,11 +26,12 @@ struct Run {
 
 /// Runs the suite where that is quick, and writes the documents.
 pub fn write() -> Result<()> {
-    let module = build::module(Release::V14)?;
-    let mut runs = vec![
-        suite("sim, native", "native")?,
-        suite("sim, kqx.ko", &format!("ko:{}", module.display()))?,
-    ];
+    let mut runs = Vec::new();
+    for release in Release::ALL {
+        build::module(release)?;
+        runs.push(suite(release, "native", "native")?);
+        runs.push(suite(release, "kqx.ko", &loaded(release))?);
+    }
     let cases = runs[0].tap.verdicts().count();
     for (name, tap) in newest(cases)? {
         runs.push(Run {
@@ -43,44 +43,34 @@ pub fn write() -> Result<()> {
     let readme = root().join("README.md");
     let text = fs::read_to_string(&readme)?;
     let text = between(&text, "results", &summary(&runs))?;
-    let demo = demo(&module)?;
+    let demo = demo(Release::V14)?;
     fs::write(&readme, between(&text, "demo", &demo)?)?;
     println!("results: {DOCUMENT} and README.md are written");
     Ok(())
 }
 
-/// The harness, built for this host.
-fn harness() -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .current_dir(root())
-        .args(["run", "--quiet", "--release", "--package", "kqx-test", "--"]);
-    cargo
-}
-
 /// Runs the suite on a simulated kernel. A case that fails is a result too.
-fn suite(place: &str, machine: &str) -> Result<Run> {
+fn suite(release: Release, form: &str, machine: &str) -> Result<Run> {
+    let place = format!("sim {}, {form}", release.name());
     println!("results: the suite on {place}");
-    let output = harness().args(["--on", machine, "run", "--tap"]).output()?;
+    let output = harness(release)
+        .args(["--on", machine, "run", "--tap"])
+        .output()?;
     let tap = Tap::of(&String::from_utf8_lossy(&output.stdout));
     anyhow::ensure!(
         tap.verdicts().count() > 0,
         "the suite did not run on {place}"
     );
-    Ok(Run {
-        place: place.to_owned(),
-        tap,
-    })
+    Ok(Run { place, tap })
 }
 
 /// What the demonstration prints, as a block.
-fn demo(module: &Path) -> Result<String> {
-    let output = harness()
-        .args(["--on", &format!("ko:{}", module.display()), "demo"])
+fn demo(release: Release) -> Result<String> {
+    let output = harness(release)
+        .args(["--on", &loaded(release), "demo"])
         .output()?;
     anyhow::ensure!(output.status.success(), "the demonstration failed");
     let text = String::from_utf8(output.stdout)?;
-    let text = text.replace(&format!("{}/", root().display()), "");
     Ok(format!("```text\n{}\n```\n", text.trim()))
 }
 

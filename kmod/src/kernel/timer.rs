@@ -25,7 +25,7 @@ use core::cell::{Cell, UnsafeCell};
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering::Relaxed};
 
 use freebsd_kernel_sys as sys;
 
@@ -61,9 +61,9 @@ pub(super) struct Timer {
     cpu: c_int,
     /// f_event has been called since the handler last ran. Under the mutex.
     seen: Cell<bool>,
-    /// f_event has not been called at all: whoever gave the knote its timer may come
-    /// without the mutex.
-    fresh: Cell<bool>,
+    /// The callback that gave the knote its timer is not over, and runs without the
+    /// mutex; so does, after f_touch, the f_event that kqueue_register calls next.
+    fresh: AtomicBool,
     /// The latest the pending callout runs, ns of uptime; u64::MAX if none is pending.
     /// Under the mutex.
     latest: Cell<u64>,
@@ -168,7 +168,7 @@ impl Timer {
             (&raw mut (*raw).handler).write(expired::<E>);
             (&raw mut (*raw).cpu).write(sys::kqx_curcpu());
             (&raw mut (*raw).seen).write(Cell::new(true));
-            (&raw mut (*raw).fresh).write(Cell::new(true));
+            (&raw mut (*raw).fresh).write(AtomicBool::new(true));
             (&raw mut (*raw).latest).write(Cell::new(u64::MAX));
             (&raw mut (*raw).charge).write(charge);
             (&raw mut (*raw).kind).write(TypeId::of::<T>());
@@ -223,8 +223,13 @@ impl Timer {
     pub(super) fn lock(&self) -> Lock<'_> {
         Lock {
             timer: self,
-            taken: self.fresh.get() && self.lock_unless_owned(),
+            taken: self.fresh.load(Relaxed) && self.lock_unless_owned(),
         }
+    }
+
+    /// From here on kqueue has the mutex whenever it calls.
+    pub(super) fn settled(&self) {
+        self.fresh.store(false, Relaxed);
     }
 
     #[cold]
@@ -296,7 +301,9 @@ impl Lock<'_> {
     /// f_event is being called.
     pub(super) fn see(&self) {
         self.timer.seen.set(true);
-        self.timer.fresh.set(false);
+        if self.taken {
+            self.timer.settled();
+        }
     }
 }
 
