@@ -161,7 +161,7 @@ mod freebsd {
             .env_clear()
             .env("PATH", "/sbin:/bin:/usr/sbin:/usr/bin:/kqx")
             .env("HOME", "/tmp")
-            .env("TERM", "xterm")
+            .env("TERM", "dumb")
             .env("RUST_BACKTRACE", "1");
         let console = || match OpenOptions::new()
             .read(true)
