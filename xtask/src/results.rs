@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use crate::build;
 use crate::release::{Release, root};
-use crate::test::{harness, loaded};
+use crate::test::{harness, loaded, show};
 use crate::vm::report::{Tap, Verdict};
 
 /// Where every case is listed, from the top of the source tree.
@@ -66,9 +66,7 @@ fn suite(release: Release, form: &str, machine: &str) -> Result<Run> {
 
 /// What the demonstration prints, as a block.
 fn demo(release: Release) -> Result<String> {
-    let output = harness(release)
-        .args(["--on", &loaded(release), "demo"])
-        .output()?;
+    let output = show(release).output()?;
     anyhow::ensure!(output.status.success(), "the demonstration failed");
     let text = String::from_utf8(output.stdout)?;
     Ok(format!("```text\n{}\n```\n", text.trim()))

@@ -65,6 +65,12 @@ const NEEDS: &[Need] = &[
         freebsd: "",
     },
     Need {
+        why: "check the manual pages",
+        met: || on_path("mandoc"),
+        debian: "mandoc",
+        freebsd: "",
+    },
+    Need {
         why: "count the filters' instructions",
         met: || cfg!(target_os = "freebsd") || runs("valgrind"),
         debian: "valgrind",

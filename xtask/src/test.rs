@@ -41,7 +41,14 @@ pub fn all() -> Result<()> {
 pub fn demo() -> Result<()> {
     let release = Release::target()?;
     build::module(release)?;
-    run(harness(release).args(["--on", &loaded(release), "demo"]))
+    run(&mut show(release))
+}
+
+/// The demonstration, in real time.
+pub fn show(release: Release) -> Command {
+    let mut harness = harness(release);
+    harness.args(["--on", &format!("{}@real", loaded(release)), "demo"]);
+    harness
 }
 
 /// The harness on this machine; its simulated kernel is `release`'s.
