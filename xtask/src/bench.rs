@@ -67,9 +67,9 @@ impl Bench {
     }
 }
 
-/// The simulated kernel, with the module's file.
+/// The simulated kernel, of FreeBSD 14, with the module's file.
 fn in_a_process() -> Result<()> {
-    let module = build::module(Release::target()?)?;
+    let module = build::module(Release::V14)?;
     run(Command::new("cargo")
         .current_dir(root())
         .args(["run", "--quiet", "--release", "--package", "kqx-test", "--"])

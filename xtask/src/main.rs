@@ -8,6 +8,7 @@ mod build;
 mod check;
 mod install;
 mod instructions;
+mod new_filter;
 mod release;
 mod results;
 mod setup;
@@ -56,6 +57,16 @@ enum Command {
     Results,
     /// Installs kqx.ko, the header and the manual under DESTDIR
     Install,
+    /// Writes a new member of the family: one file, one line in the table, one of cases
+    NewFilter {
+        /// One word of small letters
+        name: String,
+    },
+    /// Runs one filter's unit tests, and its cases on the simulated kernel
+    Try {
+        /// The filter, or what else the names of its tests begin with
+        name: String,
+    },
     /// Builds the harness for FreeBSD
     Harness,
     /// Runs things on a real FreeBSD kernel in a virtual machine
@@ -85,6 +96,8 @@ fn main() -> ExitCode {
         Command::Bench(bench) => bench.run(),
         Command::Instructions { update } => instructions::guard(update),
         Command::Results => results::write(),
+        Command::NewFilter { name } => new_filter::create(&name),
+        Command::Try { name } => new_filter::attempt(&name),
         Command::Install => install::all(),
         Command::Vm(vm) => return vm::main(&vm),
         Command::Harness => Release::target().and_then(build::harness).map(drop),

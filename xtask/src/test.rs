@@ -76,7 +76,7 @@ fn step(what: &str) {
 }
 
 /// rustup's cargo, on this tree, for this machine.
-fn cargo(args: &[&str]) -> Command {
+pub fn cargo(args: &[&str]) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(root())
