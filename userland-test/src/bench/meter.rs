@@ -20,6 +20,10 @@ pub struct Spread {
 
 impl Spread {
     /// Of a single number.
+    #[cfg_attr(
+        not(target_os = "freebsd"),
+        expect(dead_code, reason = "a simulated kernel is only timed")
+    )]
     pub fn exactly(value: f64) -> Spread {
         Spread {
             median: value,

@@ -2,15 +2,15 @@
 
 use kqx::abi::{EVFILT_KQX, KQX_COUNTER, KQX_TIMER, ident};
 use kqx::event::{
-    EV_ADD, EV_CLEAR, EV_DELETE, EV_ONESHOT, EVFILT_TIMER, EVFILT_USER, Kevent, NOTE_ABSTIME,
-    NOTE_NSECONDS, NOTE_TRIGGER,
+    EV_ADD, EV_CLEAR, EV_DELETE, EV_ONESHOT, EVFILT_TIMER, EVFILT_USER, Kevent, NOTE_NSECONDS,
+    NOTE_TRIGGER,
 };
 
 /// Something that kevent(2) triggers.
 #[derive(Clone, Copy)]
 pub struct Wake {
     pub name: &'static str,
-    filter: i16,
+    pub filter: i16,
     ident: fn(u64) -> usize,
 }
 
@@ -29,11 +29,6 @@ pub const USER: Wake = Wake {
 };
 
 impl Wake {
-    /// Whether it says how many triggers a delivery gathers.
-    pub fn counts(self) -> bool {
-        self.filter == EVFILT_KQX
-    }
-
     fn change(self, id: u64, flags: u16) -> Kevent {
         Kevent {
             ident: (self.ident)(id),
@@ -85,7 +80,8 @@ pub const EVFILT: Timer = Timer {
 };
 
 impl Timer {
-    fn change(self, id: u64, flags: u16, fflags: u32, ns: u64) -> Kevent {
+    /// A change of its registration `id`.
+    pub fn change(self, id: u64, flags: u16, fflags: u32, ns: u64) -> Kevent {
         Kevent {
             ident: (self.ident)(id),
             filter: self.filter,
@@ -101,24 +97,8 @@ impl Timer {
         self.change(id, EV_ADD | EV_ONESHOT, NOTE_NSECONDS, ns)
     }
 
-    /// One expiry at `ns` of CLOCK_REALTIME.
-    pub fn at(self, id: u64, ns: u64) -> Kevent {
-        let fflags = NOTE_NSECONDS | NOTE_ABSTIME;
-        self.change(id, EV_ADD | EV_ONESHOT, fflags, ns)
-    }
-
-    /// An expiry every `ns`.
-    pub fn every(self, id: u64, ns: u64) -> Kevent {
-        self.change(id, EV_ADD, NOTE_NSECONDS, ns)
-    }
-
     /// Its removal.
     pub fn delete(self, id: u64) -> Kevent {
         self.change(id, EV_DELETE, 0, 0)
-    }
-
-    /// Only [`KQX`]: the period starts anew.
-    pub fn kick(self, id: u64) -> Kevent {
-        self.change(id, 0, NOTE_TRIGGER, 0)
     }
 }

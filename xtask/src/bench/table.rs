@@ -72,6 +72,7 @@ pub fn number(value: f64) -> String {
     };
     let text = format!("{value:.digits$}");
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+    let fraction = fraction.trim_end_matches('0');
     let (sign, whole) = whole
         .strip_prefix('-')
         .map_or(("", whole), |whole| ("-", whole));
@@ -95,6 +96,7 @@ mod tests {
         assert_eq!(number(0.0), "0");
         assert_eq!(number(-0.0095), "-0.0095");
         assert_eq!(number(1.08), "1.08");
+        assert_eq!(number(0.55), "0.55");
         assert_eq!(number(64.0), "64");
         assert_eq!(number(999.6), "1,000");
         assert_eq!(number(-1_234_567.4), "-1,234,567");

@@ -1,6 +1,6 @@
 //! Arming a timer: KQX_TIMER beside EVFILT_TIMER and timerfd_create(2).
 
-use kqx::event::EV_ADD;
+use kqx::event::{EV_ADD, EV_ONESHOT, Kevent, NOTE_ABSTIME, NOTE_NSECONDS, NOTE_TRIGGER};
 
 use super::calls::{Kqueue, Timerfd};
 use super::wake::readable;
@@ -15,6 +15,24 @@ const COUNT: u32 = 1000;
 const FAR: u64 = 1_000_000_000_000;
 /// What brings a deadline nearer: 1 us, in ns.
 const NEARER: u64 = 1_000;
+
+impl Timer {
+    /// One expiry at `ns` of CLOCK_REALTIME.
+    pub fn at(self, id: u64, ns: u64) -> Kevent {
+        let fflags = NOTE_NSECONDS | NOTE_ABSTIME;
+        self.change(id, EV_ADD | EV_ONESHOT, fflags, ns)
+    }
+
+    /// An expiry every `ns`.
+    pub fn every(self, id: u64, ns: u64) -> Kevent {
+        self.change(id, EV_ADD, NOTE_NSECONDS, ns)
+    }
+
+    /// Only [`KQX`]: the period starts anew.
+    pub fn kick(self, id: u64) -> Kevent {
+        self.change(id, 0, NOTE_TRIGGER, 0)
+    }
+}
 
 /// A timerfd and a kqueue that reports it.
 pub fn timerfd() -> Result<(Timerfd, Kqueue), Failure> {
