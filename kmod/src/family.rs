@@ -39,9 +39,9 @@ macro_rules! family {
                 }
             }
 
-            fn f_event(kn: Knote<'_>) -> bool {
+            fn f_event(kn: Knote<'_>, expired: bool) -> bool {
                 match abi::member(kn.ident()) {
-                    $($member => event::<$filter>(kn),)+
+                    $($member => event::<$filter>(kn, expired),)+
                     _ => unreachable!("f_attach refused it"),
                 }
             }
@@ -95,6 +95,8 @@ impl Mode {
     const FORCED: u32 = 1 << 16;
     /// The knote's flags do not fit any more.
     const UNSETTLED: u32 = 1 << 17;
+    /// A change made a one-shot due: kqueue_register asks next, before any scan.
+    const CHANGED: u32 = 1 << 18;
 
     fn of(kn: &Knote<'_>) -> Mode {
         Mode(kn.mode())
@@ -173,7 +175,7 @@ fn attach_with<F: Filter>(kn: &mut Knote<'_>, timed: bool) -> Result<(), Errno> 
     if timed {
         attach_timer(kn, &filter)?;
     }
-    kn.set_mode(mode.0);
+    kn.set_mode(mode.0 | changed(&filter, mode));
     kn.set_flags(kn.flags() & !Mode::ASKED | settled_flags(&filter, mode));
     if triggered {
         counter_u64_add(Stat::Triggers, 1);
@@ -198,7 +200,7 @@ fn detach<F: Filter>(mut kn: Knote<'_>) {
 }
 
 #[inline(never)]
-fn event<F: Filter>(kn: Knote<'_>) -> bool {
+fn event<F: Filter>(kn: Knote<'_>, expired: bool) -> bool {
     let mode = Mode::of(&kn);
     if mode.settled() || mode.0 == u32::from(EV_ONESHOT) && kn.flags() & EV_ONESHOT == 0 {
         let due = load::<F>(&kn).due();
@@ -206,7 +208,7 @@ fn event<F: Filter>(kn: Knote<'_>) -> bool {
             return due;
         }
     }
-    settle::<F>(kn)
+    settle::<F>(kn, expired)
 }
 
 /// The flags that fit while no error waits: one-shot aside.
@@ -226,7 +228,7 @@ fn settled_flags<F: Filter>(filter: &F, mode: Mode) -> u16 {
 /// a trigger taken back would be delivered all the same.
 #[cold]
 #[inline(never)]
-fn settle<F: Filter>(mut kn: Knote<'_>) -> bool {
+fn settle<F: Filter>(mut kn: Knote<'_>, expired: bool) -> bool {
     let mode = Mode::of(&kn);
     let filter: F = load(&kn);
     let due = filter.due();
@@ -236,9 +238,24 @@ fn settle<F: Filter>(mut kn: Knote<'_>) -> bool {
         return true;
     }
     kn.set_flags(others | settled_flags(&filter, mode));
-    kn.set_mode(mode.0 & !Mode::UNSETTLED);
+    kn.set_mode(mode.0 & !(Mode::UNSETTLED | Mode::CHANGED));
+    if due && mode.asked() & EV_ONESHOT != 0 && !mode.forced() && kn.has_timer() {
+        let asked_in_time = expired || mode.0 & Mode::CHANGED != 0;
+        if !asked_in_time {
+            // A scan: it has looked for EV_ONESHOT, then waited for the mutex while the
+            // callout ran, and would deliver this event without removing it.
+            kn.callout_again();
+            return false;
+        }
+    }
     show_once(&mut kn, &filter, mode, due);
     due || mode.forced()
+}
+
+/// To be kept in the mode after a change, see [`Mode::CHANGED`].
+fn changed<F: Filter>(filter: &F, mode: Mode) -> u32 {
+    let once = mode.asked() & EV_ONESHOT != 0 && filter.due();
+    if once { Mode::CHANGED } else { 0 }
 }
 
 /// Shows kqueue_scan EV_ONESHOT, and with it the event, if it is to deliver that next. It
@@ -299,7 +316,7 @@ fn register_any<F: Filter>(mut kn: Knote<'_>, kev: &mut Kevent) {
     if kev.flags & EV_FORCEONESHOT != 0 {
         mode.0 |= Mode::FORCED;
     }
-    kn.set_mode(mode.0);
+    kn.set_mode(mode.0 | changed(&filter, mode));
     trace::change(&kn, kev, result);
     if receipt {
         kev.ext[0] = before;
@@ -340,7 +357,7 @@ fn process_errno<F: Filter>(mut kn: Knote<'_>, kev: &mut Kevent, mode: Mode, err
         ..Report::default()
     };
     *kev = kn.event(kn.flags() | mode.asked() | EV_ERROR, &report);
-    kn.set_mode(mode.without_errno().0 | Mode::UNSETTLED);
+    kn.set_mode(mode.without_errno().0 & !Mode::CHANGED | Mode::UNSETTLED);
     let filter: F = load(&kn);
     show_once(&mut kn, &filter, mode, filter.due());
 }

@@ -32,6 +32,16 @@ pub fn all() -> Result<()> {
             run(harness(release).args(["--on", &machine, "run"]))?;
         }
     }
+    step("races in real time, on a simulated kernel");
+    let races = [
+        "--on",
+        "native@real",
+        "stress",
+        "--seconds",
+        "5",
+        "again.races",
+    ];
+    run(harness(Release::V14).args(races))?;
     step("the suite on the FreeBSD kernels at hand");
     run(Command::new(std::env::current_exe()?).args(["vm", "run", "--cached"]))
 }

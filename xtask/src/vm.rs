@@ -493,6 +493,7 @@ impl Bench {
         let run = Run {
             smp: 1,
             repeat: 1,
+            timeout: Some(1800),
             icount: true,
             harness: Some(
                 ["bench", "--json", "/out/bench.json"]

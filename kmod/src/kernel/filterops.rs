@@ -15,7 +15,7 @@ use kqx::event::Kevent;
 
 use super::errno::Errno;
 use super::knote::Knote;
-use super::timer::Expire;
+use super::timer::{Expire, FROM_KNOTE};
 
 /// A filter, or a family of them, as kqueue calls it. A callback owns the knote while it
 /// runs.
@@ -24,8 +24,9 @@ pub trait Filterops: Expire + 'static {
     fn f_attach(kn: Knote<'_>) -> Result<(), Errno>;
     /// The registration goes.
     fn f_detach(kn: Knote<'_>);
-    /// Whether there is something to deliver.
-    fn f_event(kn: Knote<'_>) -> bool;
+    /// Whether there is something to deliver. `expired`: asked by the timer's handler
+    /// through knote(), and not by kqueue itself.
+    fn f_event(kn: Knote<'_>, expired: bool) -> bool;
     /// f_touch, EVENT_REGISTER: a change. What it leaves in `ext[0]` and `ext[1]` comes
     /// back to the caller with EV_RECEIPT.
     fn f_touch_register(kn: Knote<'_>, kev: &mut Kevent);
@@ -72,27 +73,27 @@ unsafe extern "C" fn f_detach<O: Filterops>(kn: *mut sys::knote) {
 
 /// # Safety
 /// For kqueue alone: `kn` is attached, and in flux or with its list locked.
-unsafe extern "C" fn f_event<O: Filterops>(kn: *mut sys::knote, _hint: c_long) -> c_int {
+unsafe extern "C" fn f_event<O: Filterops>(kn: *mut sys::knote, hint: c_long) -> c_int {
     // SAFETY: as in `f_attach`; where there is a timer, see `f_event_timed`.
     let kn = unsafe { Knote::from_raw(NonNull::new_unchecked(kn)) };
     if kn.has_timer() {
-        f_event_timed::<O>(kn)
+        f_event_timed::<O>(kn, hint == FROM_KNOTE)
     } else {
-        O::f_event(kn).into()
+        O::f_event(kn, false).into()
     }
 }
 
 /// The same for a knote with a timer: with its mutex held, which kqueue_register did not
 /// take for the change that gave the knote its timer.
 #[inline(never)]
-fn f_event_timed<O: Filterops>(kn: Knote<'_>) -> c_int {
+fn f_event_timed<O: Filterops>(kn: Knote<'_>, expired: bool) -> c_int {
     // SAFETY: the same knote, to reach what does not change while it has a timer.
     let shared = unsafe { Knote::from_raw(NonNull::new_unchecked(kn.as_ptr())) };
     let lock = shared.timer().map(|timer| timer.lock());
     if let Some(lock) = &lock {
         lock.see();
     }
-    O::f_event(kn).into()
+    O::f_event(kn, expired).into()
 }
 
 /// # Safety

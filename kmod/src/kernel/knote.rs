@@ -210,6 +210,13 @@ impl Knote<'_> {
         }
     }
 
+    /// Has its callout run a little later, to have kqueue ask again.
+    pub fn callout_again(&mut self) {
+        if let Some(timer) = self.timer() {
+            timer.lock().again();
+        }
+    }
+
     /// Keeps its callout from running.
     pub fn callout_stop(&mut self) {
         if let Some(timer) = self.timer() {

@@ -22,7 +22,7 @@
 
 use core::any::TypeId;
 use core::cell::{Cell, UnsafeCell};
-use core::ffi::{c_int, c_void};
+use core::ffi::{c_int, c_long, c_void};
 use core::mem::MaybeUninit;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering::Relaxed};
@@ -40,6 +40,9 @@ const AGAIN: i64 = nstosbt(100_000);
 
 /// The most that a filter may keep with its timer, in bytes.
 const TIMED_MAX: usize = 128;
+
+/// The hint that tells f_event it was asked by knote(9), not by kqueue.
+pub(super) const FROM_KNOTE: c_long = 1;
 
 /// Who hears of an expiry.
 pub trait Expire {
@@ -289,6 +292,13 @@ impl Lock<'_> {
         };
     }
 
+    /// Has the callout run again a little later, for an expiry that came in between.
+    pub(super) fn again(&self) {
+        // No filter asks for less than this wait.
+        self.timer.latest.set(0);
+        self.callout_reset_sbt_on(AGAIN, 0, 0);
+    }
+
     /// Keeps the callout from running. callout_stop(9): under the mutex it cannot be
     /// too late.
     pub(super) fn callout_stop(&self) {
@@ -334,14 +344,13 @@ unsafe extern "C" fn expired<E: Expire>(argument: *mut c_void) {
         return;
     }
     // SAFETY: the list's mutex is held, the kqueue's lock is not.
-    unsafe { sys::knote(timer.knlist.get(), 0, sys::KNF_LISTLOCKED as c_int) };
+    unsafe { sys::knote(timer.knlist.get(), FROM_KNOTE, sys::KNF_LISTLOCKED as c_int) };
     if !timer.seen.get() {
-        // The mutex is callout(9)'s to release. No filter asks for less than this wait.
+        // The mutex is callout(9)'s to release.
         let lock = Lock {
             timer,
             taken: false,
         };
-        timer.latest.set(0);
-        lock.callout_reset_sbt_on(AGAIN, 0, 0);
+        lock.again();
     }
 }

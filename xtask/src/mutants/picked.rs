@@ -1,0 +1,183 @@
+//! The hand-picked mutants: the defects that code like this has had, or could have.
+
+use anyhow::{Result, ensure};
+
+use super::Mutant;
+use super::tree::Tree;
+
+/// A defect, by the text it replaces. That must be in the file exactly once: whoever
+/// changes the code changes the list.
+struct Picked {
+    /// What it breaks.
+    name: &'static str,
+    file: &'static str,
+    old: &'static str,
+    new: &'static str,
+}
+
+const COUNTER: &str = "kmod/src/filters/counter.rs";
+const TIMER: &str = "kmod/src/filters/timer.rs";
+const FAMILY: &str = "kmod/src/family.rs";
+const UIDINFO: &str = "kmod/src/kernel/uidinfo.rs";
+const CALLOUT: &str = "kmod/src/kernel/timer.rs";
+const MODULE: &str = "kmod/src/kernel/module.rs";
+
+const PICKED: &[Picked] = &[
+    Picked {
+        name: "a trigger in the change that adds is lost",
+        file: COUNTER,
+        old: "counter.count_change(kev)?;",
+        new: "",
+    },
+    Picked {
+        name: "EV_CLEAR clears after the trigger in the same change",
+        file: COUNTER,
+        old: "        self.count_change(kev)?;\n        self.wait(cx);",
+        new: "        self.count_change(kev)?;\n        \
+              if kev.flags & EV_CLEAR != 0 { self.count = 0; }\n        self.wait(cx);",
+    },
+    Picked {
+        name: "a count at its threshold is not due yet",
+        file: COUNTER,
+        old: "self.count >= self.threshold || self.overdue()",
+        new: "self.count > self.threshold || self.overdue()",
+    },
+    Picked {
+        name: "the count goes past INT64_MAX",
+        file: COUNTER,
+        old: "self.count = sum.min(COUNT_MAX);",
+        new: "self.count = sum;",
+    },
+    Picked {
+        name: "a delay outlives the count that waited for it",
+        file: COUNTER,
+        old: "if delay.since.take().is_some() {",
+        new: "if false {",
+    },
+    Picked {
+        name: "the overrun of a late delivery is one short",
+        file: TIMER,
+        old: "1 + more.unwrap_or(0)",
+        new: "more.unwrap_or(1).max(1)",
+    },
+    Picked {
+        name: "a late delivery moves the phase",
+        file: TIMER,
+        old: "self.next = report.ext[0] + self.period;",
+        new: "self.next = cx.now() + self.period;",
+    },
+    Picked {
+        name: "a deadline is early after the clock was set back",
+        file: TIMER,
+        old: "self.next = cx.boottime().uptime_at(deadline);",
+        new: "let _ = deadline;",
+    },
+    Picked {
+        name: "a restart leaves what is pending",
+        file: TIMER,
+        old: "self.fired = false;\n            self.next = cx.now() + self.interval;",
+        new: "self.next = cx.now() + self.interval;",
+    },
+    Picked {
+        name: "a refused change is half applied",
+        file: FAMILY,
+        old: "Err(errno) if !receipt => mode = mode.with_errno(errno),",
+        new: "Err(errno) if !receipt => {\n                \
+              store(&mut kn, &filter, &cx);\n                \
+              mode = mode.with_errno(errno);\n            }",
+    },
+    Picked {
+        name: "an error is reported for ever",
+        file: FAMILY,
+        old: "kn.set_mode(mode.without_errno().0 | Mode::UNSETTLED);",
+        new: "kn.set_mode(mode.0 | Mode::UNSETTLED);",
+    },
+    Picked {
+        name: "after an error, one-shot is shown when the scan has looked",
+        file: FAMILY,
+        old: "show_once(&mut kn, &filter, mode, filter.due());",
+        new: "let _ = filter;",
+    },
+    Picked {
+        name: "one-shot delivers what is not due",
+        file: FAMILY,
+        old: "if mode.forced() || (due && mode.asked() & EV_ONESHOT != 0) {",
+        new: "if mode.forced() || (due | (mode.asked() & EV_ONESHOT != 0)) {",
+    },
+    Picked {
+        name: "a user's limit, once reached, costs a timer of all",
+        file: UIDINFO,
+        old: "timers().fetch_sub(1, Relaxed);\n            Errno::ENOMEM",
+        new: "Errno::ENOMEM",
+    },
+    Picked {
+        name: "a charge is not given back",
+        file: UIDINFO,
+        old: "sys::chgkqcnt(self.uip.as_ptr(), -1, 0);",
+        new: "",
+    },
+    Picked {
+        name: "kern.kqx.timer_max allows one more",
+        file: UIDINFO,
+        old: "(n < max)",
+        new: "(n <= max)",
+    },
+    Picked {
+        name: "a timer is freed without a drain",
+        file: CALLOUT,
+        old: "sys::kqx_callout_drain((*raw).callout.get());",
+        new: "",
+    },
+    Picked {
+        name: "an expiry wakes nobody",
+        file: CALLOUT,
+        old: "unsafe { sys::knote(timer.knlist.get(), 0, sys::KNF_LISTLOCKED as c_int) };",
+        new: "",
+    },
+    Picked {
+        name: "an expiry that was not seen is not tried again",
+        file: CALLOUT,
+        old: "if !timer.seen.get() {",
+        new: "if false {",
+    },
+    Picked {
+        name: "an earlier time does not move a pending callout",
+        file: CALLOUT,
+        old: "if self.timer.latest.get() <= latest {",
+        new: "if self.timer.latest.get() != u64::MAX {",
+    },
+    Picked {
+        name: "the module unloads while there are registrations",
+        file: MODULE,
+        old: "kqueue_del_filteropts(filter())?;",
+        new: "let _ = kqueue_del_filteropts(filter());",
+    },
+];
+
+/// All of them, found in the tree.
+pub fn mutants(tree: &Tree) -> Result<Vec<Mutant>> {
+    PICKED.iter().map(|picked| picked.find(tree)).collect()
+}
+
+impl Picked {
+    fn find(&self, tree: &Tree) -> Result<Mutant> {
+        let text = tree.read(self.file)?;
+        let places: Vec<usize> = (text.match_indices(self.old)).map(|(at, _)| at).collect();
+        let [at] = places[..] else {
+            anyhow::bail!(
+                "the mutant `{}`: its text is {} times in {}, not once; see {}",
+                self.name,
+                places.len(),
+                self.file,
+                file!()
+            );
+        };
+        ensure!(self.old != self.new, "the mutant `{}` is none", self.name);
+        Ok(Mutant {
+            name: self.name.to_owned(),
+            file: self.file.to_owned(),
+            at: at..at + self.old.len(),
+            text: self.new.to_owned(),
+        })
+    }
+}
