@@ -114,7 +114,7 @@ impl fmt::Display for Feature {
             Feature::Signals => "signals",
             Feature::Module => "a module it may unload and load (root, --module)",
             Feature::KernProcKq => "sysctl kern.proc.kq (FreeBSD 15)",
-            Feature::Allocations => "the kernel's malloc statistics",
+            Feature::Allocations => "the kernel's zone statistics",
             Feature::Root => "root",
         })
     }
@@ -255,10 +255,11 @@ pub trait System: Sync {
     /// ENOENT before FreeBSD 15. EBADF.
     fn knotes(&self, kq: Fd) -> Result<usize, Errno>;
 
-    /// How many allocations of the module's malloc(9) type `kqx` are live (vmstat -m).
+    /// How many items of the module's zone(9), `kqx timer`, are allocated (vmstat -z): all
+    /// that it ever allocates.
     ///
     /// # Errors
-    /// ENOENT: no such type.
+    /// ENOENT: no such zone.
     fn allocations(&self) -> Result<u64, Errno>;
 
     /// Asked after each case: what the machine itself found wrong since it was last asked

@@ -228,7 +228,7 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         "timer.lazy.thousand",
-        "A thousand timers of 1 us, untaken for a second, run a thousand callouts.",
+        "A thousand timers of 1 us, untaken for a second, run a callout each, not a million.",
         lazy_thousand,
     ),
     case(
@@ -915,7 +915,17 @@ fn lazy_thousand(sys: &dyn System) -> Outcome {
         })?;
     }
     sys.pass(Duration::from_secs(1));
-    equal!(sys.sysctl("kern.kqx.stats.callouts")? - before, 1000);
+    let callouts = sys.sysctl("kern.kqx.stats.callouts")? - before;
+    // One that runs while kqueue is still busy adding its timer is not seen, and runs again.
+    let unseen = if sys.has(Feature::VirtualClock) {
+        0
+    } else {
+        1000
+    };
+    ensure!(
+        (1000..=1000 + unseen).contains(&callouts),
+        "{callouts} callouts"
+    );
     let mut events = vec![Kevent::default(); 1000];
     equal!(queue.kevent(&[], &mut events, Some(Duration::ZERO))?, 1000);
     for event in events {

@@ -25,10 +25,6 @@ const LINKER_UNLOAD_NORMAL: c_int = 0;
 const LINKER_UNLOAD_FORCE: c_int = 1;
 const KENV_SET: c_int = 1;
 const KENV_UNSET: c_int = 2;
-/// MALLOC_MAX_NAME of sys/malloc.h.
-const MALLOC_NAME: usize = 32;
-/// sizeof(struct malloc_type_stats).
-const MALLOC_STATS: usize = 64;
 /// KKST_MAXLEN of sys/user.h: the text of a stack in struct kinfo_kstack.
 const KSTACK_TEXT: usize = 1024;
 /// sizeof(struct kinfo_kstack): thread id, state, text, spares.
@@ -494,28 +490,9 @@ impl System for Kernel {
     }
 
     fn allocations(&self) -> Result<u64, Errno> {
-        let stream = read_sysctl("kern.malloc_stats")?;
-        let word = |offset: usize| {
-            let bytes = stream.get(offset..offset + 4)?;
-            Some(u32::from_ne_bytes(bytes.try_into().ok()?) as usize)
-        };
-        // The header: version, CPUs, types; then a name and the CPUs' statistics, a type.
-        let cpus = word(4).ok_or(Errno::EINVAL)?;
-        stream
-            .get(16..)
-            .unwrap_or_default()
-            .chunks_exact(MALLOC_NAME + cpus * MALLOC_STATS)
-            .find(|record| field(&record[..MALLOC_NAME]) == "kqx")
-            .map(|record| {
-                let number = |stats: &[u8], index: usize| {
-                    u64::from_ne_bytes(stats[index * 8..][..8].try_into().expect("eight bytes"))
-                };
-                record[MALLOC_NAME..]
-                    .chunks_exact(MALLOC_STATS)
-                    .map(|stats| number(stats, 2).wrapping_sub(number(stats, 3)))
-                    .fold(0, u64::wrapping_add)
-            })
-            .ok_or(Errno::ENOENT)
+        // sysctl(9) names cannot have the space of the zone's name.
+        let current = self.sysctl("vm.uma.kqx_timer.stats.current")?;
+        u64::try_from(current).map_err(|_| Errno::EINVAL)
     }
 
     fn threads(&self) -> String {
