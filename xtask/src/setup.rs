@@ -54,9 +54,9 @@ const NEEDS: &[Need] = &[
     },
     Need {
         why: "make disk images for them",
-        met: || on_path("makefs"),
-        debian: "makefs",
-        freebsd: "",
+        met: || on_path("xorriso"),
+        debian: "xorriso",
+        freebsd: "xorriso",
     },
     Need {
         why: "keep FreeBSD's headers apart from this system's Python",
