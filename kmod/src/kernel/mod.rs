@@ -30,6 +30,7 @@ pub mod timer;
 pub mod trace;
 pub mod uidinfo;
 
+#[cfg(not(test))]
 pub(crate) use module::declare_module;
 
 pub use counter::Stat;

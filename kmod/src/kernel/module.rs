@@ -12,6 +12,7 @@ use super::filterops::{self, Filterops};
 use super::{timer, uidinfo};
 
 /// Makes `$filterops` what the module registers.
+#[cfg(not(test))]
 macro_rules! declare_module {
     ($filterops:ty) => {
         /// The module's event handler, called by the C shim's module data: an errno.
@@ -22,6 +23,7 @@ macro_rules! declare_module {
         }
     };
 }
+#[cfg(not(test))]
 pub(crate) use declare_module;
 
 /// The most timers there may be where kern.kq_calloutmax cannot be read.
