@@ -23,12 +23,15 @@ const AHEAD: &str = "#2da44e";
 const BEHIND: &str = "#8c959f";
 const BAR: &str = "#cf222e";
 
+/// The benchmark whose rows say the same again, with more registrations.
+const AGAIN: &str = "growth";
+
 /// Writes the costs that have a counterpart, each as a bar as long as their ratio.
 pub fn save(results: &Results, path: &Path) -> Result<()> {
     let costs: Vec<(&Row, f64)> = results
         .rows
         .iter()
-        .filter(|row| row.unit == results.unit)
+        .filter(|row| row.unit == results.unit && row.benchmark != AGAIN)
         .filter_map(|row| Some((row, row.ratio?)))
         .collect();
     let width = NAMES + LONGEST * ONE + FIGURES;
