@@ -39,6 +39,11 @@ pub struct Boottime {
 }
 
 impl Boottime {
+    /// As `sbintime_t`: two that differ by a quarter of a nanosecond differ.
+    pub const fn sbt(self) -> i64 {
+        (self.sec << 32) | (self.frac >> 32) as i64
+    }
+
     /// The uptime, in ns, at which CLOCK_REALTIME reaches `realtime` ns: rounded up, and
     /// 0 if that was before boot.
     pub fn uptime_at(self, realtime: i64) -> u64 {

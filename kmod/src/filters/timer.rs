@@ -33,9 +33,12 @@ pub struct Timer {
     /// The expiry at `next` has happened and is waiting to be delivered.
     fired: bool,
     kind: Kind,
-    units: u32,
-    /// To see whether CLOCK_REALTIME has been stepped since.
-    armed: Boottime,
+    /// One of the unit bits, or none.
+    unit: u8,
+    /// [`Kind::Realtime`]: the deadline on CLOCK_REALTIME.
+    deadline: i64,
+    /// The boot time then, as `sbintime_t`: it changes when CLOCK_REALTIME is stepped.
+    armed: i64,
 }
 
 /// What a timer's time is measured on.
@@ -45,9 +48,12 @@ enum Kind {
     Relative,
     /// A deadline on CLOCK_UPTIME.
     Uptime,
-    /// A deadline on CLOCK_REALTIME, in ns.
-    Realtime(i64),
+    /// A deadline on CLOCK_REALTIME.
+    Realtime,
 }
+
+// What eight registers hold is copied in line.
+const _: () = assert!(size_of::<Timer>() == 64);
 
 impl Timer {
     /// A timer that EV_ADD has yet to describe.
@@ -59,8 +65,9 @@ impl Timer {
         late: 0,
         fired: false,
         kind: Kind::Relative,
-        units: 0,
-        armed: Boottime { sec: 0, frac: 0 },
+        unit: 0,
+        deadline: 0,
+        armed: 0,
     };
 
     /// Arms it as EV_ADD says.
@@ -81,10 +88,11 @@ impl Timer {
         }
         self.leeway = leeway;
         self.fired = false;
-        self.units = kev.fflags & UNITS;
-        self.armed = cx.boottime();
+        self.unit = (kev.fflags & UNITS) as u8;
+        let boottime = cx.boottime();
+        self.armed = boottime.sbt();
         if kev.fflags & (NOTE_ABSTIME | NOTE_KQX_UPTIME) != 0 {
-            self.deadline(kev, time)?;
+            self.set_deadline(kev, time, boottime)?;
         } else if time > time::MAX {
             return Err(Errno::EINVAL);
         } else {
@@ -104,7 +112,7 @@ impl Timer {
 
     /// The part of EV_ADD that is about a time on a clock.
     #[inline(never)]
-    fn deadline(&mut self, kev: &Kevent, time: u64) -> Result<(), Errno> {
+    fn set_deadline(&mut self, kev: &Kevent, time: u64, boot: Boottime) -> Result<(), Errno> {
         let deadline = i64::try_from(time).map_err(|_| Errno::EINVAL)?;
         if kev.fflags & NOTE_ABSTIME == 0 || kev.fflags & NOTE_TRIGGER != 0 || kev.ext[0] != 0 {
             return Err(Errno::EINVAL);
@@ -112,8 +120,9 @@ impl Timer {
         (self.kind, self.next) = if kev.fflags & NOTE_KQX_UPTIME != 0 {
             (Kind::Uptime, time)
         } else {
-            (Kind::Realtime(deadline), self.armed.uptime_at(deadline))
+            (Kind::Realtime, boot.uptime_at(deadline))
         };
+        self.deadline = deadline;
         self.period = 0;
         Ok(())
     }
@@ -197,8 +206,8 @@ impl Filter for Timer {
     }
 
     fn report(&self, cx: &Context<'_>) -> Report {
-        let mut fflags = self.units;
-        if cx.boottime() != self.armed {
+        let mut fflags = self.unit.into();
+        if cx.boottime().sbt() != self.armed {
             fflags |= NOTE_KQX_STEPPED;
         }
         if !self.fired {
@@ -236,9 +245,9 @@ impl Filter for Timer {
         if self.fired {
             return;
         }
-        if let Kind::Realtime(deadline) = self.kind {
+        if self.kind == Kind::Realtime {
             // The clock may have been set back, or forward, since the callout was armed.
-            self.next = cx.boottime().uptime_at(deadline);
+            self.next = cx.boottime().uptime_at(self.deadline);
         }
         self.start(cx);
         if self.fired {
