@@ -103,6 +103,7 @@ fn load<O: Filterops>() -> Result<(), Errno> {
     Ok(())
 }
 
+/// EBUSY while there is a registration.
 fn quiesce() -> Result<(), Errno> {
     let live = counter_u64_fetch(Stat::Counters) + u64::from(uidinfo::timers().load(Relaxed));
     if live == 0 { Ok(()) } else { Err(Errno::EBUSY) }
@@ -110,6 +111,9 @@ fn quiesce() -> Result<(), Errno> {
 
 fn unload() -> Result<(), Errno> {
     if REGISTERED.load(Relaxed) {
+        // Loading zeroes the slot's count of references, whoever was using the slot: it
+        // can be too low for good, so it alone is not believed.
+        quiesce()?;
         kqueue_del_filteropts(filter())?;
         REGISTERED.store(false, Relaxed);
     }

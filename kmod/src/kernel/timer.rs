@@ -38,6 +38,9 @@ use crate::time::nstosbt;
 /// How long, in `sbintime_t`, until an expiry that nobody saw is tried again: 100 us.
 const AGAIN: i64 = nstosbt(100_000);
 
+/// `latest` while the callout is pending for that: sooner than any filter asks for.
+const TRIED_AGAIN: u64 = 0;
+
 /// The most that a filter may keep with its timer, in bytes.
 const TIMED_MAX: usize = 128;
 
@@ -294,8 +297,7 @@ impl Lock<'_> {
 
     /// Has the callout run again a little later, for an expiry that came in between.
     pub(super) fn again(&self) {
-        // No filter asks for less than this wait.
-        self.timer.latest.set(0);
+        self.timer.latest.set(TRIED_AGAIN);
         self.callout_reset_sbt_on(AGAIN, 0, 0);
     }
 
@@ -308,9 +310,12 @@ impl Lock<'_> {
         }
     }
 
-    /// f_event is being called.
+    /// f_event is being called: an expiry need not be tried again.
     pub(super) fn see(&self) {
         self.timer.seen.set(true);
+        if self.timer.latest.get() == TRIED_AGAIN {
+            self.callout_stop();
+        }
         if self.taken {
             self.timer.settled();
         }
