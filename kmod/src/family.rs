@@ -366,11 +366,11 @@ fn process_errno<F: Filter>(mut kn: Knote<'_>, kev: &mut Kevent, mode: Mode, err
 fn expire<F: Filter>(mut kn: Knote<'_>) -> bool {
     let mut cx = Context::new(&KernelClock, Mode::of(&kn).asked());
     let mut filter: F = load(&kn);
-    filter.expire(&mut cx);
+    let late = filter.expire(&mut cx);
     store(&mut kn, &filter, &cx);
     let due = filter.due();
     if due {
-        trace::expiry(&kn, filter.report(&cx).ext[1]);
+        trace::expiry(&kn, late);
     }
     due
 }

@@ -47,8 +47,9 @@ pub trait Filter: Copy {
     /// `report` was delivered: take it from the state.
     fn deliver(&mut self, report: &Report, cx: &mut Context<'_>);
 
-    /// The callout asked for has run. Called again until kqueue has taken notice.
-    fn expire(&mut self, cx: &mut Context<'_>);
+    /// The callout asked for has run: how late, in ns. Called again until kqueue has taken
+    /// notice.
+    fn expire(&mut self, cx: &mut Context<'_>) -> u64;
 
     /// Whether a delivery resets the registration (EV_CLEAR), given whether that was
     /// asked for.

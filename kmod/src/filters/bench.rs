@@ -94,10 +94,7 @@ impl<F: Filter> Bench<F> {
             self.clock.uptime.set(at.max(self.clock.uptime.get()));
             self.armed = None;
             self.callouts += 1;
-            let _ = self.call(|filter, cx| {
-                filter.expire(cx);
-                Ok(())
-            });
+            let _ = self.call(|filter, cx| Ok(filter.expire(cx)));
         }
         self.clock.uptime.set(until);
     }

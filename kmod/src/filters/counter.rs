@@ -247,7 +247,7 @@ impl Filter for Counter {
         self.wait(cx);
     }
 
-    fn expire(&mut self, cx: &mut Context<'_>) {
+    fn expire(&mut self, cx: &mut Context<'_>) -> u64 {
         let Some(Delay {
             max,
             since: Some(since),
@@ -255,7 +255,7 @@ impl Filter for Counter {
             first,
         }) = &mut self.delay
         else {
-            return;
+            return 0;
         };
         let deadline = *since + *max;
         if cx.now() < deadline {
@@ -263,10 +263,13 @@ impl Filter for Counter {
                 uptime: deadline,
                 leeway: 0,
             });
-        } else if !*passed {
+            return 0;
+        }
+        if !*passed {
             *passed = true;
             *first = self.count < self.threshold;
         }
+        cx.now() - deadline
     }
 
     fn clears(&self, asked: bool) -> bool {

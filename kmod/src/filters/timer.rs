@@ -241,18 +241,19 @@ impl Filter for Timer {
         }
     }
 
-    fn expire(&mut self, cx: &mut Context<'_>) {
-        if self.fired {
-            return;
+    fn expire(&mut self, cx: &mut Context<'_>) -> u64 {
+        if !self.fired {
+            if self.kind == Kind::Realtime {
+                // The clock may have been set back, or forward, since the callout was
+                // armed.
+                self.next = cx.boottime().uptime_at(self.deadline);
+            }
+            self.start(cx);
+            if self.fired {
+                cx.arm = None;
+            }
         }
-        if self.kind == Kind::Realtime {
-            // The clock may have been set back, or forward, since the callout was armed.
-            self.next = cx.boottime().uptime_at(self.deadline);
-        }
-        self.start(cx);
-        if self.fired {
-            cx.arm = None;
-        }
+        self.late
     }
 
     fn clears(&self, asked: bool) -> bool {
