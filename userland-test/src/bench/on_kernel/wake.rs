@@ -218,16 +218,19 @@ fn produce(wake: Wake, producers: u64) -> Result<(Spread, u64), Failure> {
     Ok((Spread::of(samples), deliveries))
 }
 
-/// Takes deliveries until all events are in them: a counter says how many it gathers;
-/// of EVFILT_USER it is known only that they were added before.
+/// Takes deliveries until no more are to come. A counter says how many events a delivery
+/// gathers, and where threads run at once the last few may not reach the threshold; of
+/// EVFILT_USER it is known only that they were added before.
 fn consume(wake: Wake, kq: &Kqueue, made: &AtomicU64, deliveries: &mut u64) -> Outcome {
+    let counts = wake.filter == EVFILT_KQX;
+    let least = if counts { THRESHOLD } else { 1 };
     let mut taken = 0;
     *deliveries = 0;
     let mut events = [Kevent::default(); 1];
-    while taken < EVENTS {
+    while EVENTS - taken >= least {
         kq.wait(&mut events)?;
         *deliveries += 1;
-        taken = if wake.filter == EVFILT_KQX {
+        taken = if counts {
             taken + events[0].data.unsigned_abs()
         } else {
             made.load(Ordering::SeqCst)
