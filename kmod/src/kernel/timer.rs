@@ -269,7 +269,8 @@ impl Lock<'_> {
     #[inline(always)]
     pub(super) fn callout_reset(&self, uptime: u64, leeway: u64) {
         let latest = uptime.saturating_add(leeway);
-        if self.timer.latest.get() <= latest {
+        // A callout that is to try again is no such callout: `see` may stop it.
+        if (TRIED_AGAIN + 1..=latest).contains(&self.timer.latest.get()) {
             return;
         }
         self.timer.latest.set(latest);
