@@ -14,6 +14,7 @@ mod evfilt_user;
 mod flags;
 mod lifetime;
 mod limits;
+mod mutants;
 mod races;
 mod timer;
 
@@ -30,6 +31,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         limits::CASES,
         lifetime::CASES,
         races::CASES,
+        mutants::CASES,
     ]
     .into_iter()
     .flatten()

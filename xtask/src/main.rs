@@ -8,6 +8,7 @@ mod build;
 mod check;
 mod install;
 mod instructions;
+mod mutants;
 mod new_filter;
 mod release;
 mod results;
@@ -55,6 +56,8 @@ enum Command {
     },
     /// Runs the suite where it is quick, and writes what was run into the documents
     Results,
+    /// Breaks kqx in small ways, and fails if the tests do not notice
+    Mutants(mutants::Mutants),
     /// Installs kqx.ko, the header and the manual under DESTDIR
     Install,
     /// Writes a new member of the family: one file, one line in the table, one of cases
@@ -98,6 +101,7 @@ fn main() -> ExitCode {
         Command::Results => results::write(),
         Command::NewFilter { name } => new_filter::create(&name),
         Command::Try { name } => new_filter::attempt(&name),
+        Command::Mutants(mutants) => mutants.run(),
         Command::Install => install::all(),
         Command::Vm(vm) => return vm::main(&vm),
         Command::Harness => Release::target().and_then(build::harness).map(drop),

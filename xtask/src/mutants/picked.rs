@@ -69,8 +69,8 @@ const PICKED: &[Picked] = &[
     Picked {
         name: "a deadline is early after the clock was set back",
         file: TIMER,
-        old: "self.next = cx.boottime().uptime_at(deadline);",
-        new: "let _ = deadline;",
+        old: "self.next = cx.boottime().uptime_at(self.deadline);",
+        new: "",
     },
     Picked {
         name: "a restart leaves what is pending",
@@ -89,8 +89,8 @@ const PICKED: &[Picked] = &[
     Picked {
         name: "an error is reported for ever",
         file: FAMILY,
-        old: "kn.set_mode(mode.without_errno().0 | Mode::UNSETTLED);",
-        new: "kn.set_mode(mode.0 | Mode::UNSETTLED);",
+        old: "kn.set_mode(mode.without_errno().0 & !Mode::CHANGED | Mode::UNSETTLED);",
+        new: "kn.set_mode(mode.0 & !Mode::CHANGED | Mode::UNSETTLED);",
     },
     Picked {
         name: "after an error, one-shot is shown when the scan has looked",
@@ -131,7 +131,7 @@ const PICKED: &[Picked] = &[
     Picked {
         name: "an expiry wakes nobody",
         file: CALLOUT,
-        old: "unsafe { sys::knote(timer.knlist.get(), 0, sys::KNF_LISTLOCKED as c_int) };",
+        old: "unsafe { sys::knote(timer.knlist.get(), FROM_KNOTE, sys::KNF_LISTLOCKED as c_int) };",
         new: "",
     },
     Picked {
@@ -149,8 +149,8 @@ const PICKED: &[Picked] = &[
     Picked {
         name: "the module unloads while there are registrations",
         file: MODULE,
-        old: "kqueue_del_filteropts(filter())?;",
-        new: "let _ = kqueue_del_filteropts(filter());",
+        old: "quiesce()?;\n        kqueue_del_filteropts(filter())?;",
+        new: "let _ = (quiesce(), kqueue_del_filteropts(filter()));",
     },
 ];
 

@@ -32,7 +32,10 @@ pub enum Verdict {
 
 /// Builds the tree, runs the suite on it, then the unit tests.
 pub fn run(tree: &Tree) -> Result<Verdict> {
-    let mut suite = match build(tree, &["build", "--package", "kqx-test", "--bin", "kqx-test"])? {
+    let mut suite = match build(
+        tree,
+        &["build", "--package", "kqx-test", "--bin", "kqx-test"],
+    )? {
         Ok(program) => Command::new(program),
         Err(error) => return Ok(Verdict::Unviable(error)),
     };
@@ -40,7 +43,10 @@ pub fn run(tree: &Tree) -> Result<Verdict> {
     if let Some(by) = failure(&mut suite)? {
         return Ok(Verdict::Caught(by));
     }
-    let mut units = match build(tree, &["test", "--no-run", "--package", "kqx-kmod", "--lib"])? {
+    let mut units = match build(
+        tree,
+        &["test", "--no-run", "--package", "kqx-kmod", "--lib"],
+    )? {
         Ok(program) => Command::new(program),
         Err(error) => return Ok(Verdict::Unviable(error)),
     };
@@ -85,7 +91,7 @@ fn failure(tests: &mut Command) -> Result<Option<String>> {
         .spawn()?;
     let output = BufReader::new(child.stdout.take().context("no output")?);
     let (tell, told) = channel();
-    let reader = std::thread::spawn(move || {
+    std::thread::spawn(move || {
         let lines = output.split(b'\n').map_while(Result::ok);
         // Nobody listens any more once a test has failed.
         let _ = lines.map(|line| tell.send(line)).find(Result::is_err);
@@ -107,14 +113,14 @@ fn failure(tests: &mut Command) -> Result<Option<String>> {
         let _ = child.kill();
     }
     let status = child.wait()?;
-    drop(told);
-    let _ = reader.join();
     Ok(failed.or_else(|| (!status.success()).then(|| status.to_string())))
 }
 
 /// The test that a line of output says has failed: the suite's lines and cargo's.
 fn failed(line: &str) -> Option<String> {
-    let case = line.strip_prefix("FAILED ").and_then(|rest| rest.split_once(':'));
+    let case = line
+        .strip_prefix("FAILED ")
+        .and_then(|rest| rest.split_once(':'));
     let hung = line.split_once(" hangs: not done");
     let unit = (line.strip_prefix("test ")).and_then(|rest| rest.split_once(" ... FAILED"));
     let (name, _) = case.or(hung).or(unit)?;
@@ -128,7 +134,10 @@ mod tests {
     #[test]
     fn a_failed_test_is_found_in_the_output_of_both_runners() {
         let found = |line| failed(line).unwrap_or_default();
-        assert_eq!(found("FAILED counter.set.zero: NOTE_KQX_SET"), "counter.set.zero");
+        assert_eq!(
+            found("FAILED counter.set.zero: NOTE_KQX_SET"),
+            "counter.set.zero"
+        );
         assert_eq!(found("races.exit hangs: not done after 15s."), "races.exit");
         assert_eq!(found("test a::b ... FAILED"), "a::b");
         assert_eq!(failed("test a::b ... ok"), None);
@@ -141,7 +150,7 @@ mod tests {
         assert_eq!(run("echo all well"), None);
         assert_eq!(run("exit 3").as_deref(), Some("exit status: 3"));
         assert!(run("kill -9 $$").is_some_and(|by| by.starts_with("signal: 9")));
-        let first = run("echo FAILED one: it; echo FAILED two: it; sleep 600");
+        let first = run("echo FAILED one: it; echo FAILED two: it; exec sleep 600");
         assert_eq!(first.as_deref(), Some("one"));
     }
 }

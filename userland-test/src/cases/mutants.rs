@@ -1,0 +1,92 @@
+//! What mutation testing (`cargo xtask mutants`) found that no other case noticed.
+
+use kqx::abi::{NOTE_KQX_SEMAPHORE, NOTE_KQX_SET};
+use kqx::event::{EV_ADD, EV_CLEAR, EV_ERROR, EV_ONESHOT, Kevent, NOTE_FFCOPY};
+
+use super::{US, oneshot};
+use crate::case::{Case, Outcome, case};
+use crate::equal;
+use crate::queue::{COUNTER, Queue, TIMER, add, change, delete, refusal, trigger};
+use crate::system::{Clock, Errno, Feature, System};
+
+pub const CASES: &[Case] = &[
+    case(
+        "errors.refused.half_fine",
+        "A change refused for its last part leaves the others undone, with EV_RECEIPT or without.",
+        half_fine,
+    ),
+    case(
+        "errors.refused.then_oneshot",
+        "A one-shot event that is due while an error waits comes after it, once.",
+        then_oneshot,
+    ),
+    case(
+        "timer.deliver.during_dump",
+        "An expiry that falls into a reading of kern.proc.kq is delivered.",
+        during_dump,
+    )
+    .needs(&[Feature::KernProcKq]),
+];
+
+/// Everything in it is fine but the count to set.
+const HALF_FINE: Kevent = Kevent {
+    flags: EV_ADD | EV_CLEAR,
+    fflags: NOTE_FFCOPY | 0x1 | NOTE_KQX_SEMAPHORE | NOTE_KQX_SET,
+    data: -1,
+    ext: [1, 0, 5, 5],
+    ..add(COUNTER)
+};
+
+fn half_fine(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        flags: EV_ADD | EV_CLEAR,
+        fflags: 0x6,
+        data: 1,
+        ext: [3, 0, 8, 9],
+        ..add(COUNTER)
+    })?;
+    equal!(refusal(&queue.receipt(HALF_FINE)?), Some(Errno::EINVAL));
+    queue.apply(HALF_FINE)?;
+    equal!(queue.take()?.flags & EV_ERROR, EV_ERROR);
+    queue.quiet()?;
+    queue.apply(trigger(COUNTER, 3))?;
+    equal!(
+        queue.take()?,
+        Kevent {
+            flags: EV_CLEAR,
+            fflags: 0x6,
+            data: 4,
+            ext: [1, 0, 8, 9],
+            ..change(COUNTER)
+        }
+    );
+    Ok(())
+}
+
+fn then_oneshot(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        flags: EV_ADD | EV_ONESHOT,
+        data: 2,
+        ..add(COUNTER)
+    })?;
+    queue.apply(HALF_FINE)?;
+    equal!(queue.take()?.flags & EV_ERROR, EV_ERROR);
+    let event = queue.take()?;
+    equal!((event.flags, event.data), (EV_ONESHOT, 2));
+    queue.quiet()?;
+    equal!(queue.apply(delete(COUNTER)), Err(Errno::ENOENT));
+    Ok(())
+}
+
+fn during_dump(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(oneshot(100 * US))?;
+    let due = sys.clock(Clock::Uptime) + 100 * US;
+    while sys.clock(Clock::Uptime) <= due {
+        equal!(sys.knotes(queue.fd)?, 1);
+    }
+    equal!(queue.wait()?.ident, TIMER);
+    Ok(())
+}
