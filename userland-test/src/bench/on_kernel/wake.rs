@@ -124,10 +124,10 @@ const THRESHOLD: u64 = 64;
 /// The events of one measurement; a multiple of [`THRESHOLD`].
 const EVENTS: u64 = 64 * THRESHOLD;
 
-/// Adds `wake` with [`THRESHOLD`], which EVFILT_USER ignores.
-fn add_with_threshold(wake: Wake) -> Kevent {
+/// Adds `wake` with `threshold`, which EVFILT_USER ignores.
+fn add_with(wake: Wake, threshold: u64) -> Kevent {
     Kevent {
-        ext: [THRESHOLD, 0, 0, 0],
+        ext: [threshold, 0, 0, 0],
         ..wake.add(0)
     }
 }
@@ -135,16 +135,16 @@ fn add_with_threshold(wake: Wake) -> Kevent {
 /// One thread adds events one at a time and takes what is due: the least that a threshold
 /// can save.
 pub fn threshold(bench: &mut Bench<'_>) -> Outcome {
-    let measure = |wake: Wake, every: u64| -> Result<(Spread, u64), Failure> {
+    let measure = |wake: Wake, threshold: u64| -> Result<Gathered, Failure> {
         let kq = Kqueue::new()?;
-        kq.change(&add_with_threshold(wake))?;
+        kq.change(&add_with(wake, threshold))?;
         let mut events = [Kevent::default(); 1];
         let mut deliveries = 0;
         let spread = cost(1, || {
             deliveries = 0;
             for event in 1..=EVENTS {
                 kq.change(&wake.trigger(0))?;
-                if event % every == 0 {
+                if event % threshold == 0 {
                     deliveries += kq.wait(&mut events)? as u64;
                 }
             }
@@ -152,53 +152,60 @@ pub fn threshold(bench: &mut Bench<'_>) -> Outcome {
         })?;
         Ok((spread.map(|total| total / EVENTS as f64), deliveries))
     };
-    rows(
-        bench,
-        "threshold 64",
-        measure(COUNTER, THRESHOLD)?,
-        measure(USER, 1)?,
-    );
-    Ok(())
+    gather(bench, "threshold 64", measure)
 }
 
 /// Threads that add events one at a time, letting others run after each; one that takes.
 pub fn producers(bench: &mut Bench<'_>) -> Outcome {
     for producers in [1, 4] {
-        let kqx = produce(COUNTER, producers)?;
-        let user = produce(USER, producers)?;
         let title = format!("threshold 64, threads: {producers} adding, 1 taking");
-        rows(bench, &title, kqx, user);
+        gather(bench, &title, |wake, threshold| {
+            produce(wake, threshold, producers)
+        })?;
     }
     Ok(())
 }
 
-/// The two rows on gathering events, each a cost and the number of deliveries.
-fn rows(bench: &mut Bench<'_>, title: &str, kqx: (Spread, u64), user: (Spread, u64)) {
+/// What an event costs, and how many deliveries [`EVENTS`] events take.
+type Gathered = (Spread, u64);
+
+/// The two rows on gathering events, by what `measure` says of a threshold.
+fn gather(
+    bench: &mut Bench<'_>,
+    title: &str,
+    measure: impl Fn(Wake, u64) -> Result<Gathered, Failure>,
+) -> Outcome {
+    let (kqx, user) = (measure(COUNTER, THRESHOLD)?, measure(USER, 1)?);
+    let each = measure(COUNTER, 1)?;
+    let each_name = "KQX_COUNTER (threshold 1)";
     let unit = bench.unit;
     bench.row(
         Row::new(format!("{title}: an event"), unit)
             .figure(COUNTER.name, kqx.0)
             .figure(USER.name, user.0)
+            .figure(each_name, each.0)
             .ratio_at_most(0.55),
     );
     let row = Row::new(format!("{title}: {EVENTS} events"), "deliveries")
         .figure(COUNTER.name, Spread::exactly(kqx.1 as f64))
-        .figure(USER.name, Spread::exactly(user.1 as f64));
+        .figure(USER.name, Spread::exactly(user.1 as f64))
+        .figure(each_name, Spread::exactly(each.1 as f64));
     // EVFILT_USER itself gathers what several producers add before the taker runs.
     bench.row(if user.1 == EVENTS {
         row.ratio_at_most(1.0 / 60.0)
     } else {
         row
     });
+    Ok(())
 }
 
-/// What an event costs end to end, and how many deliveries [`EVENTS`] events took.
-fn produce(wake: Wake, producers: u64) -> Result<(Spread, u64), Failure> {
+/// What `producers` threads and one that takes make of it, end to end.
+fn produce(wake: Wake, threshold: u64, producers: u64) -> Result<Gathered, Failure> {
     let mut samples = Vec::new();
     let mut deliveries = 0;
     for _ in 0..SAMPLES {
         let kq = Kqueue::new()?;
-        kq.change(&add_with_threshold(wake))?;
+        kq.change(&add_with(wake, threshold))?;
         let made = AtomicU64::new(0);
         let start = uptime();
         thread::scope(|scope| {
@@ -211,7 +218,7 @@ fn produce(wake: Wake, producers: u64) -> Result<(Spread, u64), Failure> {
                     }
                 });
             }
-            consume(wake, &kq, &made, &mut deliveries)
+            consume(wake, threshold, &kq, &made, &mut deliveries)
         })?;
         samples.push((uptime() - start) as f64 / EVENTS as f64);
     }
@@ -221,13 +228,18 @@ fn produce(wake: Wake, producers: u64) -> Result<(Spread, u64), Failure> {
 /// Takes deliveries until no more are to come. A counter says how many events a delivery
 /// gathers, and where threads run at once the last few may not reach the threshold; of
 /// EVFILT_USER it is known only that they were added before.
-fn consume(wake: Wake, kq: &Kqueue, made: &AtomicU64, deliveries: &mut u64) -> Outcome {
+fn consume(
+    wake: Wake,
+    threshold: u64,
+    kq: &Kqueue,
+    made: &AtomicU64,
+    deliveries: &mut u64,
+) -> Outcome {
     let counts = wake.filter == EVFILT_KQX;
-    let least = if counts { THRESHOLD } else { 1 };
     let mut taken = 0;
     *deliveries = 0;
     let mut events = [Kevent::default(); 1];
-    while EVENTS - taken >= least {
+    while EVENTS - taken >= threshold {
         kq.wait(&mut events)?;
         *deliveries += 1;
         taken = if counts {
