@@ -5,7 +5,7 @@ use kqx::abi::*;
 use kqx::event::*;
 
 use super::{COUNT_MAX, Counter, RESERVED};
-use crate::filter::{Errno, Kevent};
+use crate::filter::{Context, Errno, Filter, Kevent};
 use crate::filters::bench::Bench;
 use crate::time;
 
@@ -167,7 +167,7 @@ fn adding_again_keeps_the_count_and_takes_threshold_and_mode() {
 fn a_counter_without_a_delay_wants_no_timer() {
     let counter = add(EV_CLEAR, NOTE_TRIGGER, 1, [2, 0]).unwrap();
     assert_eq!(counter.armed, None);
-    assert!(crate::filter::Filter::store(&counter.filter).1.is_none());
+    assert!(counter.filter.store().1.is_none());
 }
 
 #[test]
@@ -236,6 +236,53 @@ fn what_a_semaphore_leaves_is_due_when_its_delay_has_passed() {
     counter.pass(500);
     let report = counter.deliver().unwrap();
     assert_eq!((report.data, report.fflags), (2, NOTE_KQX_DELAY));
+}
+
+#[test]
+fn the_longest_delay_is_accepted() {
+    assert!(add(0, 0, 1, [9, time::MAX]).is_ok());
+}
+
+#[test]
+fn what_the_delay_made_due_says_so_though_the_threshold_is_reached_later() {
+    let mut counter = add(EV_CLEAR, 0, 1, [2, 500]).unwrap();
+    counter.pass(500);
+    counter.change(trigger(5)).unwrap();
+    let report = counter.deliver().unwrap();
+    assert_eq!((report.data, report.fflags), (6, NOTE_KQX_DELAY));
+}
+
+#[test]
+fn what_the_threshold_made_due_says_nothing_of_a_delay_that_passes_later() {
+    let mut counter = add(EV_CLEAR, 0, 2, [2, 500]).unwrap();
+    counter.pass(600);
+    assert_eq!(counter.deliver().unwrap().fflags, 0);
+}
+
+#[test]
+fn a_count_taken_below_its_threshold_is_due_by_the_delay_that_has_passed() {
+    let mut counter = add(EV_CLEAR, 0, 3, [2, 500]).unwrap();
+    counter.pass(600);
+    counter.change(trigger(-2)).unwrap();
+    let report = counter.deliver().unwrap();
+    assert_eq!((report.data, report.fflags), (1, NOTE_KQX_DELAY));
+}
+
+#[test]
+fn a_delay_that_passed_for_an_earlier_count_is_forgotten_at_0() {
+    let mut counter = add(EV_CLEAR, 0, 1, [2, 500]).unwrap();
+    counter.pass(600);
+    counter.change(trigger(-1)).unwrap();
+    counter.change(trigger(2)).unwrap();
+    assert_eq!(counter.deliver().unwrap().fflags, 0);
+}
+
+#[test]
+fn an_expiry_says_how_late_it_ran() {
+    let mut counter = add(EV_CLEAR, 0, 1, [9, 500]).unwrap();
+    counter.clock.uptime.set(620);
+    let mut cx = Context::new(&counter.clock, EV_CLEAR);
+    assert_eq!(counter.filter.expire(&mut cx), 120);
 }
 
 /// A step of a random history.
