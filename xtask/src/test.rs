@@ -43,7 +43,9 @@ pub fn all() -> Result<()> {
     ];
     run(harness(Release::V14).args(races))?;
     step("the suite on the FreeBSD kernels at hand");
-    run(Command::new(std::env::current_exe()?).args(["vm", "run", "--cached"]))
+    run(Command::new(std::env::current_exe()?).args(["vm", "run", "--cached"]))?;
+    step("whether the tests notice when kqx is broken");
+    run(Command::new(std::env::current_exe()?).arg("mutants"))
 }
 
 /// The module as it is built for FreeBSD, loaded into a process: counters and timers at
