@@ -83,6 +83,16 @@ fn what_ev_add_refuses_is_einval() {
 }
 
 #[test]
+fn the_longest_period_first_delay_and_leeway_are_accepted() {
+    let period = timer(0, NOTE_NSECONDS, time::MAX as i64, [0, time::MAX]);
+    let first = timer(0, NOTE_NSECONDS, 1, [time::MAX, 0]);
+    assert_eq!(
+        (period.armed, first.armed),
+        (Some(time::MAX), Some(time::MAX))
+    );
+}
+
+#[test]
 fn period_0_is_one_unit_and_a_one_shot_of_0_fires_at_once() {
     assert_eq!(timer(0, NOTE_USECONDS, 0, [0, 0]).query(), 1000);
     let mut once = timer(EV_ONESHOT, NOTE_SECONDS, 0, [0, 0]);
