@@ -6,7 +6,7 @@ use kqx::abi::{EVFILT_KQX, KQX_COUNTER, KQX_TIMER, ident};
 use kqx::event::{EV_ADD, EV_DELETE, EV_RECEIPT, Kevent, NOTE_TRIGGER};
 
 use crate::case::Failure;
-use crate::system::{Errno, Fd, System};
+use crate::system::{Errno, Fd, Feature, System};
 
 /// How long a case waits for what must happen. Longer than any machine takes, shorter
 /// than the watchdog's patience.
@@ -186,16 +186,19 @@ impl<'a> Queue<'a> {
         Ok((count == 1).then_some(events[0]))
     }
 
-    /// The event there has to be now.
+    /// The event there has to be now: on a machine whose time is real, within [`PATIENCE`],
+    /// for a callout may be late there.
     ///
     /// # Errors
     /// There is none.
     #[track_caller]
     pub fn take(&self) -> Result<Kevent, Failure> {
-        match self.poll()? {
-            Some(event) => Ok(event),
-            None => Err(Failure::here(format_args!("no event"))),
-        }
+        let event = if self.sys.has(Feature::VirtualClock) {
+            self.poll()?
+        } else {
+            self.within(PATIENCE)?
+        };
+        event.ok_or_else(|| Failure::here(format_args!("no event")))
     }
 
     /// The event there has to be sooner or later.
