@@ -100,6 +100,15 @@ fn period_0_is_one_unit_and_a_one_shot_of_0_fires_at_once() {
 }
 
 #[test]
+fn at_the_moment_of_an_expiry_a_whole_period_is_left() {
+    let mut timer = timer(0, NOTE_NSECONDS, 100, [0, 0]);
+    timer.pass(99);
+    assert_eq!(timer.query(), 1);
+    timer.pass(100);
+    assert_eq!(timer.query(), 100);
+}
+
+#[test]
 fn the_first_delay_comes_before_the_period() {
     let mut timer = timer(0, NOTE_NSECONDS, 100, [7, 0]);
     timer.pass(7);
