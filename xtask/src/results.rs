@@ -72,7 +72,7 @@ fn demo(release: Release) -> Result<String> {
     Ok(format!("```text\n{}\n```\n", text.trim()))
 }
 
-/// Of each kernel, the last run of the whole suite that `vm run` kept.
+/// Of each kernel, the last run that `vm run` kept of the suite, and not of a few cases.
 fn newest(cases: usize) -> Result<BTreeMap<String, Tap>> {
     let mut found = BTreeMap::new();
     let directory = root().join("target/kqx/vm");
@@ -92,7 +92,7 @@ fn newest(cases: usize) -> Result<BTreeMap<String, Tap>> {
             continue;
         };
         let tap = Tap::of(&text);
-        if tap.verdicts().count() == cases {
+        if tap.verdicts().count() > cases / 2 {
             found.insert(kernel.to_owned(), tap);
         }
     }

@@ -1,7 +1,7 @@
 //! What mutation testing (`cargo xtask mutants`) found that no other case noticed.
 
 use kqx::abi::{NOTE_KQX_SEMAPHORE, NOTE_KQX_SET};
-use kqx::event::{EV_ADD, EV_CLEAR, EV_ERROR, EV_ONESHOT, Kevent, NOTE_FFCOPY};
+use kqx::event::{EV_ADD, EV_CLEAR, EV_ERROR, EV_FORCEONESHOT, EV_ONESHOT, Kevent, NOTE_FFCOPY};
 
 use super::{US, oneshot};
 use crate::case::{Case, Outcome, case};
@@ -19,6 +19,16 @@ pub const CASES: &[Case] = &[
         "errors.refused.then_oneshot",
         "A one-shot event that is due while an error waits comes after it, once.",
         then_oneshot,
+    ),
+    case(
+        "counter.readd.clear_to_semaphore",
+        "EV_ADD again makes a counter with EV_CLEAR a semaphore that stays due, and back.",
+        clear_to_semaphore,
+    ),
+    case(
+        "flags.all_at_once",
+        "EV_ADD again with EV_CLEAR, EV_RECEIPT and EV_FORCEONESHOT does all of it.",
+        all_at_once,
     ),
     case(
         "timer.deliver.during_dump",
@@ -48,7 +58,7 @@ fn half_fine(sys: &dyn System) -> Outcome {
     })?;
     equal!(refusal(&queue.receipt(HALF_FINE)?), Some(Errno::EINVAL));
     queue.apply(HALF_FINE)?;
-    equal!(queue.take()?.flags & EV_ERROR, EV_ERROR);
+    equal!(queue.take()?.flags, EV_CLEAR | EV_ERROR);
     queue.quiet()?;
     queue.apply(trigger(COUNTER, 3))?;
     equal!(
@@ -76,6 +86,43 @@ fn then_oneshot(sys: &dyn System) -> Outcome {
     let event = queue.take()?;
     equal!((event.flags, event.data), (EV_ONESHOT, 2));
     queue.quiet()?;
+    equal!(queue.apply(delete(COUNTER)), Err(Errno::ENOENT));
+    Ok(())
+}
+
+fn clear_to_semaphore(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        flags: EV_ADD | EV_CLEAR,
+        data: 5,
+        ..add(COUNTER)
+    })?;
+    queue.apply(Kevent {
+        fflags: NOTE_KQX_SEMAPHORE,
+        ext: [2, 0, 0, 0],
+        ..add(COUNTER)
+    })?;
+    equal!(queue.take()?.data, 2);
+    equal!(queue.take()?.data, 2);
+    queue.quiet()?;
+    queue.apply(add(COUNTER))?;
+    equal!(queue.take()?.data, 1);
+    queue.quiet()
+}
+
+fn all_at_once(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        data: 5,
+        ..add(COUNTER)
+    })?;
+    let receipt = queue.receipt(Kevent {
+        flags: EV_ADD | EV_CLEAR | EV_FORCEONESHOT,
+        ..add(COUNTER)
+    })?;
+    equal!((refusal(&receipt), receipt.ext[0]), (None, 5));
+    let event = queue.take()?;
+    equal!((event.flags & EV_ONESHOT, event.data), (EV_ONESHOT, 0));
     equal!(queue.apply(delete(COUNTER)), Err(Errno::ENOENT));
     Ok(())
 }
