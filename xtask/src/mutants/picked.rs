@@ -143,7 +143,7 @@ const PICKED: &[Picked] = &[
     Picked {
         name: "an earlier time does not move a pending callout",
         file: CALLOUT,
-        old: "if self.timer.latest.get() <= latest {",
+        old: "if (TRIED_AGAIN + 1..=latest).contains(&self.timer.latest.get()) {",
         new: "if self.timer.latest.get() != u64::MAX {",
     },
     Picked {
