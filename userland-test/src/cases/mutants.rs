@@ -21,9 +21,19 @@ pub const CASES: &[Case] = &[
         then_oneshot,
     ),
     case(
+        "errors.refused.then_level",
+        "An event that is no one-shot does not become one behind an error.",
+        then_level,
+    ),
+    case(
         "counter.readd.clear_to_semaphore",
         "EV_ADD again makes a counter with EV_CLEAR a semaphore that stays due, and back.",
         clear_to_semaphore,
+    ),
+    case(
+        "flags.ext.change",
+        "A change without EV_ADD leaves delay, ext[2] and ext[3] alone, with EV_RECEIPT too.",
+        ext_change,
     ),
     case(
         "flags.all_at_once",
@@ -90,6 +100,22 @@ fn then_oneshot(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+fn then_level(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        data: 2,
+        ..add(COUNTER)
+    })?;
+    queue.apply(HALF_FINE)?;
+    equal!(queue.take()?.flags & EV_ERROR, EV_ERROR);
+    for _ in 0..2 {
+        let event = queue.take()?;
+        equal!((event.flags, event.data), (0, 2));
+    }
+    equal!(queue.apply(delete(COUNTER)), Ok(()));
+    Ok(())
+}
+
 fn clear_to_semaphore(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -108,6 +134,22 @@ fn clear_to_semaphore(sys: &dyn System) -> Outcome {
     queue.apply(add(COUNTER))?;
     equal!(queue.take()?.data, 1);
     queue.quiet()
+}
+
+fn ext_change(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    let timers = sys.sysctl("kern.kqx.timers")?;
+    queue.apply(Kevent {
+        ext: [0, 0, 8, 9],
+        ..add(COUNTER)
+    })?;
+    queue.receipt(Kevent {
+        ext: [7, 7, 7, 7],
+        ..trigger(COUNTER, 1)
+    })?;
+    equal!(queue.take()?.ext, [1, 0, 8, 9]);
+    equal!(sys.sysctl("kern.kqx.timers")?, timers);
+    Ok(())
 }
 
 fn all_at_once(sys: &dyn System) -> Outcome {
