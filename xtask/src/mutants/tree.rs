@@ -15,6 +15,8 @@ use crate::release::{root, setup_directory};
 pub struct Tree {
     sources: PathBuf,
     target: PathBuf,
+    /// Held as long as this is: two runs would see each other's defects.
+    _lock: fs::File,
 }
 
 impl Tree {
@@ -22,9 +24,13 @@ impl Tree {
     /// built again.
     pub fn copy() -> Result<Tree> {
         let top = root().join("target/kqx/mutants");
+        fs::create_dir_all(&top)?;
+        let lock = fs::File::create(top.join("lock"))?;
+        lock.lock().context("target/kqx/mutants/lock")?;
         let tree = Tree {
             sources: top.join("tree"),
             target: top.join("cargo"),
+            _lock: lock,
         };
         update(root(), &tree.sources)?;
         // The kernel headers, where the build looks for them.
