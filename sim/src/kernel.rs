@@ -19,6 +19,7 @@ use crate::malloc::Heap;
 use crate::sched::Sched;
 use crate::sysctl::Sysctls;
 use crate::uidinfo::Users;
+use crate::window::Windows;
 use crate::witness::Witness;
 
 /// All state of the simulated kernel.
@@ -26,6 +27,7 @@ pub(crate) struct Kernel {
     pub(crate) config: Config,
     pub(crate) faults: Faults,
     pub(crate) inject: Injector,
+    pub(crate) windows: Windows,
     pub(crate) console: Console,
     pub(crate) witness: Witness,
     pub(crate) clocks: Clocks,
@@ -75,6 +77,7 @@ impl Kernel {
         let kernel = Arc::new(Kernel {
             faults: Faults::default(),
             inject: Injector::default(),
+            windows: Windows::default(),
             console: Console::default(),
             witness: Witness::default(),
             clocks: Clocks::new(config.clock),

@@ -57,6 +57,7 @@ mod strings;
 mod sysctl;
 mod uidinfo;
 mod uma;
+mod window;
 mod witness;
 
 pub use config::{ClockMode, Config, Release};
@@ -67,3 +68,4 @@ pub use kqueue::KnoteInfo;
 pub use linker::LoadError;
 pub use machine::{Machine, ModEvent, Thread};
 pub use process::{Fd, Process, UNLIMITED};
+pub use window::Window;

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::clock::nstosbt;
 use crate::config::{ClockMode, Config};
 use crate::errno::{ENOENT, Errno};
 use crate::fault::{Fault, FaultKind};
@@ -16,6 +15,7 @@ use crate::kernel::Kernel;
 use crate::linker::LoadError;
 use crate::process::Process;
 use crate::sched::Sleep;
+use crate::window::Window;
 use crate::{counter, kqueue};
 
 /// The event handler of a module's crate. Nothing is called through it: naming it makes
@@ -176,17 +176,7 @@ impl Machine {
     /// happens in order, and all other threads have come to wait when it returns.
     pub fn advance(&self, time: Duration) {
         let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.init().in_kernel(|| {
-            let deadline = self.kernel.clocks.uptime().saturating_add(nstosbt(ns));
-            let sleep = Sleep {
-                what: "advance",
-                deadline: Some(deadline),
-                interruptible: false,
-            };
-            // Nobody wakes this channel: the deadline ends it.
-            let channel = (&raw const sleep) as usize;
-            let _ = self.kernel.sched.sleep(channel, sleep, || ());
-        });
+        self.init().in_kernel(|| self.kernel.sched.pass(ns));
         if self.kernel.config.clock == ClockMode::Virtual {
             self.settle();
         }
@@ -251,6 +241,13 @@ impl Machine {
     /// Lets the `nth` call of a kind from now fail (1: the next); 0 takes it back.
     pub fn fail(&self, what: Failure, nth: u64) {
         self.kernel.inject.arm(what, nth);
+    }
+
+    /// Lets `time` pass, with all that becomes due in it, the next time that a thread comes
+    /// to `window`: as if it were overtaken there by another CPU. Zero takes it back.
+    pub fn overtake(&self, window: Window, time: Duration) {
+        let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.kernel.windows.open(window, ns);
     }
 
     /// What the kernel has printed, line by line.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::callout::Wheel;
-use crate::clock::Sbintime;
+use crate::clock::{Sbintime, nstosbt};
 use crate::config::ClockMode;
 use crate::curthread::{curthread, with_registration};
 use crate::errno::{EINTR, EWOULDBLOCK, Errno};
@@ -230,6 +230,18 @@ impl Sched {
                 _ => wake.wait(&mut state),
             }
         }
+    }
+
+    /// Sleeps for `ns`, whatever happens meanwhile.
+    pub(crate) fn pass(&self, ns: u64) {
+        let sleep = Sleep {
+            what: "pause",
+            deadline: Some(kernel().clocks.uptime().saturating_add(nstosbt(ns))),
+            interruptible: false,
+        };
+        // Nobody wakes this channel: the deadline ends it.
+        let channel = (&raw const sleep) as usize;
+        let _ = self.sleep(channel, sleep, || ());
     }
 
     /// wakeup(9).

@@ -76,11 +76,21 @@ pub enum Clock {
     Realtime,
 }
 
+/// Where an expiry may overtake a thread: it has a knote in flux, and no lock yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// EV_ADD, between f_attach and f_event.
+    Attach,
+    /// A delivery, between the look at the knote's flags and f_event.
+    Scan,
+}
+
 /// What a machine may or may not be able to do; a case names those it cannot do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
     /// Time passes only while every thread of [`System::parallel`] waits in kevent or
-    /// [`System::pass`], and an expiry is never late: lateness is exactly 0.
+    /// [`System::pass`], and an expiry is never late: lateness is exactly 0. So it has
+    /// [`System::overtake`].
     VirtualClock,
     /// [`System::set_realtime`].
     SetTime,
@@ -174,6 +184,12 @@ pub trait System: Sync {
     /// Lets at least `time` go by. With a virtual clock all other threads have come to
     /// wait when it returns.
     fn pass(&self, time: Duration);
+
+    /// Lets `time` go by in the next thread that comes to `window`, with every expiry that
+    /// is due in it. Only with a virtual clock.
+    fn overtake(&self, window: Window, time: Duration) {
+        unimplemented!("{window:?} cannot be held open for {time:?} but on a virtual clock");
+    }
 
     /// Reads an integer of sysctl(3), of any width.
     ///

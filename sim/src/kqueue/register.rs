@@ -13,6 +13,7 @@ use super::{CHAINS, Kqueue, Locked};
 use crate::abi::{Knlist, Knote, Shared};
 use crate::errno::{EBADF, EINVAL, ENOENT, Errno};
 use crate::kernel::kernel;
+use crate::window::Window;
 
 impl Kqueue {
     /// Applies one change. What the filter writes into it goes back to the program with a
@@ -98,6 +99,7 @@ impl Kqueue {
             drop_detached(kn);
             return Err(error);
         }
+        kernel().windows.pass(Window::Attach);
         self.evaluate(kn, kn.lock_list());
         Ok(())
     }

@@ -10,7 +10,9 @@ use super::{BATCH, Kqueue, Locked};
 use crate::abi::{Knote, Shared};
 use crate::clock::Sbintime;
 use crate::errno::{EWOULDBLOCK, Errno};
+use crate::kernel::kernel;
 use crate::sched::Sleep;
+use crate::window::Window;
 
 /// How long a kevent waits for the first event.
 #[derive(Clone, Copy)]
@@ -152,6 +154,7 @@ impl Kqueue {
         kn.set(KN_SCAN);
         kn.enter_flux();
         drop(locked);
+        kernel().windows.pass(Window::Scan);
         let list = kn.lock_list();
         let filterops = kn.kn_fop.get().expect("a queued knote has a filter");
         let due = filterops.event(kn, 0);

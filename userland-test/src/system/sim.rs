@@ -8,7 +8,7 @@ use std::time::Duration;
 use kqx::event::Kevent;
 use kqx_sim::{ClockMode, Config, Machine, Process, Release, UNLIMITED};
 
-use super::{Clock, Errno, Fd, Feature, System};
+use super::{Clock, Errno, Fd, Feature, System, Window};
 use crate::case::{Failure, Outcome};
 
 /// The name of the module's file in the simulated kernel.
@@ -158,6 +158,14 @@ impl System for Sim {
 
     fn pass(&self, time: Duration) {
         self.machine.advance(time);
+    }
+
+    fn overtake(&self, window: Window, time: Duration) {
+        let window = match window {
+            Window::Attach => kqx_sim::Window::Attach,
+            Window::Scan => kqx_sim::Window::Scan,
+        };
+        self.machine.overtake(window, time);
     }
 
     fn sysctl(&self, name: &str) -> Result<i64, Errno> {
