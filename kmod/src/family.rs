@@ -39,9 +39,9 @@ macro_rules! family {
                 }
             }
 
-            fn f_event(kn: Knote<'_>, expired: bool) -> bool {
+            fn f_event(kn: Knote<'_>, before_scan: bool) -> bool {
                 match abi::member(kn.ident()) {
-                    $($member => event::<$filter>(kn, expired),)+
+                    $($member => event::<$filter>(kn, before_scan),)+
                     _ => unreachable!("f_attach refused it"),
                 }
             }
@@ -175,7 +175,7 @@ fn attach_with<F: Filter>(kn: &mut Knote<'_>, timed: bool) -> Result<(), Errno> 
     if timed {
         attach_timer(kn, &filter)?;
     }
-    kn.set_mode(mode.0 | changed(&filter, mode));
+    kn.set_mode(mode.0);
     kn.set_flags(kn.flags() & !Mode::ASKED | settled_flags(&filter, mode));
     if triggered {
         counter_u64_add(Stat::Triggers, 1);
@@ -200,7 +200,7 @@ fn detach<F: Filter>(mut kn: Knote<'_>) {
 }
 
 #[inline(never)]
-fn event<F: Filter>(kn: Knote<'_>, expired: bool) -> bool {
+fn event<F: Filter>(kn: Knote<'_>, before_scan: bool) -> bool {
     let mode = Mode::of(&kn);
     if mode.settled() || mode.0 == u32::from(EV_ONESHOT) && kn.flags() & EV_ONESHOT == 0 {
         let due = load::<F>(&kn).due();
@@ -208,7 +208,7 @@ fn event<F: Filter>(kn: Knote<'_>, expired: bool) -> bool {
             return due;
         }
     }
-    settle::<F>(kn, expired)
+    settle::<F>(kn, before_scan)
 }
 
 /// The flags that fit while no error waits: one-shot aside.
@@ -228,7 +228,7 @@ fn settled_flags<F: Filter>(filter: &F, mode: Mode) -> u16 {
 /// a trigger taken back would be delivered all the same.
 #[cold]
 #[inline(never)]
-fn settle<F: Filter>(mut kn: Knote<'_>, expired: bool) -> bool {
+fn settle<F: Filter>(mut kn: Knote<'_>, before_scan: bool) -> bool {
     let mode = Mode::of(&kn);
     let filter: F = load(&kn);
     let due = filter.due();
@@ -240,8 +240,7 @@ fn settle<F: Filter>(mut kn: Knote<'_>, expired: bool) -> bool {
     kn.set_flags(others | settled_flags(&filter, mode));
     kn.set_mode(mode.0 & !(Mode::UNSETTLED | Mode::CHANGED));
     if due && mode.asked() & EV_ONESHOT != 0 && !mode.forced() && kn.has_timer() {
-        let asked_in_time = expired || mode.0 & Mode::CHANGED != 0;
-        if !asked_in_time {
+        if !before_scan && mode.0 & Mode::CHANGED == 0 {
             // A scan: it has looked for EV_ONESHOT, then waited for the mutex while the
             // callout ran, and would deliver this event without removing it.
             kn.callout_again();

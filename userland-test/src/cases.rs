@@ -15,6 +15,7 @@ mod flags;
 mod lifetime;
 mod limits;
 mod mutants;
+mod overtaken;
 mod races;
 mod timer;
 
@@ -31,6 +32,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         limits::CASES,
         lifetime::CASES,
         races::CASES,
+        overtaken::CASES,
         mutants::CASES,
     ]
     .into_iter()

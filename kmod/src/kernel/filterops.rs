@@ -24,9 +24,9 @@ pub trait Filterops: Expire + 'static {
     fn f_attach(kn: Knote<'_>) -> Result<(), Errno>;
     /// The registration goes.
     fn f_detach(kn: Knote<'_>);
-    /// Whether there is something to deliver. `expired`: asked by the timer's handler
-    /// through knote(), and not by kqueue itself.
-    fn f_event(kn: Knote<'_>, expired: bool) -> bool;
+    /// Whether there is something to deliver. `before_scan`: of a knote with a timer, it
+    /// is certain that no scan asks, so that one has yet to look at the knote's flags.
+    fn f_event(kn: Knote<'_>, before_scan: bool) -> bool;
     /// f_touch, EVENT_REGISTER: a change. What it leaves in `ext[0]` and `ext[1]` comes
     /// back to the caller with EV_RECEIPT.
     fn f_touch_register(kn: Knote<'_>, kev: &mut Kevent);
@@ -86,14 +86,12 @@ unsafe extern "C" fn f_event<O: Filterops>(kn: *mut sys::knote, hint: c_long) ->
 /// The same for a knote with a timer: with its mutex held, which kqueue_register did not
 /// take for the change that gave the knote its timer.
 #[inline(never)]
-fn f_event_timed<O: Filterops>(kn: Knote<'_>, expired: bool) -> c_int {
+fn f_event_timed<O: Filterops>(kn: Knote<'_>, from_knote: bool) -> c_int {
     // SAFETY: the same knote, to reach what does not change while it has a timer.
     let shared = unsafe { Knote::from_raw(NonNull::new_unchecked(kn.as_ptr())) };
     let lock = shared.timer().map(|timer| timer.lock());
-    if let Some(lock) = &lock {
-        lock.see();
-    }
-    O::f_event(kn, expired).into()
+    let before_scan = lock.as_ref().is_some_and(|lock| lock.see(from_knote));
+    O::f_event(kn, before_scan).into()
 }
 
 /// # Safety

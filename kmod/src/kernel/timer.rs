@@ -13,9 +13,10 @@
 //!                                            until seen
 //! ```
 //!
-//! knote(9) skips a knote in flux. kqueue_register asks the filter again when it is
-//! done, but the dump that kern.proc.kq makes (15) does not: an expiry in that moment
-//! would be lost. So an expiry that f_event has not seen runs again a little later.
+//! knote(9) skips a knote in flux. kqueue_register asks the filter when it has added a
+//! knote, or enables it, but the dump that kern.proc.kq makes (15) does not: an expiry in
+//! that moment would be lost. So an expiry that f_event has not seen runs again a little
+//! later.
 //!
 //! Timers come from a zone, which keeps the mutex, the knlist and the callout of a freed
 //! one as they are for the next.
@@ -67,8 +68,9 @@ pub(super) struct Timer {
     cpu: c_int,
     /// f_event has been called since the handler last ran. Under the mutex.
     seen: Cell<bool>,
-    /// The callback that gave the knote its timer is not over, and runs without the
-    /// mutex; so does, after f_touch, the f_event that kqueue_register calls next.
+    /// kqueue_register has yet to call f_event for the first time since the knote has
+    /// its timer: so it may not hold the mutex, it asks in any case, and no scan comes
+    /// before it.
     fresh: AtomicBool,
     /// The latest the pending callout runs, ns of uptime; u64::MAX if none is pending.
     /// Under the mutex.
@@ -223,19 +225,14 @@ impl Timer {
     }
 
     /// The mutex, unless the caller has it: kqueue holds a knote's list for f_event and
-    /// f_touch, but not in the call that put the knote on the list, nor in the f_event
-    /// that ends it.
+    /// f_touch, but not in the call that put the knote on the list, nor, after f_touch,
+    /// in the f_event that kqueue_register calls next.
     #[inline(always)]
     pub(super) fn lock(&self) -> Lock<'_> {
         Lock {
             timer: self,
             taken: self.fresh.load(Relaxed) && self.lock_unless_owned(),
         }
-    }
-
-    /// From here on kqueue has the mutex whenever it calls.
-    pub(super) fn settled(&self) {
-        self.fresh.store(false, Relaxed);
     }
 
     #[cold]
@@ -311,15 +308,19 @@ impl Lock<'_> {
         }
     }
 
-    /// f_event is being called: an expiry need not be tried again.
-    pub(super) fn see(&self) {
+    /// f_event is being called: an expiry need not be tried again. Whether a scan cannot
+    /// be who calls: `from_knote`, by the handler, or by kqueue_register for the first
+    /// time.
+    pub(super) fn see(&self, from_knote: bool) -> bool {
         self.timer.seen.set(true);
         if self.timer.latest.get() == TRIED_AGAIN {
             self.callout_stop();
         }
-        if self.taken {
-            self.timer.settled();
+        let first = !from_knote && self.timer.fresh.load(Relaxed);
+        if first {
+            self.timer.fresh.store(false, Relaxed);
         }
+        first || from_knote
     }
 }
 
@@ -351,7 +352,7 @@ unsafe extern "C" fn expired<E: Expire>(argument: *mut c_void) {
     }
     // SAFETY: the list's mutex is held, the kqueue's lock is not.
     unsafe { sys::knote(timer.knlist.get(), FROM_KNOTE, sys::KNF_LISTLOCKED as c_int) };
-    if !timer.seen.get() {
+    if !timer.seen.get() && !timer.fresh.load(Relaxed) {
         // The mutex is callout(9)'s to release.
         let lock = Lock {
             timer,

@@ -3,7 +3,7 @@
 use kqx::abi::{NOTE_KQX_SEMAPHORE, NOTE_KQX_SET};
 use kqx::event::{EV_ADD, EV_CLEAR, EV_ERROR, EV_FORCEONESHOT, EV_ONESHOT, Kevent, NOTE_FFCOPY};
 
-use super::{US, oneshot};
+use super::{SEC, US, oneshot};
 use crate::case::{Case, Outcome, case};
 use crate::equal;
 use crate::queue::{COUNTER, Queue, TIMER, add, change, delete, refusal, trigger};
@@ -101,18 +101,21 @@ fn then_oneshot(sys: &dyn System) -> Outcome {
 }
 
 fn then_level(sys: &dyn System) -> Outcome {
-    let queue = Queue::new(sys)?;
-    queue.apply(Kevent {
-        data: 2,
-        ..add(COUNTER)
-    })?;
-    queue.apply(HALF_FINE)?;
-    equal!(queue.take()?.flags & EV_ERROR, EV_ERROR);
-    for _ in 0..2 {
-        let event = queue.take()?;
-        equal!((event.flags, event.data), (0, 2));
+    for delay in [0, SEC] {
+        let queue = Queue::new(sys)?;
+        queue.apply(Kevent {
+            data: 2,
+            ext: [1, delay, 0, 0],
+            ..add(COUNTER)
+        })?;
+        queue.apply(HALF_FINE)?;
+        equal!(queue.take()?.flags & EV_ERROR, EV_ERROR);
+        for _ in 0..2 {
+            let event = queue.take()?;
+            equal!((event.flags, event.data), (0, 2));
+        }
+        equal!(queue.apply(delete(COUNTER)), Ok(()));
     }
-    equal!(queue.apply(delete(COUNTER)), Ok(()));
     Ok(())
 }
 

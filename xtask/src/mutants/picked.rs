@@ -135,9 +135,27 @@ const PICKED: &[Picked] = &[
         new: "",
     },
     Picked {
+        name: "an expiry in the middle of f_attach is tried again",
+        file: CALLOUT,
+        old: "if !timer.seen.get() && !timer.fresh.load(Relaxed) {",
+        new: "if !timer.seen.get() {",
+    },
+    Picked {
+        name: "EV_ADD relies on the callout that tries again",
+        file: CALLOUT,
+        old: "(TRIED_AGAIN + 1..=latest)",
+        new: "(TRIED_AGAIN..=latest)",
+    },
+    Picked {
+        name: "a scan delivers a one-shot that overtook it, and keeps it",
+        file: FAMILY,
+        old: "if !before_scan && mode.0 & Mode::CHANGED == 0 {",
+        new: "if false {",
+    },
+    Picked {
         name: "an expiry that was not seen is not tried again",
         file: CALLOUT,
-        old: "if !timer.seen.get() {",
+        old: "if !timer.seen.get() && !timer.fresh.load(Relaxed) {",
         new: "if false {",
     },
     Picked {
