@@ -14,6 +14,8 @@ pub const EVFILT_KQX: i16 = -12;
 pub const KQX_COUNTER: u8 = 1;
 /// A nanosecond timer, charged to its owner.
 pub const KQX_TIMER: u8 = 2;
+/// One event on many kqueues of a process.
+pub const KQX_GATE: u8 = 3;
 
 /// How many low bits of an ident are the application's.
 pub const KQX_ID_BITS: u32 = 56;
@@ -33,6 +35,9 @@ pub const NOTE_KQX_DELAY: u32 = 0x2000_0000;
 pub const NOTE_KQX_UPTIME: u32 = 0x0000_0020;
 /// Timer, delivered: CLOCK_REALTIME was stepped since the timer was armed.
 pub const NOTE_KQX_STEPPED: u32 = 0x1000_0000;
+
+/// Gate, on EV_ADD: a trigger wakes one watcher, not all.
+pub const NOTE_KQX_ONE: u32 = 0x0800_0000;
 
 /// The ident of registration `id` of `member`. Bits of `id` above the 56th are dropped.
 ///

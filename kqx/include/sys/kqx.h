@@ -17,6 +17,7 @@
 /* Members of the family: the top byte of ident. */
 #define	KQX_COUNTER		1	/* EVFILT_USER that counts */
 #define	KQX_TIMER		2	/* nanoseconds, charged to its owner */
+#define	KQX_GATE		3	/* one event on many kqueues */
 
 #define	KQX_ID_BITS		56	/* the application's bits of ident */
 #define	KQX_ID_MASK		(((uintptr_t)1 << KQX_ID_BITS) - 1)
@@ -43,5 +44,12 @@
  */
 #define	NOTE_KQX_UPTIME		0x00000020 /* NOTE_ABSTIME on CLOCK_UPTIME */
 #define	NOTE_KQX_STEPPED	0x10000000 /* delivered: clock was stepped */
+
+/*
+ * KQX_GATE.  NOTE_TRIGGER: data is how many triggers it is, 0 is 1.  Delivered:
+ * data is the triggers taken, ext[0] those that still wait for a watcher,
+ * ext[1] how many watchers there are.
+ */
+#define	NOTE_KQX_ONE		0x08000000 /* EV_ADD: wake one, not all */
 
 #endif /* !_SYS_KQX_H_ */
