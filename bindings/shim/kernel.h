@@ -17,15 +17,21 @@
 #include <sys/proc.h>
 #include <sys/resourcevar.h>
 #include <sys/sdt.h>
+#include <sys/selinfo.h>
 #include <sys/sysctl.h>
 #include <sys/ucred.h>
+#include <sys/eventvar.h>
 
 #include <vm/uma.h>
 
-/* Where curthread finds the uidinfo to charge: for whoever plays the kernel. */
+/*
+ * Where curthread finds the uidinfo to charge, and a kqueue the file table it is
+ * in: for whoever plays the kernel.
+ */
 enum kqx_offset {
 	KQX_TD_UCRED = offsetof(struct thread, td_ucred),
 	KQX_CR_RUIDINFO = offsetof(struct ucred, cr_ruidinfo),
+	KQX_KQ_FDP = offsetof(struct kqueue, kq_fdp),
 };
 
 /* The statistics of kern.kqx.stats, in the order of the table in shim.c. */
@@ -36,6 +42,7 @@ enum kqx_stat {
 	KQX_STAT_CALLOUTS,
 	KQX_STAT_REFUSED,
 	KQX_STAT_COUNTERS,	/* live: kern.kqx.counters */
+	KQX_STAT_WATCHERS,	/* live: kern.kqx.watchers */
 	KQX_STATS
 };
 
@@ -57,6 +64,7 @@ void	kqx_callout_init_mtx(struct callout *c, struct mtx *m);
 void	kqx_callout_stop(struct callout *c);
 void	kqx_callout_drain(struct callout *c);
 sbintime_t kqx_sbinuptime(void);
+const void *kqx_kq_fdp(const struct knote *kn);
 struct uidinfo *kqx_curthread_ruidinfo(void);
 rlim_t	kqx_curthread_lim_cur(int which);
 void	kqx_counter_u64_add(enum kqx_stat stat, int64_t n);

@@ -74,7 +74,9 @@ SYSCTL_INT(_kern_kqx, OID_AUTO, abi_version, CTLFLAG_RD, &abi_version, 0,
 SYSCTL_COUNTER_U64(_kern_kqx, OID_AUTO, counters, CTLFLAG_RD,
     &stats[KQX_STAT_COUNTERS], "Live counters");
 SYSCTL_UINT(_kern_kqx, OID_AUTO, timers, CTLFLAG_RD, &kqx_timers, 0,
-    "Live timers, those of maximum delays too");
+    "Live timers, those of maximum delays and gates too");
+SYSCTL_COUNTER_U64(_kern_kqx, OID_AUTO, watchers, CTLFLAG_RD,
+    &stats[KQX_STAT_WATCHERS], "Live watchers of gates");
 SYSCTL_UINT(_kern_kqx, OID_AUTO, timer_max, CTLFLAG_RWTUN, &kqx_timer_max, 0,
     "Most timers of all users together");
 
@@ -205,6 +207,12 @@ sbintime_t
 kqx_sbinuptime(void)
 {
 	return (sbinuptime());
+}
+
+const void *
+kqx_kq_fdp(const struct knote *kn)
+{
+	return (kn->kn_kq->kq_fdp);
 }
 
 struct uidinfo *

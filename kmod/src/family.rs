@@ -11,6 +11,7 @@ use kqx::event::{
 
 use crate::filter::{Arm, Context, Filter};
 use crate::filters::counter::Counter;
+use crate::filters::gate::Gate;
 use crate::filters::timer::Timer;
 use crate::kernel::clock::KernelClock;
 use crate::kernel::counter::counter_u64_add;
@@ -75,6 +76,7 @@ macro_rules! family {
 family! {
     abi::KQX_COUNTER => Counter,
     abi::KQX_TIMER => Timer,
+    abi::KQX_GATE => Gate,
 }
 
 /// What the family keeps of a registration, in one word of the knote.
@@ -156,7 +158,9 @@ fn store<F: Filter>(kn: &mut Knote<'_>, filter: &F, cx: &Context<'_>) {
 #[inline(never)]
 fn attach<F: Filter>(mut kn: Knote<'_>) -> Result<(), Errno> {
     // Told apart here, so that a registration without a timer runs no code for one.
-    let result = if F::timed(kn.added()) {
+    let result = if F::SHARED {
+        attach_shared::<F>(&mut kn)
+    } else if F::timed(kn.added()) {
         attach_with::<F>(&mut kn, true)
     } else {
         attach_with::<F>(&mut kn, false)
@@ -175,32 +179,91 @@ fn attach_with<F: Filter>(kn: &mut Knote<'_>, timed: bool) -> Result<(), Errno> 
     if timed {
         attach_timer(kn, &filter)?;
     }
-    kn.set_mode(mode.0);
-    kn.set_flags(kn.flags() & !Mode::ASKED | settled_flags(&filter, mode));
-    if triggered {
-        counter_u64_add(Stat::Triggers, 1);
-    }
+    set_up(kn, &filter, mode, triggered);
     store(kn, &filter, &cx);
     kn.attached();
     Ok(())
 }
 
+#[inline(never)]
+fn attach_shared<F: Filter>(kn: &mut Knote<'_>) -> Result<(), Errno> {
+    let kev = *kn.added();
+    let mode = Mode(u32::from(kev.flags & Mode::ASKED));
+    let mut cx = Context::new(&KernelClock, kev.flags);
+    let mut filter = F::attach(&kev, &mut cx)?;
+    kn.join_timer(timed(&filter), |others| {
+        filter = F::load(filter.store().0, Some(others));
+        filter.join(&kev, &mut cx)?;
+        Ok(timed(&filter))
+    })?;
+    set_up(kn, &filter, mode, kev.fflags & NOTE_TRIGGER != 0);
+    kn.set_words(filter.store().0);
+    kn.attached();
+    if cx.wake {
+        kn.knote();
+    }
+    Ok(())
+}
+
+/// What a new registration has in the knote beside the filter's state.
+#[inline(always)]
+fn set_up<F: Filter>(kn: &mut Knote<'_>, filter: &F, mode: Mode, triggered: bool) {
+    kn.set_mode(if F::SHARED {
+        mode.0 | changed(filter, mode)
+    } else {
+        mode.0
+    });
+    kn.set_flags(kn.flags() & !Mode::ASKED | settled_flags(filter, mode));
+    if triggered {
+        counter_u64_add(Stat::Triggers, 1);
+    }
+}
+
 fn attach_timer<F: Filter>(kn: &mut Knote<'_>, filter: &F) -> Result<(), Errno> {
+    kn.attach_timer::<Family, _>(timed(filter))
+}
+
+/// What a filter keeps with its timer.
+fn timed<F: Filter>(filter: &F) -> F::Timed {
     let (_, timed) = filter.store();
-    kn.attach_timer::<Family, _>(timed.expect("a timed filter has something to keep"))
+    timed.expect("a timed filter has something to keep")
 }
 
 #[inline(never)]
 fn detach<F: Filter>(mut kn: Knote<'_>) {
-    if kn.delivered_once() {
+    let delivered = kn.delivered_once();
+    if delivered {
         counter_u64_add(Stat::Deliveries, 1);
+    }
+    if F::SHARED {
+        kn.leave_timer(|kn| {
+            if !delivered {
+                release::<F>(kn);
+            }
+        });
     }
     kn.detach();
     trace::detach(&kn, F::GAUGE);
 }
 
+/// Has a registration that shares give back what it claimed.
+fn release<F: Filter>(kn: &mut Knote<'_>) {
+    let mut cx = Context::new(&KernelClock, Mode::of(kn).asked());
+    let mut filter: F = load(kn);
+    filter.release(&mut cx);
+    store(kn, &filter, &cx);
+    if cx.wake {
+        kn.knote();
+    }
+}
+
 #[inline(never)]
-fn event<F: Filter>(kn: Knote<'_>, before_scan: bool) -> bool {
+fn event<F: Filter>(mut kn: Knote<'_>, before_scan: bool) -> bool {
+    if F::SHARED && !kn.disabled() {
+        let mut filter: F = load(&kn);
+        filter.claim();
+        store(&mut kn, &filter, &Context::new(&KernelClock, 0));
+    }
     let mode = Mode::of(&kn);
     if mode.settled() || mode.0 == u32::from(EV_ONESHOT) && kn.flags() & EV_ONESHOT == 0 {
         let due = load::<F>(&kn).due();
@@ -238,22 +301,29 @@ fn settle<F: Filter>(mut kn: Knote<'_>, before_scan: bool) -> bool {
         return true;
     }
     kn.set_flags(others | settled_flags(&filter, mode));
-    kn.set_mode(mode.0 & !(Mode::UNSETTLED | Mode::CHANGED));
-    if due && mode.asked() & EV_ONESHOT != 0 && !mode.forced() && kn.has_timer() {
-        if !before_scan && mode.0 & Mode::CHANGED == 0 {
-            // A scan: it has looked for EV_ONESHOT, then waited for the mutex while the
-            // callout ran, and would deliver this event without removing it.
-            kn.callout_again();
-            return false;
-        }
+    // knote() may come between a change and the question that kqueue_register ends it with,
+    // which is what the flag is for.
+    let over = if F::SHARED && before_scan {
+        Mode::UNSETTLED
+    } else {
+        Mode::UNSETTLED | Mode::CHANGED
+    };
+    kn.set_mode(mode.0 & !over);
+    let once = due && mode.asked() & EV_ONESHOT != 0 && !mode.forced();
+    if once && kn.has_timer() && !before_scan && mode.0 & Mode::CHANGED == 0 {
+        // A scan: it has looked for EV_ONESHOT, then waited for the mutex while the
+        // callout ran, and would deliver this event without removing it.
+        kn.callout_again();
+        return false;
     }
     show_once(&mut kn, &filter, mode, due);
     due || mode.forced()
 }
 
-/// To be kept in the mode after a change, see [`Mode::CHANGED`].
+/// To be kept in the mode after a change, see [`Mode::CHANGED`]. Of those that share, one
+/// may become due when it is asked.
 fn changed<F: Filter>(filter: &F, mode: Mode) -> u32 {
-    let once = mode.asked() & EV_ONESHOT != 0 && filter.due();
+    let once = mode.asked() & EV_ONESHOT != 0 && (F::SHARED || filter.due());
     if once { Mode::CHANGED } else { 0 }
 }
 
@@ -262,7 +332,9 @@ fn changed<F: Filter>(filter: &F, mode: Mode) -> u32 {
 fn show_once<F: Filter>(kn: &mut Knote<'_>, filter: &F, mode: Mode, due: bool) {
     if mode.forced() || (due && mode.asked() & EV_ONESHOT != 0) {
         kn.set_flags(kn.flags() | EV_ONESHOT);
-        kn.publish(&filter.report(&Context::new(&KernelClock, mode.asked())));
+        let mut cx = Context::new(&KernelClock, mode.asked());
+        cx.sharers = kn.sharers();
+        kn.publish(&filter.report(&cx));
     }
 }
 
@@ -321,6 +393,14 @@ fn register_any<F: Filter>(mut kn: Knote<'_>, kev: &mut Kevent) {
         kev.ext[0] = before;
         kev.ext[1] = result.err().map_or(0, |errno| errno.number().into());
     }
+    if F::SHARED {
+        if kn.disabled() {
+            release::<F>(&mut kn);
+        }
+        if result.is_ok() && cx.wake {
+            kn.knote();
+        }
+    }
 }
 
 #[inline(never)]
@@ -341,10 +421,16 @@ fn process<F: Filter>(kn: Knote<'_>, kev: &mut Kevent) {
 fn process_with<F: Filter>(mut kn: Knote<'_>, kev: &mut Kevent, mut filter: F) {
     let mode = Mode::of(&kn);
     let mut cx = Context::new(&KernelClock, mode.asked());
+    if F::SHARED {
+        cx.sharers = kn.sharers();
+    }
     let report = filter.report(&cx);
     filter.deliver(&report, &mut cx);
     *kev = kn.event(kn.flags() | mode.asked(), &report);
     store(&mut kn, &filter, &cx);
+    if F::SHARED && cx.last {
+        kn.wait_anew();
+    }
     trace::deliver(&kn, report.data);
 }
 

@@ -23,6 +23,12 @@ pub trait Filter: Copy {
     /// The gauge that counts live registrations, if the member has one of its own.
     const GAUGE: Option<Stat>;
 
+    /// All registrations of one ident, in the kqueues of one file table, share one kernel
+    /// timer, one charge and one `Timed`. Its mutex is held in every method but `attach`,
+    /// whichever of them is concerned. [`Filter::timed`] and [`Filter::expire`] are not
+    /// called then; [`Filter::join`], [`Filter::claim`] and [`Filter::release`] are.
+    const SHARED: bool = false;
+
     /// Whether EV_ADD asks for a kernel timer. Once there is one it stays, with its
     /// charge, until the knote is gone.
     fn timed(kev: &Kevent) -> bool;
@@ -57,6 +63,20 @@ pub trait Filter: Copy {
         asked
     }
 
+    /// EV_ADD of a new registration that shares, the first or a later one: `self` is what
+    /// `attach` made, with the shared part as the others left it.
+    fn join(&mut self, _kev: &Kevent, _cx: &mut Context<'_>) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// kqueue asks an enabled registration: time to take what is there for one of those
+    /// that share. Whoever has waited longest is asked first.
+    fn claim(&mut self) {}
+
+    /// The registration is disabled, or goes: gives back what it claimed, and has not
+    /// delivered.
+    fn release(&mut self, _cx: &mut Context<'_>) {}
+
     /// The state as it is kept: what goes into the knote, and what is kept with its
     /// timer, if it has one.
     fn store(&self) -> (Words, Option<Self::Timed>);
@@ -89,6 +109,12 @@ pub struct Context<'a> {
     pub arm: Option<Arm>,
     /// Expirations to add to `kern.kqx.stats.expirations`.
     pub expirations: u64,
+    /// Of those that share, have kqueue ask all when the method returns.
+    pub wake: bool,
+    /// In [`Filter::deliver`], of those that share: from now on, this one has waited least.
+    pub last: bool,
+    /// In [`Filter::report`]: how many share.
+    pub sharers: u32,
 }
 
 impl<'a> Context<'a> {
@@ -100,6 +126,9 @@ impl<'a> Context<'a> {
             asked,
             arm: None,
             expirations: 0,
+            wake: false,
+            last: false,
+            sharers: 0,
         }
     }
 

@@ -241,7 +241,7 @@ impl Process {
             if !charge(&owner, 1, self.0.limit.load(Ordering::Relaxed)) {
                 return Err(ENOMEM);
             }
-            let kq = Some(Kqueue::new(owner));
+            let kq = Some(Kqueue::new(owner, Arc::as_ptr(&files).cast()));
             let mut files = files.lock();
             let free = files.iter().position(Option::is_none);
             let index = free.unwrap_or(files.len());

@@ -12,6 +12,7 @@ mod errors;
 mod evfilt_timer;
 mod evfilt_user;
 mod flags;
+mod gate;
 mod lifetime;
 mod limits;
 mod mutants;
@@ -27,6 +28,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         errors::CASES,
         timer::CASES,
         delay::CASES,
+        gate::CASES,
         evfilt_user::CASES,
         evfilt_timer::CASES,
         limits::CASES,

@@ -142,6 +142,11 @@ fn insertions(name: &str, number: u32) -> Vec<Insertion> {
             text: format!("        {name}::CASES,\n"),
             before: "    ]\n    .into_iter()",
         },
+        Insertion {
+            file: "userland-test/src/cases/errors.rs",
+            text: format!(", kqx::abi::KQX_{upper}"),
+            before: "];\n    for member in (0..=u8::MAX)",
+        },
     ]
 }
 

@@ -18,6 +18,8 @@ pub enum Stat {
     Refused = sys::KQX_STAT_REFUSED,
     /// `counters`: live counters.
     Counters = sys::KQX_STAT_COUNTERS,
+    /// `watchers`: live watchers of gates.
+    Watchers = sys::KQX_STAT_WATCHERS,
 }
 
 /// Adds `n` to a statistic. Any context.

@@ -7,6 +7,7 @@ use freebsd_kernel_sys as sys;
 use kqx::event::Kevent;
 
 use super::errno::Errno;
+use super::shared;
 use super::timer::{Expire, Timer};
 
 /// What a delivery says: the part of `struct kevent` a filter fills.
@@ -231,16 +232,78 @@ impl Knote<'_> {
         Ok(())
     }
 
+    /// In f_attach: gives it the timer that all registrations of its ident share, in the
+    /// kqueues of the same file table. The first makes it, to keep `timed`, and is charged.
+    /// `join` is given what is kept with it, with its mutex held, and says what that is
+    /// from then on; if it refuses, nothing has happened. Sleeps. ENOMEM over a limit.
+    pub fn join_timer<T: Copy + 'static>(
+        &mut self,
+        timed: T,
+        join: impl FnOnce(T) -> Result<T, Errno>,
+    ) -> Result<(), Errno> {
+        // SAFETY: f_attach, in which the knote is on no list.
+        let timer = unsafe { shared::join(self.raw, timed, join)? };
+        field!(self, kn_ptr.p_v) = timer.as_ptr().cast();
+        Ok(())
+    }
+
+    /// In f_detach: takes it off the list of those that share its timer, then runs `last`,
+    /// all with the mutex held.
+    pub fn leave_timer(&mut self, last: impl FnOnce(&mut Self)) {
+        // SAFETY: the same knote, to reach what does not change while it has a timer.
+        let shared = unsafe { Knote::from_raw(self.raw) };
+        if let Some(timer) = shared.timer() {
+            let lock = timer.lock();
+            // SAFETY: in flux for good, and `join_timer` put it on the list.
+            unsafe { lock.unlink(self.raw) };
+            last(self);
+        }
+    }
+
+    /// Has kqueue ask all that share its timer whether they are due, the one that has
+    /// waited longest first: knote(9). Takes the locks of their kqueues.
+    pub fn knote(&mut self) {
+        if let Some(timer) = self.timer() {
+            timer.lock().knote();
+        }
+    }
+
+    /// In f_touch: puts it behind all that share its timer.
+    pub fn wait_anew(&mut self) {
+        if let Some(timer) = self.timer() {
+            // SAFETY: `join_timer` put it on the list.
+            unsafe { timer.lock().move_last(self.raw) };
+        }
+    }
+
+    /// How many registrations share its timer.
+    pub fn sharers(&self) -> u32 {
+        self.timer().map_or(0, Timer::knotes)
+    }
+
+    /// Whether it is disabled. Stable in f_touch, and in f_event.
+    pub fn disabled(&self) -> bool {
+        field!(self, kn_status) as u32 & sys::KN_DISABLED != 0
+    }
+
     /// In f_detach: takes its timer away, if it has one, once no callout can run any
-    /// more, and gives the charge back. Sleeps. The knote is on no list then.
+    /// more, and gives the charge back; a timer that others share stays, with them. Sleeps.
+    /// The knote is on no list then.
     pub fn detach(&mut self) {
         let Some(timer) = NonNull::new(field!(self, kn_ptr.p_v)) else {
             field!(self, kn_status) |= sys::KN_DETACHED as i32;
             return;
         };
-        // SAFETY: put there by `attach_timer`, and this is f_detach. A callout that is
-        // running still finds the timer in the knote.
-        unsafe { Timer::detach(timer.cast()) };
+        let timer = timer.cast::<Timer>();
+        // SAFETY: put there by `attach_timer` or `join_timer`, and this is f_detach. A
+        // callout that is running still finds the timer in the knote.
+        unsafe {
+            if timer.as_ref().shared.is_shared() {
+                shared::release(timer);
+            } else {
+                Timer::detach(timer);
+            }
+        }
         field!(self, kn_ptr.p_v) = core::ptr::null_mut();
     }
 }

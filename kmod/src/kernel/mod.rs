@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`filterops`] | the callbacks of `struct filterops`, as a trait |
 //! | [`knote`] | a registration, while a callback has it to itself |
-//! | [`timer`] | mutex, knlist and callout of a registration that waits |
+//! | [`timer`], `shared` | mutex, knlist and callout of a registration that waits, or of several |
 //! | [`uidinfo`] | the charge for it |
 //! | [`clock`], [`counter`], [`trace`] | time, statistics, SDT(9) |
 //! | [`module`], `panic` | load, unload, console; a Rust panic as panic(9) |
@@ -26,6 +26,7 @@ pub mod knote;
 pub mod module;
 #[cfg(target_os = "none")]
 mod panic;
+mod shared;
 pub mod timer;
 pub mod trace;
 pub mod uidinfo;

@@ -9,7 +9,7 @@ use freebsd_kernel_sys as sys;
 use super::counter::{Stat, counter_u64_fetch};
 use super::errno::Errno;
 use super::filterops::{self, Filterops};
-use super::{timer, uidinfo};
+use super::{shared, timer, uidinfo};
 
 /// Makes `$filterops` what the module registers.
 #[cfg(not(test))]
@@ -90,6 +90,7 @@ fn load<O: Filterops>() -> Result<(), Errno> {
         timer_max().store(kq_calloutmax(), Relaxed);
     }
     let slot = filter();
+    shared::init();
     timer::uma_zcreate()?;
     kqueue_add_filteropts::<O>(slot).inspect_err(|&error| match error {
         Errno::EEXIST => printf(format_args!(
@@ -118,6 +119,7 @@ fn unload() -> Result<(), Errno> {
         REGISTERED.store(false, Relaxed);
     }
     timer::uma_zdestroy();
+    shared::destroy();
     Ok(())
 }
 

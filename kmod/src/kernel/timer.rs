@@ -33,6 +33,7 @@ use freebsd_kernel_sys as sys;
 use super::counter::{Stat, counter_u64_add};
 use super::errno::Errno;
 use super::knote::Knote;
+use super::shared::Shared;
 use super::uidinfo::Charge;
 use crate::time::nstosbt;
 
@@ -41,6 +42,9 @@ const AGAIN: i64 = nstosbt(100_000);
 
 /// `latest` while the callout is pending for that: sooner than any filter asks for.
 const TRIED_AGAIN: u64 = 0;
+
+/// `latest` while the callout is not pending.
+pub(super) const NOT_PENDING: u64 = u64::MAX;
 
 /// The most that a filter may keep with its timer, in bytes.
 const TIMED_MAX: usize = 128;
@@ -66,15 +70,18 @@ pub(super) struct Timer {
     handler: unsafe extern "C" fn(*mut c_void),
     /// The CPU whose softclock runs the callout: where the timer was added.
     cpu: c_int,
-    /// f_event has been called since the handler last ran. Under the mutex.
-    seen: Cell<bool>,
+    /// How many knotes are on the list. Under the mutex.
+    knotes: Cell<u32>,
+    /// How often f_event has been called since knote(9) last was. Under the mutex.
+    seen: Cell<u32>,
     /// kqueue_register has yet to call f_event for the first time since the knote has
     /// its timer: so it may not hold the mutex, it asks in any case, and no scan comes
-    /// before it.
+    /// before it. For ever so, as far as the mutex goes, if the timer is shared.
     fresh: AtomicBool,
-    /// The latest the pending callout runs, ns of uptime; u64::MAX if none is pending.
-    /// Under the mutex.
-    latest: Cell<u64>,
+    /// The latest the pending callout runs, ns of uptime, or [`NOT_PENDING`]. Under the
+    /// mutex.
+    pub(super) latest: Cell<u64>,
+    pub(super) shared: Shared,
     charge: Charge,
     /// The type of what `timed` holds.
     kind: TypeId,
@@ -155,8 +162,39 @@ impl Timer {
     /// # Safety
     /// `kn` is in flux without KN_SCAN or on no list: f_attach, or f_touch of a knote on
     /// no list.
+    #[inline(always)]
     pub(super) unsafe fn attach<E: Expire, T: Copy + 'static>(
         kn: NonNull<sys::knote>,
+        timed: T,
+    ) -> Result<NonNull<Timer>, Errno> {
+        // SAFETY: the handler is of that filter, for one knote; and see below.
+        let timer = unsafe { Timer::new(kn, expired::<E>, Shared::alone(), timed)? };
+        let raw = timer.as_ptr();
+        // SAFETY: knlist_add would take the list's lock and the kqueue's to put the knote
+        // on a list that no other thread knows; the knote is in flux, so its status is
+        // this thread's to change.
+        unsafe {
+            let knlist = UnsafeCell::raw_get(&raw const (*raw).knlist);
+            (*knlist).kl_list.slh_first = kn.as_ptr();
+            (*kn.as_ptr()).kn_selnext.sle_next = null_mut();
+            (*kn.as_ptr()).kn_knlist = knlist;
+            (*kn.as_ptr()).kn_status &= !(sys::KN_DETACHED as c_int);
+            (*raw).knotes.set(1);
+        }
+        Ok(timer)
+    }
+
+    /// Charges the calling thread's user and allocates a timer whose list is empty. May
+    /// sleep. ENOMEM over a limit, or where the kernel has no memory even so.
+    ///
+    /// # Safety
+    /// `handler` is a callout's that is given a timer; if it uses `knote`, `kn` goes on the
+    /// list and is the only one.
+    #[inline(always)]
+    pub(super) unsafe fn new<T: Copy + 'static>(
+        kn: NonNull<sys::knote>,
+        handler: unsafe extern "C" fn(*mut c_void),
+        shared: Shared,
         timed: T,
     ) -> Result<NonNull<Timer>, Errno> {
         const { assert!(size_of::<T>() <= TIMED_MAX && align_of::<T>() <= 8) };
@@ -168,26 +206,21 @@ impl Timer {
         let timer = NonNull::new(memory.cast::<Timer>()).ok_or(Errno::ENOMEM)?;
         let raw = timer.as_ptr();
         // SAFETY: memory of a timer, ours alone, of which `init` has set up the first
-        // three fields. knlist_add would take the list's lock and the kqueue's to put
-        // the knote on a list that no other thread knows; the knote is in flux, so its
-        // status is this thread's to change.
+        // three fields.
         unsafe {
             (&raw mut (*raw).knote).write(kn);
-            (&raw mut (*raw).handler).write(expired::<E>);
+            (&raw mut (*raw).handler).write(handler);
             (&raw mut (*raw).cpu).write(sys::kqx_curcpu());
-            (&raw mut (*raw).seen).write(Cell::new(true));
+            (&raw mut (*raw).knotes).write(Cell::new(0));
+            (&raw mut (*raw).seen).write(Cell::new(0));
             (&raw mut (*raw).fresh).write(AtomicBool::new(true));
-            (&raw mut (*raw).latest).write(Cell::new(u64::MAX));
+            (&raw mut (*raw).latest).write(Cell::new(NOT_PENDING));
+            (&raw mut (*raw).shared).write(shared);
             (&raw mut (*raw).charge).write(charge);
             (&raw mut (*raw).kind).write(TypeId::of::<T>());
             UnsafeCell::raw_get(&raw const (*raw).timed)
                 .cast::<T>()
                 .write(timed);
-            let knlist = UnsafeCell::raw_get(&raw const (*raw).knlist);
-            (*knlist).kl_list.slh_first = kn.as_ptr();
-            (*kn.as_ptr()).kn_selnext.sle_next = null_mut();
-            (*kn.as_ptr()).kn_knlist = knlist;
-            (*kn.as_ptr()).kn_status &= !(sys::KN_DETACHED as c_int);
         }
         Ok(timer)
     }
@@ -202,13 +235,36 @@ impl Timer {
         let raw = timer.as_ptr();
         // SAFETY: the knote is in flux for good. Once the callout is drained, without
         // the mutex, no other thread knows timer or list, so that what knlist_remove
-        // does needs no lock; the charge is taken out before the memory is given back.
+        // does needs no lock.
         unsafe {
-            sys::kqx_callout_drain((*raw).callout.get());
+            Timer::callout_drain(timer);
             let kn = (*raw).knote.as_ptr();
             (*(*raw).knlist.get()).kl_list.slh_first = null_mut();
             (*kn).kn_knlist = null_mut();
             (*kn).kn_status |= sys::KN_DETACHED as c_int;
+            Timer::free(timer);
+        }
+    }
+
+    /// Waits until the callout will not run any more. Sleeps.
+    ///
+    /// # Safety
+    /// `timer` is from `new`, its mutex not held, and nobody arms it any more.
+    pub(super) unsafe fn callout_drain(timer: NonNull<Timer>) {
+        // SAFETY: the caller's promise; the zone set the callout up.
+        unsafe { sys::kqx_callout_drain(timer.as_ref().callout.get()) };
+    }
+
+    /// Frees the timer and gives back the charge.
+    ///
+    /// # Safety
+    /// `timer` is from `new`, its list empty, its callout drained or never armed, and
+    /// nobody else knows it.
+    pub(super) unsafe fn free(timer: NonNull<Timer>) {
+        let raw = timer.as_ptr();
+        // SAFETY: the caller's promise; the charge is taken out before the memory is given
+        // back.
+        unsafe {
             drop((&raw const (*raw).charge).read());
             sys::uma_zfree_arg(ZONE.load(Relaxed), raw.cast(), null_mut());
         }
@@ -224,6 +280,11 @@ impl Timer {
         unsafe { &*self.timed.get().cast::<Cell<T>>() }
     }
 
+    /// How many knotes are on its list. Under the mutex.
+    pub(super) fn knotes(&self) -> u32 {
+        self.knotes.get()
+    }
+
     /// The mutex, unless the caller has it: kqueue holds a knote's list for f_event and
     /// f_touch, but not in the call that put the knote on the list, nor, after f_touch,
     /// in the f_event that kqueue_register calls next.
@@ -232,6 +293,14 @@ impl Timer {
         Lock {
             timer: self,
             taken: self.fresh.load(Relaxed) && self.lock_unless_owned(),
+        }
+    }
+
+    /// The mutex, in the callout's handler: callout(9) has taken it and releases it.
+    pub(super) fn lock_held(&self) -> Lock<'_> {
+        Lock {
+            timer: self,
+            taken: false,
         }
     }
 
@@ -302,7 +371,7 @@ impl Lock<'_> {
     /// Keeps the callout from running. callout_stop(9): under the mutex it cannot be
     /// too late.
     pub(super) fn callout_stop(&self) {
-        if self.timer.latest.replace(u64::MAX) != u64::MAX {
+        if self.timer.latest.replace(NOT_PENDING) != NOT_PENDING {
             // SAFETY: the zone set it up, and the callout's mutex is held.
             unsafe { sys::kqx_callout_stop(self.timer.callout.get()) };
         }
@@ -312,15 +381,99 @@ impl Lock<'_> {
     /// be who calls: `from_knote`, by the handler, or by kqueue_register for the first
     /// time.
     pub(super) fn see(&self, from_knote: bool) -> bool {
-        self.timer.seen.set(true);
-        if self.timer.latest.get() == TRIED_AGAIN {
+        let timer = self.timer;
+        timer.seen.set(timer.seen.get().wrapping_add(1));
+        if from_knote || timer.shared.is_shared() {
+            return from_knote;
+        }
+        if timer.latest.get() == TRIED_AGAIN {
             self.callout_stop();
         }
-        let first = !from_knote && self.timer.fresh.load(Relaxed);
+        let first = timer.fresh.load(Relaxed);
         if first {
-            self.timer.fresh.store(false, Relaxed);
+            timer.fresh.store(false, Relaxed);
         }
-        first || from_knote
+        first
+    }
+
+    /// knote(9): has kqueue ask every knote on the list whether it is due. The callout
+    /// asks those again, a little later, that were passed by and are not asked anyway.
+    pub(super) fn knote(&self) {
+        let timer = self.timer;
+        timer.seen.set(0);
+        // SAFETY: the list's mutex is held, the kqueue's lock is not.
+        unsafe { sys::knote(timer.knlist.get(), FROM_KNOTE, sys::KNF_LISTLOCKED as c_int) };
+        let all = timer.seen.get() >= timer.knotes.get();
+        if !all && (timer.shared.is_shared() || !timer.fresh.load(Relaxed)) {
+            self.again();
+        }
+    }
+
+    /// Puts a knote on the list, at the end: the last that knote(9) asks.
+    ///
+    /// # Safety
+    /// `kn` is in flux and on no list.
+    pub(super) unsafe fn link(&self, kn: NonNull<sys::knote>) {
+        // SAFETY: on no list; in flux, so its status is this thread's to change.
+        unsafe {
+            self.append(kn);
+            (*kn.as_ptr()).kn_knlist = self.timer.knlist.get();
+            (*kn.as_ptr()).kn_status &= !(sys::KN_DETACHED as c_int);
+        }
+        self.timer.knotes.set(self.timer.knotes.get() + 1);
+    }
+
+    /// Takes a knote off the list.
+    ///
+    /// # Safety
+    /// `kn` is in flux, and `link` put it on this list.
+    pub(super) unsafe fn unlink(&self, kn: NonNull<sys::knote>) {
+        // SAFETY: on this list; in flux, so its status is this thread's to change.
+        unsafe {
+            self.remove(kn);
+            (*kn.as_ptr()).kn_knlist = null_mut();
+            (*kn.as_ptr()).kn_status |= sys::KN_DETACHED as c_int;
+        }
+        self.timer.knotes.set(self.timer.knotes.get() - 1);
+    }
+
+    /// Puts a knote at the end of the list it is on.
+    ///
+    /// # Safety
+    /// `link` put `kn` on this list.
+    pub(super) unsafe fn move_last(&self, kn: NonNull<sys::knote>) {
+        // SAFETY: on this list, and then on none.
+        unsafe {
+            self.remove(kn);
+            self.append(kn);
+        }
+    }
+
+    /// # Safety
+    /// `kn` is on no list.
+    unsafe fn append(&self, kn: NonNull<sys::knote>) {
+        // SAFETY: the list's mutex is held, and what is on the list is valid.
+        unsafe {
+            let mut link = &raw mut (*self.timer.knlist.get()).kl_list.slh_first;
+            while !(*link).is_null() {
+                link = &raw mut (**link).kn_selnext.sle_next;
+            }
+            *link = kn.as_ptr();
+            (*kn.as_ptr()).kn_selnext.sle_next = null_mut();
+        }
+    }
+
+    /// # Safety
+    /// `kn` is on this list.
+    unsafe fn remove(&self, kn: NonNull<sys::knote>) {
+        // SAFETY: as for `append`; the knote is found before the end.
+        unsafe {
+            let mut link = &raw mut (*self.timer.knlist.get()).kl_list.slh_first;
+            while *link != kn.as_ptr() {
+                link = &raw mut (**link).kn_selnext.sle_next;
+            }
+            *link = (*kn.as_ptr()).kn_selnext.sle_next;
+        }
     }
 }
 
@@ -342,22 +495,11 @@ unsafe extern "C" fn expired<E: Expire>(argument: *mut c_void) {
     // SAFETY: the timer outlives the callout; it is shared, all that changes is in cells.
     let timer = unsafe { &*argument.cast::<Timer>() };
     counter_u64_add(Stat::Callouts, 1);
-    timer.latest.set(u64::MAX);
-    timer.seen.set(false);
+    timer.latest.set(NOT_PENDING);
     // SAFETY: f_detach drains the callout before the knote goes, and the mutex of the
     // knote's list is held.
     let kn = unsafe { Knote::from_raw(timer.knote) };
-    if !E::expire(kn) {
-        return;
-    }
-    // SAFETY: the list's mutex is held, the kqueue's lock is not.
-    unsafe { sys::knote(timer.knlist.get(), FROM_KNOTE, sys::KNF_LISTLOCKED as c_int) };
-    if !timer.seen.get() && !timer.fresh.load(Relaxed) {
-        // The mutex is callout(9)'s to release.
-        let lock = Lock {
-            timer,
-            taken: false,
-        };
-        lock.again();
+    if E::expire(kn) {
+        timer.lock_held().knote();
     }
 }

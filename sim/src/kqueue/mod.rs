@@ -17,10 +17,12 @@ mod scan;
 pub(crate) mod slots;
 
 use std::cell::{Cell, OnceCell};
+use std::ffi::c_void;
 use std::ops::Deref;
 use std::ptr;
 use std::sync::Arc;
 
+use freebsd_kernel_sys::KQX_KQ_FDP;
 use kqx::event::Kevent;
 
 use crate::abi::{Knote, LockObject, Mtx, Shared};
@@ -46,8 +48,11 @@ const BATCH: usize = 8;
 /// The head of a singly linked list of knotes.
 type Chain = Cell<Option<Shared<Knote>>>;
 
-/// A kqueue.
+/// A kqueue. What a module reads of `struct kqueue` is where it is there.
+#[repr(C)]
 pub(crate) struct Kqueue {
+    unread: [u8; KQX_KQ_FDP as usize],
+    kq_fdp: *const c_void,
     lock: Mtx,
     state: State,
     /// Who is charged for it.
@@ -68,7 +73,8 @@ pub(crate) struct State {
     chains: OnceCell<Box<[Chain; CHAINS]>>,
 }
 
-// SAFETY: `state` is only reached through `Locked`, which holds the lock.
+// SAFETY: `state` is only reached through `Locked`, which holds the lock; `kq_fdp` never
+// changes.
 unsafe impl Sync for Kqueue {}
 // SAFETY: nothing in it belongs to a thread.
 unsafe impl Send for Kqueue {}
@@ -91,9 +97,12 @@ impl Drop for Locked<'_> {
 }
 
 impl Kqueue {
-    /// A kqueue charged to `owner`. It must not move: knotes point to it.
-    pub(crate) fn new(owner: Shared<UidInfo>) -> Arc<Kqueue> {
+    /// A kqueue charged to `owner`, in the table of descriptors `fdp`. It must not move:
+    /// knotes point to it.
+    pub(crate) fn new(owner: Shared<UidInfo>, fdp: *const c_void) -> Arc<Kqueue> {
         let kq = Arc::new(Kqueue {
+            unread: [0; KQX_KQ_FDP as usize],
+            kq_fdp: fdp,
             lock: Mtx {
                 lock_object: LockObject {
                     lo_name: Cell::new(ptr::null()),

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use kqx::abi::{KQX_COUNTER, KQX_TIMER, NOTE_KQX_SEMAPHORE, NOTE_KQX_SET, NOTE_KQX_UPTIME, ident};
+use kqx::abi::{
+    KQX_COUNTER, KQX_GATE, KQX_TIMER, NOTE_KQX_SEMAPHORE, NOTE_KQX_SET, NOTE_KQX_UPTIME, ident,
+};
 use kqx::event::{
     EV_ADD, EV_CLEAR, EV_DISABLE, EV_ENABLE, EV_ERROR, EV_KEEPUDATA, EV_ONESHOT, Kevent,
     NOTE_ABSTIME, NOTE_MSECONDS, NOTE_NSECONDS, NOTE_SECONDS, NOTE_TRIGGER, NOTE_USECONDS,
@@ -219,7 +221,8 @@ fn member_all_ones(sys: &dyn System) -> Outcome {
 
 fn member_unknown(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
-    for member in (0..=u8::MAX).filter(|member| ![KQX_COUNTER, KQX_TIMER].contains(member)) {
+    let members = [KQX_COUNTER, KQX_TIMER, KQX_GATE];
+    for member in (0..=u8::MAX).filter(|member| !members.contains(member)) {
         einval(&queue, add(ident(member, 1)))?;
     }
     Ok(())

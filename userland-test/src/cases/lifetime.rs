@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-use kqx::abi::{EVFILT_KQX, KQX_ABI_VERSION, KQX_COUNTER, KQX_TIMER, ident};
+use kqx::abi::{EVFILT_KQX, KQX_ABI_VERSION, KQX_COUNTER, KQX_GATE, KQX_TIMER, ident};
 use kqx::event::{EV_ADD, EV_CLEAR, Kevent};
 
 use super::{MS, US, oneshot, periodic};
@@ -364,7 +364,7 @@ fn unloaded(sys: &dyn System, body: impl FnOnce() -> Outcome) -> Outcome {
 }
 
 fn unload_busy(sys: &dyn System) -> Outcome {
-    for registration in [add(COUNTER), periodic(5 * MS)] {
+    for registration in [add(COUNTER), periodic(5 * MS), add(ident(KQX_GATE, 1))] {
         let queue = Queue::new(sys)?;
         queue.apply(registration)?;
         for force in [false, true] {

@@ -149,8 +149,8 @@ const PICKED: &[Picked] = &[
     Picked {
         name: "a scan delivers a one-shot that overtook it, and keeps it",
         file: FAMILY,
-        old: "if !before_scan && mode.0 & Mode::CHANGED == 0 {",
-        new: "if false {",
+        old: "if once && kn.has_timer() && !before_scan && mode.0 & Mode::CHANGED == 0 {",
+        new: "if once && false {",
     },
     Picked {
         name: "an expiry that was not seen is not tried again",

@@ -1,0 +1,920 @@
+//! KQX_GATE: each row and sentence of its section of kqx(3).
+
+use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+use std::time::Duration;
+
+use kqx::abi::{KQX_GATE, NOTE_KQX_ONE, ident};
+use kqx::event::{
+    EV_ADD, EV_CLEAR, EV_DISABLE, EV_DISPATCH, EV_ENABLE, EV_ERROR, EV_FORCEONESHOT, EV_ONESHOT,
+    Kevent, NOTE_TRIGGER,
+};
+
+use crate::case::{Case, Failure, Outcome, case};
+use crate::queue::{COUNTER, Queue, add, change, delete, refusal, trigger};
+use crate::system::{Body, Errno, Feature, System};
+use crate::{ensure, equal};
+
+/// The gate of a case that needs one.
+const GATE: usize = ident(KQX_GATE, 1);
+
+/// EV_ADD of a watcher of a gate that wakes one.
+const ONE: Kevent = Kevent {
+    fflags: NOTE_KQX_ONE,
+    ..add(GATE)
+};
+
+const DISABLE: Kevent = Kevent {
+    flags: EV_DISABLE,
+    ..change(GATE)
+};
+
+const ENABLE: Kevent = Kevent {
+    flags: EV_ENABLE,
+    ..change(GATE)
+};
+
+pub(super) const CASES: &[Case] = &[
+    case(
+        "gate.all.every_queue",
+        "A trigger wakes the watchers of the same id in all kqueues of the process, its own too.",
+        all_every_queue,
+    ),
+    case(
+        "gate.all.each_for_itself",
+        "Each watcher takes the triggers since its own last event.",
+        all_each_for_itself,
+    ),
+    case(
+        "gate.all.since_added",
+        "A watcher that is added later has not seen the triggers before.",
+        all_since_added,
+    ),
+    case(
+        "gate.all.disabled_adds_up",
+        "While a watcher is disabled its triggers add up.",
+        all_disabled_adds_up,
+    ),
+    case(
+        "gate.all.takes",
+        "A delivery takes, whether EV_CLEAR is set or not.",
+        all_takes,
+    ),
+    case(
+        "gate.all.dispatch",
+        "With EV_DISPATCH a watcher is disabled by its event, and owes nothing when enabled.",
+        all_dispatch,
+    ),
+    case(
+        "gate.all.blocked",
+        "A trigger wakes every thread that waits, each on a kqueue of its own.",
+        all_blocked,
+    ),
+    case(
+        "gate.fields",
+        "An event has ident, flags and fflags as given, how many watchers there are, and what \
+         passes through.",
+        fields,
+    ),
+    case(
+        "gate.ids",
+        "Gates of other ids, and other members of the same id, are others.",
+        ids,
+    ),
+    case(
+        "gate.trigger.data",
+        "A trigger counts as many times as data says, once if that is 0.",
+        trigger_data,
+    ),
+    case(
+        "gate.trigger.with_add",
+        "NOTE_TRIGGER in EV_ADD triggers, the first time and again.",
+        trigger_with_add,
+    ),
+    case(
+        "gate.one.oldest_first",
+        "Each trigger wakes one watcher, in the order in which they were added.",
+        one_oldest_first,
+    ),
+    case(
+        "gate.one.line",
+        "A watcher that took its trigger is behind those that wait longer.",
+        one_line,
+    ),
+    case(
+        "gate.one.readd_keeps_place",
+        "EV_ADD again keeps a watcher's place in the line.",
+        one_readd_keeps_place,
+    ),
+    case(
+        "gate.one.waits_at_gate",
+        "Where every watcher has one, a trigger waits for the first that takes its own.",
+        one_waits_at_gate,
+    ),
+    case(
+        "gate.one.many",
+        "A trigger of 3 wakes three watchers.",
+        one_many,
+    ),
+    case(
+        "gate.one.disabled_is_passed_over",
+        "A disabled watcher is passed over, and finds what waits when it is enabled.",
+        one_disabled_is_passed_over,
+    ),
+    case(
+        "gate.one.disable_hands_over",
+        "A watcher that is disabled before it takes its trigger leaves it to the next.",
+        one_disable_hands_over,
+    ),
+    case(
+        "gate.one.refused_disable_hands_over",
+        "So does one whose change is refused but for EV_DISABLE.",
+        one_refused_disable_hands_over,
+    ),
+    case(
+        "gate.one.delete_hands_over",
+        "A watcher that is deleted before it takes its trigger leaves it to the next.",
+        one_delete_hands_over,
+    ),
+    case(
+        "gate.one.close_hands_over",
+        "So does one whose kqueue is closed.",
+        one_close_hands_over,
+    ),
+    case(
+        "gate.one.delete_after_taking",
+        "A watcher that is deleted after it took its trigger leaves nothing.",
+        one_delete_after_taking,
+    ),
+    case(
+        "gate.one.forgotten_with_the_gate",
+        "With its last watcher a gate goes, and the triggers that wait at it.",
+        one_forgotten_with_the_gate,
+    ),
+    case(
+        "gate.one.dispatch",
+        "With EV_DISPATCH a watcher takes one trigger, and no other until it is enabled.",
+        one_dispatch,
+    ),
+    case(
+        "gate.one.oneshot",
+        "A one-shot watcher takes one trigger and is gone; the next goes to another.",
+        one_oneshot,
+    ),
+    case(
+        "gate.one.blocked",
+        "Of threads that wait, each on a kqueue of its own, each trigger wakes one.",
+        one_blocked,
+    ),
+    case(
+        "gate.oneshot.all",
+        "A one-shot watcher gathers what comes before it is taken, and is gone.",
+        oneshot_all,
+    ),
+    case(
+        "gate.oneshot.own_trigger",
+        "A one-shot watcher that triggers has its event at once, in the change that adds it too.",
+        oneshot_own_trigger,
+    ),
+    case(
+        "gate.forceoneshot",
+        "EV_FORCEONESHOT brings an event of 0 triggers.",
+        forceoneshot,
+    ),
+    case(
+        "gate.receipt",
+        "A query says how many triggers wait: for this watcher, or for one.",
+        receipt,
+    ),
+    case(
+        "gate.refused.mode",
+        "NOTE_KQX_ONE that differs is EINVAL, for a new watcher and again, and changes nothing.",
+        refused_mode,
+    ),
+    case(
+        "gate.refused.values",
+        "An unknown bit, and data below 0 or above INT32_MAX with a trigger, are EINVAL.",
+        refused_values,
+    ),
+    case(
+        "gate.charge.once",
+        "A gate is charged once, until its last watcher is gone; each watcher is counted.",
+        charge_once,
+    ),
+    case(
+        "gate.charge.limit",
+        "Over the limit the first watcher is ENOMEM, and a second one is free.",
+        charge_limit,
+    )
+    .needs(&[Feature::Processes, Feature::Credentials]),
+    case(
+        "gate.process",
+        "Another process with the same id has another gate.",
+        process,
+    )
+    .needs(&[Feature::Processes]),
+    case(
+        "gate.rfork",
+        "Processes that share their descriptors share their gates.",
+        rfork,
+    )
+    .needs(&[Feature::SharedFiles]),
+    case(
+        "gate.dump",
+        "A trigger that falls into a reading of kern.proc.kq wakes the watcher.",
+        dump,
+    )
+    .needs(&[Feature::KernProcKq]),
+    case(
+        "gate.race.conserved",
+        "What is triggered while watchers come and go is taken, or waits: none lost or doubled.",
+        race_conserved,
+    ),
+    case(
+        "gate.race.last_leaves",
+        "The last watcher leaves while another joins: one gate or two, and no charge is left.",
+        race_last_leaves,
+    ),
+];
+
+fn queues<const N: usize>(sys: &dyn System, change: Kevent) -> Result<[Queue<'_>; N], Failure> {
+    let mut queues = Vec::new();
+    for _ in 0..N {
+        let queue = Queue::new(sys)?;
+        queue.apply(change)?;
+        queues.push(queue);
+    }
+    Ok(queues
+        .try_into()
+        .unwrap_or_else(|_| unreachable!("there are N")))
+}
+
+/// A watcher that is only there to trigger.
+fn outsider(sys: &dyn System, mut change: Kevent) -> Result<Queue<'_>, Errno> {
+    let queue = Queue::new(sys)?;
+    change.flags |= EV_DISABLE;
+    queue.apply(change)?;
+    Ok(queue)
+}
+
+fn all_every_queue(sys: &dyn System) -> Outcome {
+    let queues: [_; 3] = queues(sys, add(GATE))?;
+    for from in 0..3 {
+        queues[from].apply(trigger(GATE, 0))?;
+        for queue in &queues {
+            equal!(queue.take()?.data, 1);
+            queue.quiet()?;
+        }
+    }
+    Ok(())
+}
+
+fn all_each_for_itself(sys: &dyn System) -> Outcome {
+    let [a, b] = queues(sys, add(GATE))?;
+    a.apply(trigger(GATE, 0))?;
+    equal!(a.take()?.data, 1);
+    b.apply(trigger(GATE, 0))?;
+    a.apply(trigger(GATE, 0))?;
+    equal!(b.take()?.data, 3);
+    equal!(a.take()?.data, 2);
+    a.quiet()?;
+    b.quiet()
+}
+
+fn all_since_added(sys: &dyn System) -> Outcome {
+    let first = outsider(sys, add(GATE))?;
+    first.apply(trigger(GATE, 5))?;
+    let later = Queue::new(sys)?;
+    later.apply(add(GATE))?;
+    later.quiet()?;
+    first.apply(trigger(GATE, 2))?;
+    equal!(later.take()?.data, 2);
+    Ok(())
+}
+
+fn all_disabled_adds_up(sys: &dyn System) -> Outcome {
+    let [a, b] = queues(sys, add(GATE))?;
+    a.apply(DISABLE)?;
+    b.apply(trigger(GATE, 1))?;
+    b.apply(trigger(GATE, 1))?;
+    a.quiet()?;
+    a.apply(ENABLE)?;
+    equal!(a.take()?.data, 2);
+    Ok(())
+}
+
+fn all_takes(sys: &dyn System) -> Outcome {
+    for flags in [EV_ADD, EV_ADD | EV_CLEAR] {
+        let queue = Queue::new(sys)?;
+        queue.apply(Kevent { flags, ..add(GATE) })?;
+        queue.apply(trigger(GATE, 2))?;
+        let event = queue.take()?;
+        equal!((event.flags, event.data), (flags & !EV_ADD, 2));
+        queue.quiet()?;
+    }
+    Ok(())
+}
+
+fn all_dispatch(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        flags: EV_ADD | EV_DISPATCH,
+        ..add(GATE)
+    })?;
+    queue.apply(trigger(GATE, 1))?;
+    equal!(queue.take()?.data, 1);
+    queue.apply(ENABLE)?;
+    queue.quiet()?;
+    queue.apply(trigger(GATE, 1))?;
+    equal!(queue.take()?.data, 1);
+    queue.apply(trigger(GATE, 1))?;
+    queue.quiet()?;
+    queue.apply(ENABLE)?;
+    equal!(queue.take()?.data, 1);
+    Ok(())
+}
+
+fn all_blocked(sys: &dyn System) -> Outcome {
+    let [a, b, c] = queues(sys, add(GATE))?;
+    let wait = |queue: &Queue<'_>| {
+        equal!(queue.wait()?.data, 1);
+        Ok(())
+    };
+    let wake = || {
+        sys.pass(Duration::from_millis(1));
+        a.apply(trigger(GATE, 1))?;
+        Ok(())
+    };
+    let bodies: [Body<'_>; 4] = [&|| wait(&a), &|| wait(&b), &|| wait(&c), &wake];
+    sys.parallel(&bodies)
+}
+
+fn fields(sys: &dyn System) -> Outcome {
+    let [_a, _b] = queues(sys, ONE)?;
+    let queue = outsider(sys, ONE)?;
+    let add = Kevent {
+        udata: 7,
+        ext: [1, 2, 3, 4],
+        ..ONE
+    };
+    queue.apply(add)?;
+    queue.apply(Kevent {
+        udata: 7,
+        ..trigger(GATE, 4)
+    })?;
+    queue.apply(Kevent { udata: 7, ..ENABLE })?;
+    equal!(
+        queue.take()?,
+        Kevent {
+            flags: 0,
+            data: 1,
+            ext: [1, 3, 3, 4],
+            ..add
+        }
+    );
+    Ok(())
+}
+
+fn ids(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    let other = Queue::new(sys)?;
+    queue.apply(add(GATE))?;
+    other.apply(add(ident(KQX_GATE, 2)))?;
+    other.apply(add(COUNTER))?;
+    queue.apply(trigger(GATE, 1))?;
+    let event = queue.take()?;
+    equal!((event.ident, event.fflags, event.ext[1]), (GATE, 0, 1));
+    other.quiet()
+}
+
+fn trigger_data(sys: &dyn System) -> Outcome {
+    let [a, b] = queues(sys, add(GATE))?;
+    for (data, taken) in [(0, 1), (1, 1), (5, 5), (i32::MAX.into(), i32::MAX.into())] {
+        a.apply(trigger(GATE, data))?;
+        equal!(a.take()?.data, taken);
+        equal!(b.take()?.data, taken);
+    }
+    Ok(())
+}
+
+fn trigger_with_add(sys: &dyn System) -> Outcome {
+    let before = sys.sysctl("kern.kqx.stats.triggers")?;
+    for fflags in [0, NOTE_KQX_ONE] {
+        let queue = Queue::new(sys)?;
+        let add = Kevent {
+            fflags: fflags | NOTE_TRIGGER,
+            ..add(GATE)
+        };
+        for _ in 0..2 {
+            queue.apply(add)?;
+            let event = queue.take()?;
+            equal!((event.fflags, event.data), (fflags, 1));
+            queue.quiet()?;
+        }
+        let second = Queue::new(sys)?;
+        second.apply(add)?;
+        equal!(queue.take()?.data, 1);
+        if fflags == 0 {
+            equal!(second.take()?.data, 1);
+        }
+        second.quiet()?;
+    }
+    equal!(sys.sysctl("kern.kqx.stats.triggers")? - before, 6);
+    Ok(())
+}
+
+/// Triggers by 1, and says which of the queues it woke: exactly one.
+fn woken(by: &Queue<'_>, queues: &[&Queue<'_>]) -> Result<usize, Failure> {
+    by.apply(trigger(GATE, 1))?;
+    taker(queues)
+}
+
+/// Which of the queues has an event, and takes it: exactly one.
+fn taker(queues: &[&Queue<'_>]) -> Result<usize, Failure> {
+    let mut found = None;
+    for (index, queue) in queues.iter().enumerate() {
+        if let Some(event) = queue.poll()? {
+            ensure!(found.is_none(), "{found:?} and {index} were woken");
+            equal!(event.data, 1);
+            found = Some(index);
+        }
+    }
+    found.ok_or_else(|| Failure::here(format_args!("nobody was woken")))
+}
+
+fn one_oldest_first(sys: &dyn System) -> Outcome {
+    let [a, b, c] = queues(sys, ONE)?;
+    for _ in 0..3 {
+        c.apply(trigger(GATE, 1))?;
+    }
+    for queue in [&a, &b, &c] {
+        equal!(queue.take()?.ext, [0, 3, 0, 0]);
+        queue.quiet()?;
+    }
+    Ok(())
+}
+
+fn one_line(sys: &dyn System) -> Outcome {
+    let [a, b, c] = queues(sys, ONE)?;
+    let all = [&a, &b, &c];
+    for expected in [0, 1, 2, 0, 1] {
+        equal!(woken(&c, &all)?, expected);
+    }
+    // c has waited longest, then a, then b.
+    a.apply(delete(GATE))?;
+    a.apply(ONE)?;
+    for expected in [2, 1, 0] {
+        equal!(woken(&a, &all)?, expected);
+    }
+    Ok(())
+}
+
+fn one_readd_keeps_place(sys: &dyn System) -> Outcome {
+    let [a, b] = queues(sys, ONE)?;
+    a.apply(ONE)?;
+    equal!(woken(&b, &[&a, &b])?, 0);
+    Ok(())
+}
+
+fn one_waits_at_gate(sys: &dyn System) -> Outcome {
+    let [a, b] = queues(sys, ONE)?;
+    for _ in 0..4 {
+        a.apply(trigger(GATE, 1))?;
+    }
+    for left in [2, 1, 0] {
+        let event = b.take()?;
+        equal!((event.data, event.ext[0]), (1, left));
+    }
+    b.quiet()?;
+    equal!(a.take()?.data, 1);
+    a.quiet()
+}
+
+fn one_many(sys: &dyn System) -> Outcome {
+    let [a, b, c, d] = queues(sys, ONE)?;
+    d.apply(trigger(GATE, 3))?;
+    for queue in [a, b, c] {
+        equal!(queue.take()?.data, 1);
+        queue.quiet()?;
+    }
+    d.quiet()
+}
+
+fn one_disabled_is_passed_over(sys: &dyn System) -> Outcome {
+    let [a, b] = queues(sys, ONE)?;
+    a.apply(DISABLE)?;
+    for _ in 0..2 {
+        equal!(woken(&a, &[&a, &b])?, 1);
+    }
+    b.apply(DISABLE)?;
+    b.apply(trigger(GATE, 1))?;
+    a.quiet()?;
+    b.quiet()?;
+    a.apply(ENABLE)?;
+    equal!(taker(&[&a, &b])?, 0);
+    Ok(())
+}
+
+fn one_disable_hands_over(sys: &dyn System) -> Outcome {
+    let [a, b] = queues(sys, ONE)?;
+    b.apply(trigger(GATE, 1))?;
+    a.apply(DISABLE)?;
+    equal!(taker(&[&a, &b])?, 1);
+    a.apply(ENABLE)?;
+    a.quiet()
+}
+
+fn one_refused_disable_hands_over(sys: &dyn System) -> Outcome {
+    let [a, b] = queues(sys, ONE)?;
+    b.apply(trigger(GATE, 1))?;
+    a.apply(Kevent {
+        fflags: 1,
+        ..DISABLE
+    })?;
+    equal!(taker(&[&a, &b])?, 1);
+    Ok(())
+}
+
+fn one_delete_hands_over(sys: &dyn System) -> Outcome {
+    let [a, b] = queues(sys, ONE)?;
+    b.apply(trigger(GATE, 1))?;
+    a.apply(delete(GATE))?;
+    let event = b.take()?;
+    equal!((event.data, event.ext[1]), (1, 1));
+    b.quiet()
+}
+
+fn one_close_hands_over(sys: &dyn System) -> Outcome {
+    let [a, b, c] = queues(sys, ONE)?;
+    c.apply(trigger(GATE, 2))?;
+    a.close()?;
+    equal!(b.take()?.data, 1);
+    equal!(c.take()?.data, 1);
+    b.quiet()
+}
+
+fn one_delete_after_taking(sys: &dyn System) -> Outcome {
+    let [a, b] = queues(sys, ONE)?;
+    equal!(woken(&b, &[&a, &b])?, 0);
+    a.apply(delete(GATE))?;
+    b.quiet()
+}
+
+fn one_forgotten_with_the_gate(sys: &dyn System) -> Outcome {
+    let [a, b] = queues(sys, ONE)?;
+    b.apply(trigger(GATE, 5))?;
+    a.apply(delete(GATE))?;
+    b.apply(delete(GATE))?;
+    a.apply(ONE)?;
+    a.quiet()?;
+    equal!(a.query(GATE)?, 0);
+    Ok(())
+}
+
+fn one_dispatch(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        flags: EV_ADD | EV_DISPATCH,
+        ..ONE
+    })?;
+    queue.apply(trigger(GATE, 2))?;
+    equal!(queue.take()?.ext[0], 1);
+    queue.quiet()?;
+    let other = Queue::new(sys)?;
+    other.apply(ONE)?;
+    equal!(taker(&[&queue, &other])?, 1);
+    queue.apply(trigger(GATE, 1))?;
+    equal!(taker(&[&queue, &other])?, 1);
+    queue.apply(ENABLE)?;
+    queue.quiet()?;
+    equal!(woken(&other, &[&queue, &other])?, 0);
+    Ok(())
+}
+
+fn one_oneshot(sys: &dyn System) -> Outcome {
+    let a = Queue::new(sys)?;
+    a.apply(Kevent {
+        flags: EV_ADD | EV_ONESHOT,
+        ..ONE
+    })?;
+    let b = Queue::new(sys)?;
+    b.apply(ONE)?;
+    b.apply(trigger(GATE, 1))?;
+    let event = a.take()?;
+    equal!((event.flags, event.data), (EV_ONESHOT, 1));
+    equal!((event.fflags, event.ext), (NOTE_KQX_ONE, [0, 2, 0, 0]));
+    equal!(a.apply(delete(GATE)), Err(Errno::ENOENT));
+    b.quiet()?;
+    equal!(woken(&b, &[&a, &b])?, 1);
+    Ok(())
+}
+
+fn one_blocked(sys: &dyn System) -> Outcome {
+    const TRIGGERS: i64 = 200;
+    let [a, b, c] = queues(sys, ONE)?;
+    let taken = AtomicI64::new(0);
+    let take = |queue: &Queue<'_>| -> Outcome {
+        while taken.load(Ordering::Relaxed) < TRIGGERS {
+            let Some(event) = queue.within(Duration::from_millis(20))? else {
+                continue;
+            };
+            equal!(event.data, 1);
+            taken.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    let wake = || {
+        for _ in 0..TRIGGERS {
+            a.apply(trigger(GATE, 1))?;
+            sys.pass(Duration::from_micros(100));
+        }
+        Ok(())
+    };
+    let bodies: [Body<'_>; 4] = [&|| take(&a), &|| take(&b), &|| take(&c), &wake];
+    sys.parallel(&bodies)?;
+    equal!(taken.load(Ordering::Relaxed), TRIGGERS);
+    for queue in [&a, &b, &c] {
+        queue.quiet()?;
+    }
+    Ok(())
+}
+
+fn oneshot_all(sys: &dyn System) -> Outcome {
+    let other = outsider(sys, add(GATE))?;
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        flags: EV_ADD | EV_ONESHOT,
+        ..add(GATE)
+    })?;
+    other.apply(trigger(GATE, 1))?;
+    other.apply(trigger(GATE, 2))?;
+    let event = queue.take()?;
+    equal!((event.flags, event.data, event.ext[1]), (EV_ONESHOT, 3, 2));
+    equal!(queue.apply(delete(GATE)), Err(Errno::ENOENT));
+    other.apply(trigger(GATE, 1))?;
+    queue.quiet()
+}
+
+fn oneshot_own_trigger(sys: &dyn System) -> Outcome {
+    for fflags in [0, NOTE_KQX_ONE] {
+        let queue = Queue::new(sys)?;
+        let once = Kevent {
+            flags: EV_ADD | EV_ONESHOT,
+            fflags,
+            ..add(GATE)
+        };
+        queue.apply(once)?;
+        queue.apply(trigger(GATE, 1))?;
+        equal!(queue.take()?.data, 1);
+        queue.apply(Kevent {
+            fflags: fflags | NOTE_TRIGGER,
+            ..once
+        })?;
+        equal!(queue.take()?.data, 1);
+        equal!(queue.apply(delete(GATE)), Err(Errno::ENOENT));
+    }
+    Ok(())
+}
+
+fn forceoneshot(sys: &dyn System) -> Outcome {
+    for change in [add(GATE), ONE] {
+        let [queue, _other] = queues(sys, change)?;
+        queue.apply(Kevent {
+            flags: EV_FORCEONESHOT,
+            ..crate::queue::change(GATE)
+        })?;
+        let event = queue.take()?;
+        equal!((event.data, event.ext), (0, [0, 2, 0, 0]));
+        equal!(queue.apply(delete(GATE)), Err(Errno::ENOENT));
+    }
+    Ok(())
+}
+
+fn receipt(sys: &dyn System) -> Outcome {
+    let [a, b] = queues(sys, add(GATE))?;
+    a.apply(trigger(GATE, 3))?;
+    equal!(a.take()?.data, 3);
+    equal!((a.query(GATE)?, b.query(GATE)?), (0, 3));
+    let [a, b] = queues(
+        sys,
+        Kevent {
+            ident: ident(KQX_GATE, 2),
+            ..ONE
+        },
+    )?;
+    let id = ident(KQX_GATE, 2);
+    a.apply(trigger(id, 5))?;
+    equal!((a.query(id)?, b.query(id)?), (3, 3));
+    equal!(a.receipt(trigger(id, 1))?.ext[0], 3);
+    equal!(b.query(id)?, 4);
+    Ok(())
+}
+
+fn refused_mode(sys: &dyn System) -> Outcome {
+    for (mode, other) in [(add(GATE), ONE), (ONE, add(GATE))] {
+        let queue = Queue::new(sys)?;
+        queue.apply(mode)?;
+        let watchers = sys.sysctl("kern.kqx.watchers")?;
+        let second = Queue::new(sys)?;
+        equal!(second.apply(other), Err(Errno::EINVAL));
+        equal!(second.apply(delete(GATE)), Err(Errno::ENOENT));
+        equal!(sys.sysctl("kern.kqx.watchers")?, watchers);
+        equal!(refusal(&queue.receipt(other)?), Some(Errno::EINVAL));
+        queue.apply(other)?;
+        let event = queue.take()?;
+        equal!(
+            (event.flags & EV_ERROR, event.data),
+            (EV_ERROR, i64::from(Errno::EINVAL.0))
+        );
+        queue.apply(trigger(GATE, 1))?;
+        let event = queue.take()?;
+        equal!(
+            (event.fflags, event.data, event.ext[1]),
+            (mode.fflags, 1, 1)
+        );
+    }
+    Ok(())
+}
+
+fn refused_values(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    let timers = sys.sysctl("kern.kqx.timers")?;
+    let wrong = |flags| {
+        let bits = [1, 0x20, 0x0200_0000, 0x0400_0000, 0x1000_0000, 0x8000_0000];
+        let bits = bits.map(|fflags| Kevent {
+            flags,
+            fflags,
+            ..change(GATE)
+        });
+        let data = [-1, i64::MIN, i64::from(i32::MAX) + 1, i64::MAX].map(|data| Kevent {
+            flags,
+            ..trigger(GATE, data)
+        });
+        bits.into_iter().chain(data)
+    };
+    for change in wrong(EV_ADD) {
+        equal!(queue.apply(change), Err(Errno::EINVAL));
+    }
+    equal!(sys.sysctl("kern.kqx.timers")?, timers);
+    // What comes back with an event may be given again; data alone is not looked at.
+    queue.apply(Kevent {
+        data: -1,
+        ..add(GATE)
+    })?;
+    for change in wrong(0).chain(wrong(EV_ADD)) {
+        equal!(refusal(&queue.receipt(change)?), Some(Errno::EINVAL));
+    }
+    equal!(queue.query(GATE)?, 0);
+    queue.quiet()
+}
+
+fn charge_once(sys: &dyn System) -> Outcome {
+    let live = || -> Result<_, Failure> {
+        Ok((
+            sys.sysctl("kern.kqx.timers")?,
+            sys.sysctl("kern.kqx.watchers")?,
+        ))
+    };
+    let (timers, watchers) = live()?;
+    let [a, b, c] = queues(sys, ONE)?;
+    equal!(live()?, (timers + 1, watchers + 3));
+    a.close()?;
+    equal!(live()?, (timers + 1, watchers + 2));
+    b.apply(delete(GATE))?;
+    c.apply(trigger(GATE, 1))?;
+    equal!(c.take()?.ext[1], 1);
+    c.apply(delete(GATE))?;
+    equal!(live()?, (timers, watchers));
+    Ok(())
+}
+
+fn charge_limit(sys: &dyn System) -> Outcome {
+    sys.in_process(&|| {
+        sys.setuid(1234)?;
+        sys.set_kqueue_limit(Some(4))?;
+        let [a, b] = queues(sys, ONE)?;
+        let other = |id| Kevent {
+            ident: ident(KQX_GATE, id),
+            ..ONE
+        };
+        a.apply(other(2))?;
+        equal!(a.apply(other(3)), Err(Errno::ENOMEM));
+        b.apply(other(2))?;
+        a.apply(delete(GATE))?;
+        equal!(a.apply(other(3)), Err(Errno::ENOMEM));
+        b.apply(delete(GATE))?;
+        a.apply(other(3))?;
+        Ok(())
+    })
+}
+
+fn process(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(ONE)?;
+    sys.in_process(&|| {
+        let theirs = Queue::new(sys)?;
+        theirs.apply(add(GATE))?;
+        theirs.apply(trigger(GATE, 1))?;
+        equal!(theirs.take()?.ext[1], 1);
+        Ok(())
+    })?;
+    queue.quiet()?;
+    equal!(queue.query(GATE)?, 0);
+    Ok(())
+}
+
+fn rfork(sys: &dyn System) -> Outcome {
+    let fd = AtomicI32::new(-1);
+    sys.outlive_owner(
+        &|| {
+            let queue = std::mem::ManuallyDrop::new(Queue::new(sys)?);
+            queue.apply(ONE)?;
+            fd.store(queue.fd, Ordering::Relaxed);
+            Ok(())
+        },
+        &|| {
+            let theirs = Queue::of(sys, fd.load(Ordering::Relaxed));
+            let ours = Queue::new(sys)?;
+            ours.apply(ONE)?;
+            equal!(woken(&ours, &[&theirs, &ours])?, 0);
+            equal!(woken(&ours, &[&theirs, &ours])?, 1);
+            Ok(())
+        },
+    )
+}
+
+fn dump(sys: &dyn System) -> Outcome {
+    const ROUNDS: u64 = 20;
+    for change in [add(GATE), ONE] {
+        let queue = Queue::new(sys)?;
+        queue.apply(change)?;
+        let by = outsider(sys, change)?;
+        for _ in 0..ROUNDS {
+            sys.parallel(&[
+                &|| {
+                    equal!(sys.knotes(queue.fd)?, 1);
+                    Ok(())
+                },
+                &|| {
+                    // The reading takes longer where time is virtual.
+                    sys.pass(Duration::from_micros(5));
+                    by.apply(trigger(GATE, 1))?;
+                    Ok(())
+                },
+            ])?;
+            equal!(queue.wait()?.data, 1);
+        }
+    }
+    Ok(())
+}
+
+fn race_conserved(sys: &dyn System) -> Outcome {
+    const TRIGGERS: i64 = 300;
+    let by = outsider(sys, ONE)?;
+    let taken = AtomicI64::new(0);
+    let come_and_go = || -> Outcome {
+        while taken.load(Ordering::Relaxed) < TRIGGERS {
+            let queue = Queue::new(sys)?;
+            queue.apply(ONE)?;
+            // Takes at most some; now and then one it was woken for is left behind.
+            for _ in 0..3 {
+                if let Some(event) = queue.within(Duration::from_micros(200))? {
+                    equal!(event.data, 1);
+                    taken.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            queue.apply(DISABLE)?;
+            queue.apply(ENABLE)?;
+        }
+        Ok(())
+    };
+    let wake = || {
+        for n in 0..TRIGGERS {
+            by.apply(trigger(GATE, 1))?;
+            if n % 4 == 0 {
+                sys.pass(Duration::from_micros(50));
+            }
+        }
+        Ok(())
+    };
+    sys.parallel(&[&come_and_go, &come_and_go, &come_and_go, &wake])?;
+    equal!(taken.load(Ordering::Relaxed), TRIGGERS);
+    equal!(by.query(GATE)?, 0);
+    Ok(())
+}
+
+fn race_last_leaves(sys: &dyn System) -> Outcome {
+    let timers = sys.sysctl("kern.kqx.timers")?;
+    let body = || -> Outcome {
+        let queue = Queue::new(sys)?;
+        for _ in 0..200 {
+            queue.apply(ONE)?;
+            queue.apply(trigger(GATE, 1))?;
+            queue.poll()?;
+            queue.apply(delete(GATE))?;
+        }
+        Ok(())
+    };
+    sys.parallel(&[&body, &body, &body])?;
+    equal!(sys.sysctl("kern.kqx.timers")?, timers);
+    Ok(())
+}
