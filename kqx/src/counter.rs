@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::Error;
 use crate::abi::{
-    self, EVFILT_KQX, KQX_COUNTER, KQX_ID_MASK, NOTE_KQX_DELAY, NOTE_KQX_OVERFLOW,
-    NOTE_KQX_SEMAPHORE, NOTE_KQX_SET,
+    self, KQX_COUNTER, NOTE_KQX_DELAY, NOTE_KQX_OVERFLOW, NOTE_KQX_SEMAPHORE, NOTE_KQX_SET,
 };
+use crate::change::change;
 use crate::duration::nanoseconds;
 use crate::event::{
     EV_ADD, EV_CLEAR, EV_DISABLE, EV_DISPATCH, EV_KEEPUDATA, EV_ONESHOT, EVFILT_USER, Kevent,
@@ -138,7 +138,7 @@ impl CounterBuilder {
         if self.flags & !NOTE_FFLAGSMASK != 0 {
             return Err(Error::Invalid("a counter's flags must fit in 24 bits"));
         }
-        let mut change = change(self.id)?;
+        let mut change = change(KQX_COUNTER, self.id)?;
         change.flags = EV_ADD | self.ev;
         // NOTE_FFCOPY also tells the receipt of an old registration from that of a new
         // one, where kqueue leaves 0.
@@ -208,7 +208,7 @@ impl CounterChange {
             flags: EV_KEEPUDATA,
             fflags,
             data,
-            ..change(id)?
+            ..change(KQX_COUNTER, id)?
         })
     }
 
@@ -232,18 +232,6 @@ impl CounterChange {
         }
         Ok(change)
     }
-}
-
-/// A change to counter `id`, with nothing in it yet.
-fn change(id: u64) -> Result<Kevent, Error> {
-    if id > KQX_ID_MASK {
-        return Err(Error::Invalid("a counter's id must fit in 56 bits"));
-    }
-    Ok(Kevent {
-        ident: abi::ident(KQX_COUNTER, id),
-        filter: EVFILT_KQX,
-        ..Kevent::default()
-    })
 }
 
 /// A count as `data` has it.
@@ -303,6 +291,7 @@ impl CounterEvent {
 mod tests {
     use super::*;
     use crate::Counter;
+    use crate::abi::{EVFILT_KQX, KQX_ID_MASK};
 
     #[test]
     fn a_plain_counter_takes_the_whole_count_from_one_on() {

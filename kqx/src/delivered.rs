@@ -1,8 +1,9 @@
 //! What kevent(2) delivers, typed.
 
-use crate::abi::{self, KQX_COUNTER, KQX_TIMER};
+use crate::abi::{self, KQX_COUNTER, KQX_GATE, KQX_TIMER};
 use crate::counter::CounterEvent;
 use crate::event::{EV_ERROR, EVFILT_TIMER, EVFILT_USER, Kevent};
+use crate::gate::GateEvent;
 use crate::timer::TimerEvent;
 
 /// One event of a kqueue.
@@ -13,6 +14,8 @@ pub enum Event {
     Counter(CounterEvent),
     /// A timer has expired.
     Timer(TimerEvent),
+    /// A gate was triggered.
+    Gate(GateEvent),
     /// A change made with [`Kqueue::kevent`](crate::Kqueue::kevent) was refused: the
     /// errno is in its `data`. The methods of this crate return their errors instead.
     Refused(Kevent),
@@ -31,6 +34,7 @@ impl Event {
         match abi::member(event.ident) {
             KQX_COUNTER if ours(EVFILT_USER) => Event::Counter(CounterEvent::decode(event)),
             KQX_TIMER if ours(EVFILT_TIMER) => Event::Timer(TimerEvent::decode(event)),
+            KQX_GATE if event.filter == filter => Event::Gate(GateEvent::decode(event)),
             _ => Event::Other(*event),
         }
     }
@@ -50,11 +54,13 @@ mod tests {
     }
 
     #[test]
-    fn the_member_byte_tells_a_counter_from_a_timer() {
+    fn the_member_byte_tells_counters_timers_and_gates_apart() {
         let counter = Event::decode(&event(EVFILT_KQX, KQX_COUNTER), EVFILT_KQX);
         assert!(matches!(counter, Event::Counter(event) if event.id == 7));
         let timer = Event::decode(&event(EVFILT_KQX, KQX_TIMER), EVFILT_KQX);
         assert!(matches!(timer, Event::Timer(event) if event.id == 7));
+        let gate = Event::decode(&event(EVFILT_KQX, KQX_GATE), EVFILT_KQX);
+        assert!(matches!(gate, Event::Gate(event) if event.id == 7));
     }
 
     #[test]
@@ -80,7 +86,11 @@ mod tests {
 
     #[test]
     fn other_filters_events_come_through_as_they_are() {
-        for other in [event(EVFILT_USER, 0), event(EVFILT_TIMER, KQX_COUNTER)] {
+        for other in [
+            event(EVFILT_USER, 0),
+            event(EVFILT_USER, KQX_GATE),
+            event(EVFILT_TIMER, KQX_COUNTER),
+        ] {
             assert_eq!(Event::decode(&other, EVFILT_KQX), Event::Other(other));
         }
     }

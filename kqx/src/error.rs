@@ -12,11 +12,13 @@ pub enum Error {
     NotLoaded,
     /// The loaded module speaks another version of the ABI, this one.
     AbiVersion(u32),
-    /// A limit on timers is reached: that of the user, or that of the system.
+    /// A limit on timers is reached: that of the user, or that of the system. A counter
+    /// with a maximum delay and a gate count as one.
     Limit,
     /// The kqueue does not have the registration: it was deleted, or delivered once.
     Gone,
-    /// A value that no registration can have; the text names it and its range.
+    /// A value that no registration can have, or not beside those there are; the text
+    /// names it and its range.
     Invalid(&'static str),
     /// The filter fallen back to cannot do what the text names.
     NeedsModule(&'static str),
@@ -64,7 +66,7 @@ impl fmt::Display for Error {
             ),
             Error::Limit => write!(
                 f,
-                "no more timers: the user's limit on kqueues (limits -k) or the sysctl \
+                "no more timers, nor what counts as one: the user's limit on kqueues (limits -k) or the sysctl \
                  kern.kqx.timer_max is reached; raise it or delete some"
             ),
             Error::Gone => write!(

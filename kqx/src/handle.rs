@@ -3,6 +3,7 @@
 //! A handle names a registration and owns nothing but a share of the kqueue: dropping it
 //! deletes nothing, and it may go to any thread.
 
+use std::io;
 use std::time::{Duration, SystemTime};
 
 use crate::abi;
@@ -11,6 +12,7 @@ use crate::event::{
     EV_ADD, EV_DELETE, EV_DISABLE, EV_ENABLE, EV_KEEPUDATA, EVFILT_TIMER, EVFILT_USER, Kevent,
     NOTE_ABSTIME,
 };
+use crate::gate::{GateBuilder, GateChange};
 use crate::timer::{TimerBuilder, TimerChange};
 use crate::{Error, Kqueue};
 
@@ -266,6 +268,108 @@ impl TimerBuilder {
         Ok(Timer {
             queue: queue.clone(),
             added,
+        })
+    }
+}
+
+/// A watcher of a gate: of what all registrations of one id share, in all the kqueues of
+/// a process.
+///
+/// A trigger by any of them wakes all watchers, or exactly one; it wakes itself too,
+/// unless it is disabled. The gate exists from its first watcher to its last. Without the
+/// module there is nothing to fall back to.
+///
+/// Every method on a watcher fails with [`Error::Gone`] if the kqueue does not have it
+/// any more.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    queue: Kqueue,
+    id: u64,
+}
+
+impl Gate {
+    /// A watcher of gate `id`, at most 56 bits, of which a trigger wakes all watchers:
+    /// each is due when there were triggers since it was added, or since its last event.
+    pub fn all(id: u64) -> GateBuilder {
+        GateBuilder::new(id, false)
+    }
+
+    /// A watcher of gate `id`, at most 56 bits, of which a trigger wakes one watcher: the
+    /// enabled one that has waited longest, of those that have no trigger yet. Where there
+    /// is none it waits at the gate, and one that its watcher does not take, as it is
+    /// disabled or deleted, goes to the next.
+    pub fn one(id: u64) -> GateBuilder {
+        GateBuilder::new(id, true)
+    }
+
+    /// Triggers the gate once.
+    pub fn trigger(&self) -> Result<(), Error> {
+        self.add(1)
+    }
+
+    /// Triggers the gate `n` times, from 1 to `i32::MAX`.
+    pub fn add(&self, n: u64) -> Result<(), Error> {
+        self.change(GateChange::Add(n)).map(drop)
+    }
+
+    /// The triggers that wait at the gate, as every watcher has one or is disabled; where
+    /// a trigger wakes all, those that this watcher's next event takes.
+    pub fn waiting(&self) -> Result<u64, Error> {
+        self.change(GateChange::Query)
+    }
+
+    /// Lets it report again.
+    pub fn enable(&self) -> Result<(), Error> {
+        self.ev(EV_ENABLE)
+    }
+
+    /// Keeps it from reporting. Where a trigger wakes one, it is passed over, and the
+    /// trigger it was woken for and has not taken goes to the next; where it wakes all,
+    /// they add up.
+    pub fn disable(&self) -> Result<(), Error> {
+        self.ev(EV_DISABLE)
+    }
+
+    /// Deletes it from the kqueue.
+    pub fn delete(self) -> Result<(), Error> {
+        self.ev(EV_DELETE)
+    }
+
+    fn change(&self, change: GateChange) -> Result<u64, Error> {
+        self.queue.apply(change.kevent(self.id)?)
+    }
+
+    fn ev(&self, flags: u16) -> Result<(), Error> {
+        let mut change = GateChange::Query.kevent(self.id)?;
+        change.flags |= flags;
+        self.queue.apply(change).map(drop)
+    }
+}
+
+impl GateBuilder {
+    /// Adds the watcher to `queue`, and the gate with the first of its watchers. A watcher
+    /// that `queue` has of that id is changed instead: it takes the new udata, and keeps
+    /// its place; what [`once`](GateBuilder::once) and
+    /// [`dispatch`](GateBuilder::dispatch) were stays as it was first added.
+    ///
+    /// # Errors
+    /// [`Error::NotLoaded`]; [`Error::Limit`] for the first of a gate; [`Error::Invalid`]
+    /// as [`GateBuilder::kevent`], and if the gate's other watchers were not added as this
+    /// one, by [`Gate::all`] or by [`Gate::one`].
+    pub fn add(&self, queue: &Kqueue) -> Result<Gate, Error> {
+        let change = self.kevent()?;
+        queue.apply(change).map_err(|error| match error {
+            Error::System { source, .. } if source.kind() == io::ErrorKind::InvalidInput => {
+                Error::Invalid(
+                    "a gate's watchers must all be added by Gate::all or all by Gate::one, \
+                     and the loaded kqx module must have gates",
+                )
+            }
+            error => error,
+        })?;
+        Ok(Gate {
+            queue: queue.clone(),
+            id: abi::id(change.ident),
         })
     }
 }

@@ -1,5 +1,5 @@
-//! Counters and nanosecond timers for kqueue(2): what a program says to the kqx kernel
-//! module.
+//! Counters, nanosecond timers and gates for kqueue(2): what a program says to the kqx
+//! kernel module.
 //!
 //! [`abi`] is the family's own ABI, the Rust twin of `include/sys/kqx.h`; [`event`] is
 //! what it builds on, the part of `sys/event.h` that kqueue(2) documents. Both are
@@ -9,8 +9,8 @@
 //! | type | what it is |
 //! |---|---|
 //! | [`Kqueue`] | a kqueue; cheap to clone, for any thread, an [`AsFd`](std::os::fd::AsFd) |
-//! | [`CounterBuilder`], [`TimerBuilder`] | a registration to be added, plain data |
-//! | [`Counter`], [`Timer`] | one that was added: trigger it, ask it, change it |
+//! | [`CounterBuilder`], [`TimerBuilder`], [`GateBuilder`] | a registration to be added, plain data |
+//! | [`Counter`], [`Timer`], [`Gate`] | one that was added: trigger it, ask it, change it |
 //! | [`Event`] | what [`Kqueue::wait`] returns, typed |
 //! | [`Error`] | what went wrong and what to do about it |
 //!
@@ -43,6 +43,8 @@ pub mod abi;
 pub mod event;
 
 #[cfg(feature = "std")]
+mod change;
+#[cfg(feature = "std")]
 mod counter;
 #[cfg(feature = "std")]
 mod delivered;
@@ -50,6 +52,8 @@ mod delivered;
 mod duration;
 #[cfg(feature = "std")]
 mod error;
+#[cfg(feature = "std")]
+mod gate;
 #[cfg(feature = "std")]
 mod handle;
 #[cfg(feature = "std")]
@@ -68,7 +72,9 @@ pub use duration::DURATION_MAX;
 #[cfg(feature = "std")]
 pub use error::Error;
 #[cfg(feature = "std")]
-pub use handle::{Counter, Timer};
+pub use gate::{GateBuilder, GateEvent};
+#[cfg(feature = "std")]
+pub use handle::{Counter, Gate, Timer};
 #[cfg(feature = "std")]
 pub use queue::{Kqueue, uptime};
 #[cfg(feature = "std")]

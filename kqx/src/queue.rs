@@ -112,8 +112,9 @@ impl Kqueue {
         let mut receipt = [Kevent::default()];
         self.kevent(&[change], &mut receipt, None)?;
         let [receipt] = receipt;
-        // Of a new registration kqueue has emptied fflags, and no filter was asked.
-        let new = change.flags & EV_ADD != 0 && receipt.fflags == 0;
+        // Of a new registration kqueue has emptied fflags, and no filter was asked: ext is
+        // as it was given. Where there was nothing to empty, as in a gate's, that is 0.
+        let new = change.flags & EV_ADD != 0 && receipt.fflags != change.fflags;
         let [before, refused, ..] = receipt.ext;
         let errno = match receipt.data {
             0 if ours && !new => refused as i32,

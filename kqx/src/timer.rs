@@ -3,7 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use crate::Error;
-use crate::abi::{self, EVFILT_KQX, KQX_ID_MASK, KQX_TIMER, NOTE_KQX_STEPPED, NOTE_KQX_UPTIME};
+use crate::abi::{self, KQX_TIMER, NOTE_KQX_STEPPED, NOTE_KQX_UPTIME};
+use crate::change::change;
 use crate::duration::nanoseconds;
 use crate::event::{
     EV_ADD, EV_DISABLE, EV_DISPATCH, EV_KEEPUDATA, EV_ONESHOT, EVFILT_TIMER, Kevent, NOTE_ABSTIME,
@@ -133,7 +134,7 @@ impl TimerBuilder {
         if fflags & NOTE_ABSTIME != 0 && !self.first.is_zero() {
             return Err(Error::Invalid("a deadline has no first delay"));
         }
-        let mut change = change(self.id)?;
+        let mut change = change(KQX_TIMER, self.id)?;
         change.flags = EV_ADD | oneshot | self.ev;
         change.fflags = fflags | NOTE_NSECONDS;
         change.data = data;
@@ -179,21 +180,9 @@ impl TimerChange {
                 TimerChange::Query => 0,
                 TimerChange::Kick => NOTE_TRIGGER,
             },
-            ..change(id)?
+            ..change(KQX_TIMER, id)?
         })
     }
-}
-
-/// A change to timer `id`, with nothing in it yet.
-fn change(id: u64) -> Result<Kevent, Error> {
-    if id > KQX_ID_MASK {
-        return Err(Error::Invalid("a timer's id must fit in 56 bits"));
-    }
-    Ok(Kevent {
-        ident: abi::ident(KQX_TIMER, id),
-        filter: EVFILT_KQX,
-        ..Kevent::default()
-    })
 }
 
 /// A timer's delivery.
@@ -237,6 +226,7 @@ impl TimerEvent {
 mod tests {
     use super::*;
     use crate::Timer;
+    use crate::abi::EVFILT_KQX;
 
     const MS: Duration = Duration::from_millis(1);
 

@@ -7,7 +7,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, SystemTime};
 
 use kqx::event::{EVFILT_USER, Kevent, NOTE_TRIGGER};
-use kqx::{Counter, CounterEvent, Error, Event, Kqueue, Mode, Timer, TimerEvent, uptime};
+use kqx::{
+    Counter, CounterEvent, Error, Event, Gate, GateEvent, Kqueue, Mode, Timer, TimerEvent, uptime,
+};
 
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -19,6 +21,15 @@ fn kqueue() -> Kqueue {
 fn counter(kq: &Kqueue, timeout: Duration) -> Option<CounterEvent> {
     match kq.wait(Some(timeout)).unwrap() {
         Some(Event::Counter(event)) => Some(event),
+        None => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A gate is the whole process's: each test has an id of its own.
+fn gate(kq: &Kqueue) -> Option<GateEvent> {
+    match kq.wait(Some(Duration::ZERO)).unwrap() {
+        Some(Event::Gate(event)) => Some(event),
         None => None,
         other => panic!("{other:?}"),
     }
@@ -209,4 +220,117 @@ fn any_thread_may_trigger_and_the_descriptor_is_the_same() {
     for thread in threads {
         thread.join().unwrap().unwrap();
     }
+}
+
+#[test]
+#[ignore = "needs FreeBSD with kqx loaded"]
+fn a_trigger_wakes_all_watchers_and_those_of_a_disabled_one_add_up() {
+    let [first, second] = [kqueue(), kqueue()];
+    let trigger = Gate::all(1).udata(42).add(&first).unwrap();
+    let later = Gate::all(1).disabled().add(&second).unwrap();
+    trigger.trigger().unwrap();
+    let event = gate(&first).unwrap();
+    assert_eq!((event.id, event.triggers, event.udata), (1, 1, 42));
+    assert_eq!((event.left, event.watchers), (0, 2));
+    trigger.add(2).unwrap();
+    assert_eq!(gate(&second), None);
+    assert_eq!(later.waiting().unwrap(), 3);
+    later.enable().unwrap();
+    assert_eq!(gate(&second).unwrap().triggers, 3);
+    assert_eq!(gate(&first).unwrap().triggers, 2);
+}
+
+#[test]
+#[ignore = "needs FreeBSD with kqx loaded"]
+fn a_trigger_wakes_the_one_watcher_that_has_waited_longest() {
+    let [first, second, third] = [kqueue(), kqueue(), kqueue()];
+    Gate::one(2).add(&first).unwrap();
+    Gate::one(2).add(&second).unwrap();
+    let trigger = Gate::one(2).disabled().add(&third).unwrap();
+    for kq in [&first, &second, &first] {
+        trigger.trigger().unwrap();
+        assert_eq!(gate(kq).unwrap().triggers, 1);
+        for kq in [&first, &second, &third] {
+            assert_eq!(gate(kq), None);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs FreeBSD with kqx loaded"]
+fn a_trigger_without_a_watcher_that_is_ready_waits_at_the_gate() {
+    let [kq, other] = [kqueue(), kqueue()];
+    let trigger = Gate::one(3).disabled().add(&other).unwrap();
+    trigger.add(3).unwrap();
+    assert_eq!(trigger.waiting().unwrap(), 3);
+    Gate::one(3).add(&kq).unwrap();
+    for left in [2, 1, 0] {
+        let event = gate(&kq).unwrap();
+        assert_eq!((event.left, event.watchers), (left, 2));
+    }
+    assert_eq!(gate(&kq), None);
+}
+
+#[test]
+#[ignore = "needs FreeBSD with kqx loaded"]
+fn a_watcher_that_is_disabled_or_goes_leaves_its_trigger_to_the_next() {
+    let [first, second, third] = [kqueue(), kqueue(), kqueue()];
+    let disabled = Gate::one(4).add(&first).unwrap();
+    let deleted = Gate::one(4).add(&second).unwrap();
+    Gate::one(4).add(&third).unwrap();
+    disabled.trigger().unwrap();
+    disabled.disable().unwrap();
+    assert_eq!(gate(&first), None);
+    deleted.clone().delete().unwrap();
+    assert_eq!(gate(&third).unwrap().watchers, 2);
+    assert!(matches!(deleted.trigger(), Err(Error::Gone)));
+}
+
+#[test]
+#[ignore = "needs FreeBSD with kqx loaded"]
+fn a_closed_kqueue_leaves_its_trigger_to_the_next() {
+    let [first, second] = [kqueue(), kqueue()];
+    let closed = Gate::one(5).add(&first).unwrap();
+    Gate::one(5).add(&second).unwrap();
+    closed.trigger().unwrap();
+    assert_eq!(gate(&second), None);
+    drop((closed, first));
+    assert_eq!(gate(&second).unwrap().watchers, 1);
+}
+
+#[test]
+#[ignore = "needs FreeBSD with kqx loaded"]
+fn a_watcher_that_differs_from_the_others_is_refused_and_changes_nothing() {
+    let [kq, other] = [kqueue(), kqueue()];
+    let all = Gate::all(6).add(&kq).unwrap();
+    // One is refused as kqueue adds it, one as the filter changes it.
+    for kq in [&other, &kq] {
+        let error = Gate::one(6).add(kq).unwrap_err();
+        assert!(matches!(error, Error::Invalid(_)), "{error}");
+    }
+    all.trigger().unwrap();
+    // With Gate::all the receipt of a change looks as that of a first one.
+    Gate::all(6).udata(42).add(&kq).unwrap();
+    let event = gate(&kq).unwrap();
+    assert_eq!((event.triggers, event.watchers, event.udata), (1, 1, 42));
+
+    Gate::one(7).add(&kq).unwrap();
+    let error = Gate::all(7).add(&kq).unwrap_err();
+    assert!(matches!(error, Error::Invalid(_)), "{error}");
+}
+
+#[test]
+#[ignore = "needs FreeBSD with kqx loaded"]
+fn a_watcher_for_once_is_gone_and_one_that_dispatches_is_disabled() {
+    let [first, second] = [kqueue(), kqueue()];
+    let once = Gate::all(8).once().add(&first).unwrap();
+    let dispatch = Gate::all(8).dispatch().add(&second).unwrap();
+    dispatch.trigger().unwrap();
+    assert_eq!(gate(&first).unwrap().triggers, 1);
+    assert!(matches!(once.trigger(), Err(Error::Gone)));
+    assert_eq!(gate(&second).unwrap().watchers, 1);
+    dispatch.trigger().unwrap();
+    assert_eq!(gate(&second), None);
+    dispatch.enable().unwrap();
+    assert_eq!(gate(&second).unwrap().triggers, 1);
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use kqx::{Counter, Error, Event, Kqueue, Mode, Timer};
+use kqx::{Counter, Error, Event, Gate, Kqueue, Mode, Timer};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -19,7 +19,8 @@ fn without_the_module_an_error_says_what_to_do() {
     let kq = kqueue();
     let counter = Counter::builder(7).add(&kq).unwrap_err();
     let timer = Timer::every(7, MS).add(&kq).unwrap_err();
-    for error in [counter, timer] {
+    let gate = Gate::all(7).add(&kq).unwrap_err();
+    for error in [counter, timer, gate] {
         assert!(matches!(error, Error::NotLoaded), "{error}");
         assert!(error.to_string().contains("kldload kqx"));
     }

@@ -1,0 +1,17 @@
+//! What every change to a registration of the family begins with.
+
+use crate::Error;
+use crate::abi::{self, EVFILT_KQX, KQX_ID_MASK};
+use crate::event::Kevent;
+
+/// A change to registration `id` of `member`, with nothing in it yet.
+pub(crate) fn change(member: u8, id: u64) -> Result<Kevent, Error> {
+    if id > KQX_ID_MASK {
+        return Err(Error::Invalid("an id must fit in 56 bits"));
+    }
+    Ok(Kevent {
+        ident: abi::ident(member, id),
+        filter: EVFILT_KQX,
+        ..Kevent::default()
+    })
+}

@@ -1,0 +1,209 @@
+//! A gate between its typed form and `struct kevent`. Nothing here makes a call.
+
+use crate::Error;
+use crate::abi::{self, KQX_GATE, NOTE_KQX_ONE};
+use crate::change::change;
+use crate::event::{
+    EV_ADD, EV_DISABLE, EV_DISPATCH, EV_KEEPUDATA, EV_ONESHOT, Kevent, NOTE_TRIGGER,
+};
+
+/// A watcher of a gate to be added to a kqueue: [`Gate::all`](crate::Gate::all) and
+/// [`Gate::one`](crate::Gate::one).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a builder does nothing until it is added"]
+pub struct GateBuilder {
+    id: u64,
+    one: bool,
+    /// EV_ONESHOT, EV_DISPATCH and EV_DISABLE.
+    ev: u16,
+    udata: usize,
+}
+
+impl GateBuilder {
+    pub(crate) fn new(id: u64, one: bool) -> Self {
+        GateBuilder {
+            id,
+            one,
+            ev: 0,
+            udata: 0,
+        }
+    }
+
+    /// Delivers once and deletes the watcher then (EV_ONESHOT).
+    pub fn once(mut self) -> Self {
+        self.ev |= EV_ONESHOT;
+        self
+    }
+
+    /// Disables the watcher at each delivery (EV_DISPATCH), until
+    /// [`Gate::enable`](crate::Gate::enable).
+    pub fn dispatch(mut self) -> Self {
+        self.ev |= EV_DISPATCH;
+        self
+    }
+
+    /// Adds it disabled: for a registration that is only there to trigger, or to be
+    /// enabled later.
+    pub fn disabled(mut self) -> Self {
+        self.ev |= EV_DISABLE;
+        self
+    }
+
+    /// The application's own word; comes back with each delivery.
+    pub fn udata(mut self, udata: usize) -> Self {
+        self.udata = udata;
+        self
+    }
+
+    /// The change that adds it, as kevent(2) takes it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] names what is out of its range.
+    pub fn kevent(&self) -> Result<Kevent, Error> {
+        Ok(Kevent {
+            flags: EV_ADD | self.ev,
+            fflags: if self.one { NOTE_KQX_ONE } else { 0 },
+            udata: self.udata,
+            ..change(KQX_GATE, self.id)?
+        })
+    }
+}
+
+/// What can be done to a watcher that was added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GateChange {
+    /// Nothing: the receipt has the triggers that wait.
+    Query,
+    Add(u64),
+}
+
+impl GateChange {
+    /// The change, for the module's filter.
+    pub(crate) fn kevent(self, id: u64) -> Result<Kevent, Error> {
+        let (fflags, data) = match self {
+            GateChange::Query => (0, 0),
+            GateChange::Add(n) => (NOTE_TRIGGER, triggers(n)?),
+        };
+        Ok(Kevent {
+            flags: EV_KEEPUDATA,
+            fflags,
+            data,
+            ..change(KQX_GATE, id)?
+        })
+    }
+}
+
+/// A number of triggers as `data` has it. To the filter 0 of them are 1.
+fn triggers(n: u64) -> Result<i64, Error> {
+    match i32::try_from(n) {
+        Ok(n @ 1..) => Ok(n.into()),
+        _ => Err(Error::Invalid("triggers must be from 1 to i32::MAX")),
+    }
+}
+
+/// A gate's delivery to one of its watchers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GateEvent {
+    /// Which gate.
+    pub id: u64,
+    /// The triggers it takes: all since the watcher's last event, or 1 where a trigger
+    /// wakes one.
+    pub triggers: u64,
+    /// Where a trigger wakes one, the triggers that still wait at the gate, as every
+    /// watcher has one already; else 0.
+    pub left: u64,
+    /// How many watchers the gate has, disabled ones too.
+    pub watchers: u64,
+    /// The application's own word.
+    pub udata: usize,
+}
+
+impl GateEvent {
+    /// The gate's event in `event`, one of a KQX_GATE.
+    pub(crate) fn decode(event: &Kevent) -> Self {
+        let [left, watchers, ..] = event.ext;
+        GateEvent {
+            id: abi::id(event.ident),
+            triggers: event.data.unsigned_abs(),
+            left,
+            watchers,
+            udata: event.udata,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Gate;
+    use crate::abi::{EVFILT_KQX, KQX_ID_MASK};
+
+    #[test]
+    fn a_watcher_says_whether_a_trigger_wakes_all_or_one() {
+        for (builder, fflags) in [(Gate::all(7), 0), (Gate::one(7), NOTE_KQX_ONE)] {
+            let change = builder.kevent().unwrap();
+            assert_eq!(change.ident, 0x0300_0000_0000_0007);
+            assert_eq!(change.filter, EVFILT_KQX);
+            assert_eq!((change.flags, change.fflags), (EV_ADD, fflags));
+            assert_eq!((change.data, change.ext), (0, [0; 4]));
+        }
+    }
+
+    #[test]
+    fn everything_a_builder_was_told_is_in_the_change() {
+        let change = Gate::one(KQX_ID_MASK)
+            .once()
+            .dispatch()
+            .disabled()
+            .udata(42)
+            .kevent()
+            .unwrap();
+        assert_eq!(abi::id(change.ident), KQX_ID_MASK);
+        assert_eq!(change.flags, EV_ADD | EV_ONESHOT | EV_DISPATCH | EV_DISABLE);
+        assert_eq!((change.fflags, change.udata), (NOTE_KQX_ONE, 42));
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_named_before_the_kernel_is_asked() {
+        let wide = Gate::all(1 << 56).kevent().unwrap_err().to_string();
+        assert!(wide.contains("56 bits"), "{wide}");
+        for n in [0, 1 << 31, u64::MAX] {
+            let error = GateChange::Add(n).kevent(7).unwrap_err().to_string();
+            assert!(error.contains("from 1 to i32::MAX"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_change_keeps_udata_and_says_one_thing() {
+        let said = |change: GateChange| {
+            let change = change.kevent(7).unwrap();
+            assert_eq!(change.flags, EV_KEEPUDATA);
+            (change.fflags, change.data)
+        };
+        assert_eq!(said(GateChange::Query), (0, 0));
+        assert_eq!(said(GateChange::Add(1)), (NOTE_TRIGGER, 1));
+        let most = i32::MAX as u64;
+        assert_eq!(said(GateChange::Add(most)), (NOTE_TRIGGER, most as i64));
+    }
+
+    #[test]
+    fn a_delivery_is_read_field_by_field() {
+        let event = GateEvent::decode(&Kevent {
+            ident: abi::ident(KQX_GATE, 7),
+            filter: EVFILT_KQX,
+            flags: 0,
+            fflags: NOTE_KQX_ONE,
+            data: 1,
+            udata: 42,
+            ext: [5, 3, 1, 2],
+        });
+        let expected = GateEvent {
+            id: 7,
+            triggers: 1,
+            left: 5,
+            watchers: 3,
+            udata: 42,
+        };
+        assert_eq!(event, expected);
+    }
+}
