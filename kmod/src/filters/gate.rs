@@ -4,7 +4,7 @@
 //! seen, or whether a trigger is its own.
 
 use kqx::abi::NOTE_KQX_ONE;
-use kqx::event::{EV_ADD, NOTE_TRIGGER};
+use kqx::event::{EV_ADD, EV_DISPATCH, NOTE_TRIGGER};
 
 use crate::filter::{Context, Errno, Filter, Kevent, Report, Stat, Words};
 
@@ -49,26 +49,31 @@ impl Gate {
         }
     }
 
-    /// The part of a change that every change can have.
-    fn trigger(&mut self, kev: &Kevent, cx: &mut Context<'_>) -> Result<(), Errno> {
+    /// How many triggers a change is.
+    fn triggers(kev: &Kevent) -> Result<u64, Errno> {
         if kev.fflags & !KNOWN != 0 {
             return Err(Errno::EINVAL);
         }
         if kev.fflags & NOTE_TRIGGER == 0 {
-            return Ok(());
+            return Ok(0);
         }
-        let n = match kev.data {
-            0 => 1,
-            n @ 1..=TRIGGERS_MAX => n.unsigned_abs(),
-            _ => return Err(Errno::EINVAL),
-        };
+        match kev.data {
+            0 => Ok(1),
+            n @ 1..=TRIGGERS_MAX => Ok(n.unsigned_abs()),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// The part of a change that every change can have.
+    fn trigger(&mut self, kev: &Kevent, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let n = Gate::triggers(kev)?;
         let shared = &mut self.shared;
         if shared.one != 0 {
             shared.waiting = shared.waiting.saturating_add(n);
         } else {
             shared.triggers = shared.triggers.wrapping_add(n);
         }
-        cx.wake = true;
+        cx.wake = n > 0;
         Ok(())
     }
 
@@ -90,6 +95,7 @@ impl Filter for Gate {
     }
 
     fn attach(kev: &Kevent, _cx: &mut Context<'_>) -> Result<Self, Errno> {
+        Gate::triggers(kev)?;
         Ok(Gate {
             shared: Shared {
                 one: kev.fflags & NOTE_KQX_ONE,
@@ -159,6 +165,10 @@ impl Filter for Gate {
         if self.wakes_one() {
             self.woken = false;
             cx.last = true;
+            // All others have one, or are disabled: EV_DISPATCH will do that to this one.
+            if cx.asked & EV_DISPATCH == 0 {
+                self.claim();
+            }
         } else {
             self.seen = self.seen.wrapping_add(report.data.unsigned_abs());
         }

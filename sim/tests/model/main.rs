@@ -9,6 +9,7 @@
 //! `KQX_KO` (the module's file to test, instead of its crate).
 
 mod counter;
+mod gate;
 mod player;
 mod timer;
 

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use kqx::abi::{
-    EVFILT_KQX, KQX_COUNTER, KQX_TIMER, NOTE_KQX_SEMAPHORE, NOTE_KQX_SET, NOTE_KQX_UPTIME, ident,
-    member,
+    EVFILT_KQX, KQX_COUNTER, KQX_GATE, KQX_TIMER, NOTE_KQX_ONE, NOTE_KQX_SEMAPHORE, NOTE_KQX_SET,
+    NOTE_KQX_UPTIME, ident, member,
 };
 use kqx::event::*;
 use kqx_sim::{EINVAL, ENOENT, ENOMEM, Errno, Failure, Fd, Machine, Process, UNLIMITED};
 
 use crate::counter::Counter;
+use crate::gate::{Gate, Watcher, triggers};
 use crate::timer::Timer;
 
 /// Registrations of a member on one kqueue.
@@ -23,6 +24,7 @@ const QUEUES: usize = 3;
 enum Member {
     Counter(Counter),
     Timer(Timer),
+    Gate(Watcher),
 }
 
 /// A registration, as far as kqueue(2) goes.
@@ -52,6 +54,7 @@ impl Registration {
         match &self.member {
             Member::Counter(counter) => counter.due(now),
             Member::Timer(timer) => timer.due(now),
+            Member::Gate(watcher) => Some(watcher.due()),
         }
     }
 
@@ -59,6 +62,14 @@ impl Registration {
         match &self.member {
             Member::Counter(counter) => counter.holds_a_timer(),
             Member::Timer(_) => true,
+            Member::Gate(_) => false,
+        }
+    }
+
+    fn watcher(&mut self) -> &mut Watcher {
+        match &mut self.member {
+            Member::Gate(watcher) => watcher,
+            other => panic!("{other:?} is no watcher"),
         }
     }
 }
@@ -76,6 +87,7 @@ pub struct Player<'a> {
     alone: bool,
     rng: Rng,
     queues: Vec<Queue>,
+    gates: BTreeMap<usize, Gate>,
     run: u64,
     /// The last steps, to show when one fails.
     log: VecDeque<String>,
@@ -115,6 +127,7 @@ impl<'a> Player<'a> {
             alone,
             rng,
             queues,
+            gates: BTreeMap::new(),
             run,
             log: VecDeque::new(),
         }
@@ -157,7 +170,7 @@ impl<'a> Player<'a> {
         let timers = registrations
             .filter(|registration| registration.charges())
             .count();
-        (self.queues.len() + timers) as u64
+        (self.queues.len() + timers + self.gates.len()) as u64
     }
 
     fn look(&mut self) {
@@ -175,10 +188,16 @@ impl<'a> Player<'a> {
             .close(self.queues[queue].fd)
             .expect("it is open");
         let fd = self.process.kqueue().expect("one was closed");
-        self.queues[queue] = Queue {
-            fd,
-            registrations: BTreeMap::new(),
-        };
+        let closed = std::mem::replace(
+            &mut self.queues[queue],
+            Queue {
+                fd,
+                registrations: BTreeMap::new(),
+            },
+        );
+        for (ident, registration) in closed.registrations {
+            self.leave_gate(queue, ident, registration, false);
+        }
     }
 
     fn pass(&mut self) {
@@ -204,10 +223,10 @@ impl<'a> Player<'a> {
     }
 
     fn random_change(&mut self) -> Kevent {
-        let kind = if self.rng.bool() {
-            KQX_COUNTER
-        } else {
-            KQX_TIMER
+        let kind = match self.rng.u8(..5) {
+            0..2 => KQX_COUNTER,
+            2..4 => KQX_TIMER,
+            _ => KQX_GATE,
         };
         let mut change = Kevent {
             ident: ident(kind, self.rng.u64(..IDS)),
@@ -230,7 +249,9 @@ impl<'a> Player<'a> {
             1..4 => EV_ENABLE,
             _ => 0,
         };
-        if kind == KQX_COUNTER {
+        if kind == KQX_GATE {
+            self.random_gate(&mut change);
+        } else if kind == KQX_COUNTER {
             change.data = self.amount();
             change.fflags = if self.rng.bool() { NOTE_TRIGGER } else { 0 };
             change.fflags |= if self.rng.u8(..10) == 0 {
@@ -284,6 +305,26 @@ impl<'a> Player<'a> {
         }
     }
 
+    /// Few gates, most changes of which agree which kind each is.
+    fn random_gate(&mut self, change: &mut Kevent) {
+        let id = self.rng.u64(..4);
+        change.ident = ident(KQX_GATE, id);
+        change.data = self.amount();
+        let kind = if id.is_multiple_of(2) {
+            NOTE_KQX_ONE
+        } else {
+            0
+        };
+        change.fflags = match self.rng.u8(..30) {
+            0 => kind ^ NOTE_KQX_ONE,
+            1 => kind | 1 << self.rng.u8(..32),
+            _ => kind,
+        };
+        if self.rng.bool() {
+            change.fflags |= NOTE_TRIGGER;
+        }
+    }
+
     fn change(&mut self, at: usize) {
         let change = self.random_change();
         if self.alone && self.rng.u8(..50) == 0 {
@@ -330,11 +371,14 @@ impl<'a> Player<'a> {
     fn model(&mut self, at: usize, change: &Kevent, now: u64, no_charge: bool) -> Answer {
         let boottime = self.machine.realtime() - now;
         let room = !no_charge && (self.limit == UNLIMITED || self.charged() < self.limit);
-        let registrations = &mut self.queues[at].registrations;
         let adds = change.flags & EV_ADD != 0;
         if adds && change.flags & EV_KEEPUDATA != 0 {
             return Answer::refuse(EINVAL);
         }
+        if member(change.ident) == KQX_GATE {
+            return self.model_gate(at, change, room);
+        }
+        let registrations = &mut self.queues[at].registrations;
         let Some(registration) = registrations.get_mut(&change.ident) else {
             if !adds {
                 return Answer::refuse(ENOENT);
@@ -361,6 +405,7 @@ impl<'a> Player<'a> {
         let state = match &registration.member {
             Member::Counter(counter) => counter.receipt(),
             Member::Timer(timer) => timer.receipt(now),
+            Member::Gate(_) => unreachable!("see above"),
         };
         let refused = registration.change(change, now, boottime, room);
         if let (Err(error), 0) = (refused, change.flags & EV_RECEIPT) {
@@ -370,6 +415,140 @@ impl<'a> Player<'a> {
             result: Ok(()),
             state: Some((state, refused)),
         }
+    }
+
+    fn model_gate(&mut self, at: usize, change: &Kevent, room: bool) -> Answer {
+        let ident = change.ident;
+        let adds = change.flags & EV_ADD != 0;
+        let one = change.fflags & NOTE_KQX_ONE != 0;
+        let triggers = triggers(change);
+        let agrees = !adds || self.gates.get(&ident).is_none_or(|gate| gate.one == one);
+        let refused = if agrees { triggers } else { Err(EINVAL) };
+        let done = Answer {
+            result: Ok(()),
+            state: None,
+        };
+        let Some(registration) = self.queues[at].registrations.get_mut(&ident) else {
+            match refused {
+                _ if !adds => return Answer::refuse(ENOENT),
+                Err(errno) => return Answer::refuse(errno),
+                Ok(_) if !room && !self.gates.contains_key(&ident) => {
+                    return Answer::refuse(ENOMEM);
+                }
+                Ok(_) => (),
+            }
+            let new = Registration::of(change, Member::Gate(Watcher::default()));
+            self.queues[at].registrations.insert(ident, new);
+            let gate = self.gates.entry(ident).or_insert_with(|| Gate::new(one));
+            gate.line.push(at);
+            self.trigger(ident, refused.unwrap_or(0));
+            return done;
+        };
+        if change.flags & EV_DELETE != 0 {
+            let gone = self.queues[at].registrations.remove(&ident);
+            self.leave_gate(at, ident, gone.expect("it is there"), false);
+            return done;
+        }
+        registration.common(change);
+        if refused.is_ok() && adds {
+            registration.ext = [change.ext[2], change.ext[3]];
+        }
+        if let (Err(error), 0) = (refused, change.flags & EV_RECEIPT) {
+            registration.error = Some(error);
+        }
+        let gate = self.gates.get_mut(&ident).expect("it has a watcher");
+        let watcher = registration.watcher();
+        let state = if gate.one {
+            gate.waiting
+        } else {
+            watcher.unseen
+        };
+        let enabled = registration.enabled;
+        if !enabled && std::mem::take(&mut registration.watcher().woken) {
+            gate.waiting += 1;
+        }
+        self.trigger(ident, refused.unwrap_or(0));
+        Answer {
+            result: Ok(()),
+            state: Some((state, refused.map(drop))),
+        }
+    }
+
+    /// Triggers a gate, maybe 0 times, and wakes who is to be woken.
+    fn trigger(&mut self, ident: usize, triggers: u64) {
+        let gate = self.gates.get_mut(&ident).expect("it has a watcher");
+        if gate.one {
+            gate.waiting += triggers;
+        }
+        for &at in &gate.line {
+            let registrations = &mut self.queues[at].registrations;
+            let registration = registrations.get_mut(&ident).expect("it is in the line");
+            let enabled = registration.enabled;
+            let watcher = registration.watcher();
+            if !gate.one {
+                watcher.unseen += triggers;
+            } else if enabled && !watcher.woken && gate.waiting > 0 {
+                gate.waiting -= 1;
+                watcher.woken = true;
+            }
+        }
+    }
+
+    /// A watcher is gone, if it is one; `taken` with what it was woken for.
+    fn leave_gate(&mut self, at: usize, ident: usize, mut gone: Registration, taken: bool) {
+        let Some(gate) = self.gates.get_mut(&ident) else {
+            return;
+        };
+        gate.line.retain(|queue| *queue != at);
+        if gone.watcher().woken && !taken {
+            gate.waiting += 1;
+        }
+        if gate.line.is_empty() {
+            self.gates.remove(&ident);
+        } else {
+            self.trigger(ident, 0);
+        }
+    }
+
+    /// Takes a delivery of a gate: what is wrong with it, if something is.
+    fn deliver_gate(&mut self, at: usize, event: &Kevent, now: u64) -> Result<(), String> {
+        let ident = event.ident;
+        let registrations = &mut self.queues[at].registrations;
+        let registration = registrations.get_mut(&ident).expect("looked for it");
+        let error = registration.error.is_some();
+        let once = registration.once || registration.forced;
+        registration.deliver(event, now)?;
+        if error {
+            return Ok(());
+        }
+        let gate = self.gates.get_mut(&ident).expect("it has a watcher");
+        let watcher = registration.watcher();
+        let taken = if gate.one {
+            std::mem::take(&mut watcher.woken).into()
+        } else {
+            std::mem::take(&mut watcher.unseen)
+        };
+        if event.data as u64 != taken {
+            return Err(format!("data is not {taken}"));
+        }
+        let kind = if gate.one { NOTE_KQX_ONE } else { 0 };
+        if event.fflags != kind {
+            return Err(format!("fflags is not {kind:#x}"));
+        }
+        if once {
+            let gone = registrations.remove(&ident);
+            self.leave_gate(at, ident, gone.expect("it was there"), true);
+            return Ok(());
+        }
+        if event.ext[..2] != [gate.waiting, gate.line.len() as u64] {
+            return Err(format!("ext[..2] is not of {gate:?}"));
+        }
+        if gate.one {
+            gate.line.retain(|queue| *queue != at);
+            gate.line.push(at);
+        }
+        self.trigger(ident, 0);
+        Ok(())
     }
 
     fn poll(&mut self, at: usize) {
@@ -413,6 +592,14 @@ impl<'a> Player<'a> {
             );
         }
         for event in &events {
+            if self.gates.contains_key(&event.ident) {
+                let delivered = self.deliver_gate(at, event, now);
+                if let Err(wrong) = delivered {
+                    panic!("{wrong}: {event:?} at {now}");
+                }
+                continue;
+            }
+            let registrations = &mut self.queues[at].registrations;
             let Some(registration) = registrations.get_mut(&event.ident) else {
                 panic!("an event of nobody: {event:?}");
             };
@@ -454,27 +641,25 @@ impl Registration {
         } else {
             Member::Timer(Timer::add(change, once, now, boottime)?)
         };
-        Some(Registration {
+        Some(Registration::of(change, member))
+    }
+
+    fn of(change: &Kevent, member: Member) -> Registration {
+        Registration {
             member,
             enabled: change.flags & EV_DISABLE == 0,
             clears: change.flags & EV_CLEAR != 0,
-            once,
+            once: change.flags & EV_ONESHOT != 0,
             dispatches: change.flags & EV_DISPATCH != 0,
             forced: false,
             error: None,
             udata: change.udata,
             ext: [change.ext[2], change.ext[3]],
-        })
+        }
     }
 
-    /// A change, with what the kernel does to a registration whatever the filter says.
-    fn change(
-        &mut self,
-        change: &Kevent,
-        now: u64,
-        boottime: u64,
-        room: bool,
-    ) -> Result<(), Errno> {
+    /// What the kernel does to a registration whatever the filter says.
+    fn common(&mut self, change: &Kevent) {
         self.forced |= change.flags & EV_FORCEONESHOT != 0;
         if change.flags & EV_ENABLE != 0 {
             self.enabled = true;
@@ -484,6 +669,17 @@ impl Registration {
         if change.flags & EV_KEEPUDATA == 0 {
             self.udata = change.udata;
         }
+    }
+
+    /// A change of a counter or a timer.
+    fn change(
+        &mut self,
+        change: &Kevent,
+        now: u64,
+        boottime: u64,
+        room: bool,
+    ) -> Result<(), Errno> {
+        self.common(change);
         let adds = change.flags & EV_ADD != 0;
         match &mut self.member {
             Member::Counter(counter) => {
@@ -508,6 +704,7 @@ impl Registration {
                     return Err(EINVAL);
                 }
             }
+            Member::Gate(_) => unreachable!("see Player::model_gate"),
         }
         if adds {
             self.ext = [change.ext[2], change.ext[3]];
@@ -541,6 +738,8 @@ impl Registration {
             // Forced, it may not have expired, and was written down some time ago.
             Member::Timer(_) if self.forced => (),
             Member::Timer(timer) => timer.deliver(event, self.clears, now)?,
+            // What it says is of the whole gate: see Player::deliver_gate.
+            Member::Gate(_) => (),
         }
         if self.dispatches {
             self.enabled = false;

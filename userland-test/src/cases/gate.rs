@@ -225,12 +225,12 @@ pub(super) const CASES: &[Case] = &[
     )
     .needs(&[Feature::KernProcKq]),
     case(
-        "gate.race.conserved",
+        "races.gate.conserved",
         "What is triggered while watchers come and go is taken, or waits: none lost or doubled.",
         race_conserved,
     ),
     case(
-        "gate.race.last_leaves",
+        "races.gate.last_leaves",
         "The last watcher leaves while another joins: one gate or two, and no charge is left.",
         race_last_leaves,
     ),
