@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use kqx::abi::{EVFILT_KQX, KQX_COUNTER, KQX_TIMER, ident};
+use kqx::abi::{EVFILT_KQX, KQX_COUNTER, KQX_GATE, KQX_TIMER, ident};
 use kqx::event::{EV_ADD, EV_CLEAR, EV_DISABLE, EV_ONESHOT, EVFILT_USER, Kevent};
 
 use crate::case::{Case, Outcome};
@@ -129,7 +129,8 @@ fn any_number(rng: &mut Rng) -> u64 {
 fn any_change(rng: &mut Rng) -> Kevent {
     let member = match rng.u8(0..20) {
         0 => rng.u8(..),
-        1..=10 => KQX_TIMER,
+        1..=7 => KQX_TIMER,
+        8..=12 => KQX_GATE,
         _ => KQX_COUNTER,
     };
     // Few, so that threads meet.
@@ -151,7 +152,9 @@ fn any_change(rng: &mut Rng) -> Kevent {
     let fflags = match rng.u8(0..4) {
         0 => rng.u32(..),
         1 => 1 << rng.u8(0..32),
-        _ => rng.choice([0, 0x0100_0000, 0x8, 0x4]).unwrap_or(0),
+        _ => rng
+            .choice([0, 0x0100_0000, 0x0900_0000, 0x8, 0x4])
+            .unwrap_or(0),
     };
     Kevent {
         ident: ident(member, id),

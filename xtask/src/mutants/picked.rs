@@ -17,9 +17,11 @@ struct Picked {
 
 const COUNTER: &str = "kmod/src/filters/counter.rs";
 const TIMER: &str = "kmod/src/filters/timer.rs";
+const GATE: &str = "kmod/src/filters/gate.rs";
 const FAMILY: &str = "kmod/src/family.rs";
 const UIDINFO: &str = "kmod/src/kernel/uidinfo.rs";
 const CALLOUT: &str = "kmod/src/kernel/timer.rs";
+const SHARED: &str = "kmod/src/kernel/shared.rs";
 const MODULE: &str = "kmod/src/kernel/module.rs";
 
 const PICKED: &[Picked] = &[
@@ -125,8 +127,8 @@ const PICKED: &[Picked] = &[
     Picked {
         name: "a timer is freed without a drain",
         file: CALLOUT,
-        old: "sys::kqx_callout_drain((*raw).callout.get());",
-        new: "",
+        old: "unsafe { sys::kqx_callout_drain(timer.as_ref().callout.get()) };",
+        new: "let _ = timer;",
     },
     Picked {
         name: "an expiry wakes nobody",
@@ -137,8 +139,8 @@ const PICKED: &[Picked] = &[
     Picked {
         name: "an expiry in the middle of f_attach is tried again",
         file: CALLOUT,
-        old: "if !timer.seen.get() && !timer.fresh.load(Relaxed) {",
-        new: "if !timer.seen.get() {",
+        old: "if !all && (timer.shared.is_shared() || !timer.fresh.load(Relaxed)) {",
+        new: "if !all {",
     },
     Picked {
         name: "EV_ADD relies on the callout that tries again",
@@ -155,14 +157,44 @@ const PICKED: &[Picked] = &[
     Picked {
         name: "an expiry that was not seen is not tried again",
         file: CALLOUT,
-        old: "if !timer.seen.get() && !timer.fresh.load(Relaxed) {",
-        new: "if false {",
+        old: "if !all && (timer.shared.is_shared() || !timer.fresh.load(Relaxed)) {",
+        new: "if all && false {",
     },
     Picked {
         name: "an earlier time does not move a pending callout",
         file: CALLOUT,
         old: "if (TRIED_AGAIN + 1..=latest).contains(&self.timer.latest.get()) {",
         new: "if self.timer.latest.get() != u64::MAX {",
+    },
+    Picked {
+        name: "a watcher that leaves takes its trigger along",
+        file: FAMILY,
+        old: "            if !delivered {\n                release::<F>(kn);\n            }",
+        new: "            let _ = (kn, delivered);",
+    },
+    Picked {
+        name: "a watcher that took its trigger stays first in the line",
+        file: GATE,
+        old: "cx.last = true;",
+        new: "",
+    },
+    Picked {
+        name: "a gate goes before its last watcher",
+        file: SHARED,
+        old: "if shared.refs.get() > 0 {",
+        new: "if shared.refs.get() > 1 {",
+    },
+    Picked {
+        name: "the gates of all processes are one",
+        file: SHARED,
+        old: "fdp: sys::kqx_kq_fdp(kn.as_ptr()),",
+        new: "fdp: null(),",
+    },
+    Picked {
+        name: "a trigger in the middle of a dump wakes nobody",
+        file: CALLOUT,
+        old: "let all = timer.seen.get() >= timer.knotes.get();",
+        new: "let all = timer.shared.is_shared() || timer.seen.get() > 0;",
     },
     Picked {
         name: "the module unloads while there are registrations",
