@@ -18,7 +18,7 @@ const EXIT_FAILED: u8 = 1;
 /// Bad usage, or no kqx to test; clap's own exit status too.
 const EXIT_USAGE: u8 = 2;
 
-/// Tests kqx, the counters and nanosecond timers for kqueue.
+/// Tests kqx, the counters, nanosecond timers and gates for kqueue.
 ///
 /// Exit status: 0 all passed, 1 a case failed, 2 bad usage or no kqx, 124 a case hung.
 #[derive(Parser)]

@@ -17,12 +17,15 @@ impl Accepted {
     /// Reads the list. It is an error if it names no such mutant, or gives no reason.
     pub fn read(mutants: &[Mutant]) -> Result<Accepted> {
         let accepted = parse(LIST)?;
-        for name in accepted.0.keys() {
-            ensure!(
-                mutants.iter().any(|mutant| mutant.name == *name),
-                "accepted.txt names a mutant that is none: {name}"
-            );
-        }
+        let names = accepted.0.keys().copied();
+        let gone: Vec<&str> = names
+            .filter(|name| !mutants.iter().any(|mutant| mutant.name == *name))
+            .collect();
+        ensure!(
+            gone.is_empty(),
+            "accepted.txt names mutants that are none: {}",
+            gone.join("; ")
+        );
         Ok(accepted)
     }
 
