@@ -31,7 +31,9 @@ pub trait Filter: Copy {
 
     /// Whether EV_ADD asks for a kernel timer. Once there is one it stays, with its
     /// charge, until the knote is gone.
-    fn timed(kev: &Kevent) -> bool;
+    fn timed(_kev: &Kevent) -> bool {
+        false
+    }
 
     /// EV_ADD of a new registration.
     fn attach(kev: &Kevent, cx: &mut Context<'_>) -> Result<Self, Errno>;
@@ -55,7 +57,9 @@ pub trait Filter: Copy {
 
     /// The callout asked for has run: how late, in ns. Called again until kqueue has taken
     /// notice.
-    fn expire(&mut self, cx: &mut Context<'_>) -> u64;
+    fn expire(&mut self, _cx: &mut Context<'_>) -> u64 {
+        0
+    }
 
     /// Whether a delivery resets the registration (EV_CLEAR), given whether that was
     /// asked for.

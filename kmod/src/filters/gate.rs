@@ -90,10 +90,6 @@ impl Filter for Gate {
 
     const SHARED: bool = true;
 
-    fn timed(_kev: &Kevent) -> bool {
-        true
-    }
-
     fn attach(kev: &Kevent, _cx: &mut Context<'_>) -> Result<Self, Errno> {
         Gate::triggers(kev)?;
         Ok(Gate {
@@ -172,11 +168,6 @@ impl Filter for Gate {
         } else {
             self.seen = self.seen.wrapping_add(report.data.unsigned_abs());
         }
-    }
-
-    /// A gate asks for no callout.
-    fn expire(&mut self, _cx: &mut Context<'_>) -> u64 {
-        0
     }
 
     /// A watcher may have the next trigger as soon as it has taken one.

@@ -111,6 +111,11 @@ pub(super) const CASES: &[Case] = &[
         one_waits_at_gate,
     ),
     case(
+        "gate.one.next_before_later",
+        "One that waits when a watcher takes its own is that watcher's, not a later one's.",
+        one_next_before_later,
+    ),
+    case(
         "gate.one.many",
         "A trigger of 3 wakes three watchers.",
         one_many,
@@ -487,6 +492,15 @@ fn one_waits_at_gate(sys: &dyn System) -> Outcome {
     b.quiet()?;
     equal!(a.take()?.data, 1);
     a.quiet()
+}
+
+fn one_next_before_later(sys: &dyn System) -> Outcome {
+    let [queue] = queues(sys, ONE)?;
+    queue.apply(trigger(GATE, 2))?;
+    equal!(queue.take()?.data, 1);
+    let [later] = queues(sys, ONE)?;
+    equal!(taker(&[&queue, &later])?, 0);
+    Ok(())
 }
 
 fn one_many(sys: &dyn System) -> Outcome {
