@@ -111,7 +111,9 @@ fn headers(release: &str) -> Vec<PathBuf> {
         Some(list) => env::split_paths(&list).collect(),
         None if cfg!(target_os = "freebsd") => vec!["/usr/include".into()],
         None => {
-            let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+            // Read now: a target directory may be shared by several source trees.
+            let here = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it");
+            let root = Path::new(&here).join("..");
             let libc = format!("target/kqx/setup/ziglang-{release}/ziglang/lib/libc/include");
             ["x86_64-freebsd-none", "generic-freebsd"]
                 .map(|d| root.join(&libc).join(d))
