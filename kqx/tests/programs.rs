@@ -1,30 +1,44 @@
 //! The C programs of the manual pages and of `examples/c`, compiled and linked for
 //! FreeBSD without a warning.
 //!
-//! They are left in `target/kqx/freebsd-RELEASE/programs`, to be run where the module is
-//! loaded: each exits 0 if what it shows is so, and says what is not on standard error.
+//! They are left in `target/kqx/freebsd-RELEASE/programs`, and `cargo xtask vm run` runs
+//! them where the module is loaded: each exits 0 if what it shows is so, and says what is
+//! not on standard error.
 
 #[path = "support/freebsd.rs"]
 mod freebsd;
 #[path = "support/page.rs"]
 mod page;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use freebsd::{in_crate, releases, ziglang};
 
-/// Where the programs for `release` are left.
-fn directory(release: &str) -> PathBuf {
-    let path = in_crate(&format!("../target/kqx/freebsd-{release}/programs"));
-    fs::create_dir_all(&path).unwrap();
-    path
+/// Every program's source, by the program's name.
+fn sources() -> BTreeMap<String, PathBuf> {
+    let written = page::displays("program").into_iter().map(|program| {
+        let source = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.c", program.name));
+        fs::write(&source, program.text).unwrap();
+        source
+    });
+    let examples = fs::read_dir(in_crate("examples/c")).unwrap();
+    let examples = examples
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "c"));
+    let mut sources = BTreeMap::new();
+    for source in written.chain(examples) {
+        let name = source.file_stem().unwrap().to_str().unwrap().to_owned();
+        let other = sources.insert(name, source);
+        assert!(other.is_none(), "another program is called {other:?}");
+    }
+    sources
 }
 
-/// Compiles and links the program of one source file.
-fn build(release: &str, source: &Path) {
-    let program = directory(release).join(source.file_stem().unwrap());
+/// Compiles and links one source file.
+fn build(release: &str, source: &Path, program: &Path) {
     let mut compiler = if cfg!(target_os = "freebsd") {
         Command::new("cc")
     } else {
@@ -37,7 +51,7 @@ fn build(release: &str, source: &Path) {
         .arg(in_crate("include"))
         .arg(source)
         .args(["-lpthread", "-o"])
-        .arg(&program)
+        .arg(program)
         .output()
         .unwrap();
     assert!(
@@ -49,34 +63,27 @@ fn build(release: &str, source: &Path) {
 }
 
 #[test]
-fn every_program_in_the_manual_links_for_freebsd() {
-    let programs = page::displays("program");
+fn every_program_in_the_manual_has_a_mark() {
     let complete = |page: &PathBuf| fs::read_to_string(page).unwrap().matches("main(").count();
     let all: usize = page::pages().iter().map(complete).sum();
-    assert!(
-        !programs.is_empty() && programs.len() == all,
-        "one has no mark"
-    );
-    for release in releases() {
-        for program in &programs {
-            let source = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.c", program.name));
-            fs::write(&source, &program.text).unwrap();
-            build(&release, &source);
-        }
-    }
+    assert!(all > 0);
+    assert_eq!(page::displays("program").len(), all);
 }
 
 #[test]
-fn every_c_example_links_for_freebsd() {
-    let examples: Vec<PathBuf> = fs::read_dir(in_crate("examples/c"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "c"))
-        .collect();
-    assert!(!examples.is_empty());
+fn every_program_links_for_freebsd_and_no_other_is_left() {
+    let sources = sources();
     for release in releases() {
-        for example in &examples {
-            build(&release, example);
+        let directory = in_crate(&format!("../target/kqx/freebsd-{release}/programs"));
+        fs::create_dir_all(&directory).unwrap();
+        for (name, source) in &sources {
+            build(&release, source, &directory.join(name));
+        }
+        for entry in fs::read_dir(&directory).unwrap() {
+            let entry = entry.unwrap();
+            if !sources.contains_key(entry.file_name().to_str().unwrap()) {
+                fs::remove_file(entry.path()).unwrap();
+            }
         }
     }
 }
