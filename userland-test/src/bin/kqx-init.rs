@@ -7,6 +7,8 @@
 //! - `load PATH`: a module to load before, and to unload after
 //! - `run PROGRAM`, then `arg TEXT` for each argument: what to run, in `/out`
 //! - `repeat N`: how often, unless it fails before
+//! - `then NAME ARG...`: a program `/kqx/NAME` to run after it, under a time limit
+//! - `last NAME ARG...`: the same, after the module is unloaded
 //! - `shell PATH`: a shell for the console, before the end
 //!
 //! What it writes to the console is described in the runner, `xtask/src/vm/console.rs`.
@@ -28,7 +30,7 @@ mod freebsd {
     use std::fs::{self, File, OpenOptions};
     use std::io::{self, Read, Write};
     use std::os::fd::AsRawFd;
-    use std::os::unix::process::ExitStatusExt;
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
     use std::process::{Command, ExitStatus, Stdio};
 
     use libc::{c_char, c_int};
@@ -37,6 +39,12 @@ mod freebsd {
     const OUT: &str = "/out";
     /// What the programs print, among the files handed back.
     const STDOUT: &str = "/out/stdout";
+    /// What a program under a time limit says of itself.
+    const STDERR: &str = "/tmp/stderr";
+    /// That limit, in seconds.
+    const LIMIT: u32 = 60;
+    /// How much of what it says is told.
+    const WORDS: usize = 100;
 
     unsafe extern "C" {
         fn kldload(file: *const c_char) -> c_int;
@@ -52,6 +60,8 @@ mod freebsd {
         run: Option<String>,
         args: Vec<String>,
         repeat: u32,
+        then: Vec<String>,
+        last: Vec<String>,
         shell: Option<String>,
     }
 
@@ -71,6 +81,8 @@ mod freebsd {
                     "run" => plan.run = Some(value),
                     "arg" => plan.args.push(value),
                     "repeat" => plan.repeat = value.parse().unwrap_or(1),
+                    "then" => plan.then.push(value),
+                    "last" => plan.last.push(value),
                     "shell" => plan.shell = Some(value),
                     _ => {}
                 }
@@ -127,6 +139,12 @@ mod freebsd {
                     break;
                 }
             }
+        } else {
+            // A plan of programs under a time limit, which tell of themselves.
+            say("exit 0");
+        }
+        for program in &plan.then {
+            say(&verdict(program));
         }
         if let Some(shell) = &plan.shell {
             command(shell)
@@ -138,10 +156,48 @@ mod freebsd {
         if let Some(disk) = &plan.out {
             hand_back(disk).map_err(|e| format!("{disk} does not take the files: {e}"))?;
         }
-        match &plan.load {
-            Some(module) => unload(module).map_err(|e| format!("{module} does not unload: {e}")),
-            None => Ok(()),
+        if let Some(module) = &plan.load {
+            unload(module).map_err(|e| format!("{module} does not unload: {e}"))?;
         }
+        for program in &plan.last {
+            say(&verdict(program));
+        }
+        Ok(())
+    }
+
+    /// Runs the program of a line of the plan under the time limit; its verdict as a line.
+    fn verdict(line: &str) -> String {
+        let mut words = line.split(' ');
+        let name = words.next().unwrap_or_default();
+        match attempt(name, words) {
+            Ok(status) if status.success() => format!("passed {name}"),
+            Ok(status) => {
+                let ended = match status.signal() {
+                    Some(libc::SIGALRM) => format!("not done after {LIMIT} s"),
+                    _ => status.to_string(),
+                };
+                let said = fs::read(STDERR).unwrap_or_default();
+                let said = String::from_utf8_lossy(&said);
+                let said: Vec<&str> = said.split_whitespace().take(WORDS).collect();
+                let why = format!("{ended}: {}", said.join(" "));
+                format!("failed {name} {}", why.trim_end_matches(": "))
+            }
+            Err(error) => format!("failed {name} it cannot be run: {error}"),
+        }
+    }
+
+    fn attempt<'a>(name: &str, args: impl Iterator<Item = &'a str>) -> io::Result<ExitStatus> {
+        let mut command = command(&format!("/kqx/{name}"));
+        command.args(args).env("RUST_BACKTRACE", "0");
+        command.stdin(Stdio::null()).stderr(File::create(STDERR)?);
+        let limit = || {
+            // SAFETY: alarm takes no memory, and may be called between fork and exec.
+            unsafe { libc::alarm(LIMIT) };
+            Ok(())
+        };
+        // SAFETY: the closure does nothing that is not allowed between fork and exec.
+        unsafe { command.pre_exec(limit) };
+        command.status()
     }
 
     /// Makes the console this session's terminal, for a shell's sake: without that, only
