@@ -17,6 +17,9 @@ use crate::toolchain::{self, run};
 const KERNEL_RUSTFLAGS: &str = "-Crelocation-model=static -Ccode-model=kernel \
     -Cforce-frame-pointers=yes -Zplt=yes -Zdirect-access-external-data=yes";
 
+/// FreeBSD, as rustc names it.
+const FREEBSD: &str = "x86_64-unknown-freebsd";
+
 /// Builds `kqx.ko` and checks it. Returns where it is.
 pub fn module(release: Release) -> Result<PathBuf> {
     let directory = release.directory();
@@ -68,27 +71,27 @@ pub fn module(release: Release) -> Result<PathBuf> {
 /// Builds the harness, and the first process of a virtual machine, for FreeBSD. Returns
 /// the directory they are in.
 pub fn harness(release: Release) -> Result<PathBuf> {
-    let directory = release.directory();
+    run(freebsd(release)?.args(["--package", "kqx-test", "--bins"]))?;
+    let directory = release.directory().join("cargo");
+    Ok(if cfg!(target_os = "freebsd") {
+        directory.join("release")
+    } else {
+        directory.join(FREEBSD).join("release")
+    })
+}
+
+/// A `cargo build` for FreeBSD: what of, the caller adds.
+pub fn freebsd(release: Release) -> Result<Command> {
     let mut cargo = cargo(release)?;
-    cargo.args([
-        "build",
-        "--quiet",
-        "--package",
-        "kqx-test",
-        "--release",
-        "--bins",
-    ]);
-    cargo.arg("--target-dir").arg(directory.join("cargo"));
-    if cfg!(target_os = "freebsd") {
-        run(&mut cargo)?;
-        return Ok(directory.join("cargo/release"));
+    cargo.args(["build", "--quiet", "--release", "--target-dir"]);
+    cargo.arg(release.directory().join("cargo"));
+    if !cfg!(target_os = "freebsd") {
+        // The same libraries for all of it, tests included, or each would undo the other's.
+        cargo.args(["--target", FREEBSD, "-Zbuild-std=std,panic_unwind,test"]);
+        let linker = linker(release)?;
+        cargo.env("CARGO_TARGET_X86_64_UNKNOWN_FREEBSD_LINKER", linker);
     }
-    let triple = "x86_64-unknown-freebsd";
-    let linker = linker(release)?;
-    run(cargo
-        .args(["--target", triple, "-Zbuild-std=std,panic_unwind"])
-        .env("CARGO_TARGET_X86_64_UNKNOWN_FREEBSD_LINKER", linker))?;
-    Ok(directory.join("cargo").join(triple).join("release"))
+    Ok(cargo)
 }
 
 /// rustup's cargo with the compiler whose library's sources are here.

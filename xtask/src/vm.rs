@@ -15,6 +15,7 @@ mod console;
 mod download;
 mod image;
 mod kernel;
+mod programs;
 mod qemu;
 pub(crate) mod report;
 mod source;
@@ -36,6 +37,7 @@ use crate::release::{Release, root};
 use console::{Console, Outcome};
 use image::Image;
 use kernel::Kernel;
+use programs::Program;
 use qemu::{Accelerator, End, Hardware, Limits, Manner, Way};
 use report::Tap;
 use source::{Cache, Pair};
@@ -56,8 +58,8 @@ const HARNESS: &str = "kqx/kqx-test";
 /// Runs things on a real FreeBSD kernel in a virtual machine.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Vm {
-    /// Boots FreeBSD, loads kqx.ko, runs the tests, powers off; exit 0 passed, 1 failed,
-    /// 124 hung, 255 the kernel complained.
+    /// Boots FreeBSD, loads kqx.ko, runs the tests, the examples and the manual's programs,
+    /// powers off; exit 0 passed, 1 failed, 124 hung, 255 the kernel complained.
     Run(Box<Run>),
     /// Boots FreeBSD with counted instructions and keeps what `kqx-test bench` measures.
     Bench(Bench),
@@ -99,10 +101,10 @@ pub(crate) struct Run {
     /// Virtual CPUs
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     smp: u32,
-    /// Only the cases whose name contains this
+    /// Only the cases and programs whose name contains this
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Run everything this often in one boot
+    /// Run every case this often in one boot
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "stress")]
     repeat: u32,
     /// Run the stress loads instead, each for so long
@@ -248,7 +250,10 @@ impl Run {
         let kernel = Kernel::read(&pair.kernel)?;
         let release = Release::of_version(kernel.osreldate)
             .with_context(|| format!("kqx is not built for {}", kernel.version))?;
-        let artefacts = Artefacts::build(release)?;
+        let mut artefacts = Artefacts::build(release)?;
+        if self.is_the_suite() {
+            artefacts.programs = programs::build(release)?;
+        }
         let directory = fresh_directory(&pair.name)?;
         let cache = Cache::of_user()?;
         let mut done = None;
@@ -371,9 +376,16 @@ impl Run {
         if self.keep {
             println!("vm: kept: {}", work.keep().display());
         }
+        let programs = self.is_the_suite().then(|| {
+            let filter = self.filter.as_deref();
+            programs::tap(&artefacts.programs, filter, console.programs())
+        });
+        let tally = programs.as_ref().map(Tap::tally).unwrap_or_default();
+        let outcome = (end != End::Interrupted).then(|| console.outcome(end == End::Hung));
         Ok(Done {
             directory: directory.to_owned(),
-            outcome: (end != End::Interrupted).then(|| console.outcome(end == End::Hung)),
+            outcome: outcome.map(|outcome| outcome.and(tally)),
+            programs,
             last: console.last().to_owned(),
             time: started.elapsed(),
         })
@@ -410,6 +422,12 @@ impl Run {
             format!("out {}", manner.out_disk()),
             format!("load /{MODULE}"),
         ];
+        for program in &artefacts.programs {
+            if program.is_named(self.filter.as_deref()) {
+                image.program(Path::new("kqx").join(&program.name), &program.file)?;
+                plan.push(program.directive());
+            }
+        }
         let (program, arguments) = self.in_guest(&mut image, &pair.base)?;
         // The harness repeats by itself, so that its reports are whole.
         let repeat = if self.program.is_empty() {
@@ -418,7 +436,9 @@ impl Run {
             self.repeat
         };
         plan.push(format!("repeat {repeat}"));
-        plan.push(format!("run {program}"));
+        if !self.is_the_suite() || programs::leaves_cases(self.filter.as_deref()) {
+            plan.push(format!("run {program}"));
+        }
         for argument in arguments {
             ensure!(
                 !argument.contains('\n'),
@@ -437,6 +457,11 @@ impl Run {
         }
         image.text("kqx/plan", plan.join("\n") + "\n");
         Ok(image)
+    }
+
+    /// Whether the suite runs, and not something else instead.
+    fn is_the_suite(&self) -> bool {
+        self.program.is_empty() && self.stress.is_none() && self.harness.is_none()
     }
 
     /// What the guest runs, by its path there, and its arguments.
@@ -516,6 +541,8 @@ struct Done {
     directory: PathBuf,
     /// Nothing where the user ended it.
     outcome: Option<Outcome>,
+    /// What became of the programs after the suite, where that was what ran.
+    programs: Option<Tap>,
     /// The console's last line.
     last: String,
     time: Duration,
@@ -538,10 +565,17 @@ impl Done {
         let handed_back =
             |file: &str| fs::read_to_string(self.directory.join("out").join(file)).ok();
         let tap = Tap::of(handed_back("stdout").as_deref().unwrap_or(&console));
-        for line in tap.failures() {
+        for line in [&tap]
+            .into_iter()
+            .chain(&self.programs)
+            .flat_map(Tap::failures)
+        {
             println!("  {line}");
         }
-        if !matches!(outcome, Outcome::Passed | Outcome::Failed(_)) {
+        if !matches!(
+            outcome,
+            Outcome::Passed | Outcome::Failed(_) | Outcome::Programs
+        ) {
             let lines: Vec<&str> = console.lines().collect();
             for line in &lines[lines.len().saturating_sub(LAST_WORDS)..] {
                 println!("  | {line}");
@@ -554,7 +588,13 @@ impl Done {
         fs::write(&tap_file, tap.text())?;
         fs::write(
             &junit_file,
-            report::junit(name, handed_back("junit.xml").as_deref(), &tap, outcome)?,
+            report::junit(
+                name,
+                handed_back("junit.xml").as_deref(),
+                &tap,
+                self.programs.as_ref(),
+                outcome,
+            )?,
         )?;
         println!(
             "vm: {name}: {outcome}; {}; {:.1} s",
@@ -564,6 +604,12 @@ impl Done {
         println!("  TAP      {}", tap_file.display());
         println!("  JUnit    {}", junit_file.display());
         println!("  console  {}", log.display());
+        if let Some(programs) = &self.programs {
+            // A file of its own: the suite's is what `cargo xtask results` compares.
+            let file = self.directory.join("programs.tap");
+            fs::write(&file, programs.text())?;
+            println!("  programs {}: {}", programs.tally(), file.display());
+        }
         Ok(())
     }
 }
@@ -578,16 +624,19 @@ struct Artefacts {
     module: PathBuf,
     harness: PathBuf,
     init: PathBuf,
+    /// What runs after the suite, if that is what runs.
+    programs: Vec<Program>,
 }
 
 impl Artefacts {
     /// Builds them for `release`.
     fn build(release: Release) -> Result<Self> {
-        let programs = build::harness(release)?;
+        let bins = build::harness(release)?;
         Ok(Artefacts {
             module: build::module(release)?,
-            harness: programs.join("kqx-test"),
-            init: programs.join("kqx-init"),
+            harness: bins.join("kqx-test"),
+            init: bins.join("kqx-init"),
+            programs: Vec::new(),
         })
     }
 }

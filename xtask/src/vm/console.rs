@@ -2,8 +2,13 @@
 //!
 //! The guest's first process writes three lines that carry this run's nonce:
 //! `kqx-vm NONCE start`, then after each run of the program `kqx-vm NONCE exit STATUS`,
-//! and `kqx-vm NONCE done` when all is written back. What the kernel complains of before
+//! and `kqx-vm NONCE done` when all is written back. Of each program that runs after it,
+//! `kqx-vm NONCE passed NAME` or `kqx-vm NONCE failed NAME WHY`. What the kernel complains of before
 //! the first is its own affair: some lock order reversals at boot are known to FreeBSD.
+
+use std::collections::BTreeMap;
+
+use super::report::Tally;
 
 /// Words of the kernel that make a run worthless, and what they mean.
 const COMPLAINTS: [(&str, Complaint); 9] = [
@@ -46,6 +51,7 @@ pub(crate) struct Console {
     marker: String,
     phase: Phase,
     statuses: Vec<i32>,
+    programs: BTreeMap<String, Result<(), String>>,
     complaints: Vec<String>,
     panicked: bool,
     last: String,
@@ -58,6 +64,7 @@ impl Console {
             marker: format!("kqx-vm {nonce} "),
             phase: Phase::Booting,
             statuses: Vec::new(),
+            programs: BTreeMap::new(),
             complaints: Vec::new(),
             panicked: false,
             last: String::new(),
@@ -86,13 +93,21 @@ impl Console {
     }
 
     fn status(&mut self, text: &str) {
-        let mut words = text.split_whitespace();
-        match (words.next(), words.next().and_then(|n| n.parse().ok())) {
-            (Some("start"), _) => self.phase = Phase::Running,
-            (Some("exit"), Some(status)) => self.statuses.push(status),
-            (Some("done"), _) => self.phase = Phase::Done,
+        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let (first, why) = rest.split_once(' ').unwrap_or((rest, ""));
+        match word {
+            "start" => self.phase = Phase::Running,
+            "exit" => self.statuses.extend(first.parse::<i32>()),
+            "passed" => drop(self.programs.insert(first.into(), Ok(()))),
+            "failed" => drop(self.programs.insert(first.into(), Err(why.into()))),
+            "done" => self.phase = Phase::Done,
             _ => {}
         }
+    }
+
+    /// What became of each program that ran after the suite.
+    pub(crate) fn programs(&self) -> &BTreeMap<String, Result<(), String>> {
+        &self.programs
     }
 
     /// How far the guest is.
@@ -140,6 +155,8 @@ pub(crate) enum Outcome {
     Passed,
     /// The program ended with this status, or could not be run (negative).
     Failed(i32),
+    /// It passed, and a program that ran after it did not.
+    Programs,
     /// The limit ran out.
     Hung,
     /// The kernel panicked or complained, with its words.
@@ -154,11 +171,19 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
+    /// What a run came to whose programs after the suite ended so.
+    pub(crate) fn and(self, programs: Tally) -> Outcome {
+        match self {
+            Outcome::Passed if programs.failed > 0 => Outcome::Programs,
+            other => other,
+        }
+    }
+
     /// The runner's exit status: 0, 1, 124 or 255.
     pub(crate) fn code(&self) -> u8 {
         match self {
             Outcome::Passed => 0,
-            Outcome::Failed(_) => 1,
+            Outcome::Failed(_) | Outcome::Programs => 1,
             Outcome::Hung | Outcome::NotStarted { hung: true, .. } => 124,
             Outcome::Kernel(_) | Outcome::NotStarted { hung: false, .. } => 255,
         }
@@ -171,6 +196,7 @@ impl std::fmt::Display for Outcome {
             Outcome::Passed => write!(f, "passed"),
             Outcome::Failed(status) if *status < 0 => write!(f, "FAILED: the program did not run"),
             Outcome::Failed(status) => write!(f, "FAILED: the program ended with {status}"),
+            Outcome::Programs => write!(f, "FAILED: one of the programs"),
             Outcome::Hung => write!(f, "HUNG: the time limit ran out"),
             Outcome::Kernel(complaints) => {
                 write!(f, "THE KERNEL COMPLAINED: {}", complaints[0])?;
@@ -231,6 +257,17 @@ mod tests {
     fn a_run_without_any_program_has_failed() {
         let lines = ["kqx-vm 4f2a start", "kqx-vm 4f2a done"];
         assert_eq!(outcome_of(&lines, false).code(), 1);
+    }
+
+    #[test]
+    fn a_run_whose_suite_passes_and_one_program_after_it_does_not_has_failed() {
+        let failed = |failed| Tally {
+            failed,
+            ..Tally::default()
+        };
+        assert_eq!(Outcome::Passed.and(failed(0)), Outcome::Passed);
+        assert_eq!(Outcome::Passed.and(failed(1)).code(), 1);
+        assert_eq!(Outcome::Hung.and(failed(1)), Outcome::Hung);
     }
 
     #[test]
@@ -325,6 +362,15 @@ mod tests {
             "kqx-vm 0000 done",
         ];
         assert_eq!(outcome_of(&lines, true).code(), 124);
+    }
+
+    #[test]
+    fn what_is_said_of_a_program_is_kept_under_its_name() {
+        let mut console = Console::new("4f2a");
+        console.line("kqx-vm 4f2a passed program.a");
+        console.line("kqx-vm 4f2a failed program.b signal: 11\r");
+        assert_eq!(console.programs()["program.a"], Ok(()));
+        assert_eq!(console.programs()["program.b"], Err("signal: 11".into()));
     }
 
     #[test]

@@ -135,11 +135,13 @@ fn verdict(line: &str) -> Option<(&str, Verdict)> {
 }
 
 /// The JUnit report of a run on `name`: the harness's own where the guest handed it back,
-/// what the console told of the cases where not, and the kernel's conduct as one more case.
+/// what the console told of the cases where not, the programs that ran after it, and the
+/// kernel's conduct as one more case.
 pub(crate) fn junit(
     name: &str,
     harness: Option<&str>,
     tap: &Tap,
+    programs: Option<&Tap>,
     outcome: &Outcome,
 ) -> Result<String> {
     let mut report = match harness {
@@ -150,8 +152,9 @@ pub(crate) fn junit(
             report
         }
     };
+    report.add_test_suites(programs.map(|tap| tap.suite("programs")));
     let status = match outcome {
-        Outcome::Passed | Outcome::Failed(_) => TestCaseStatus::success(),
+        Outcome::Passed | Outcome::Failed(_) | Outcome::Programs => TestCaseStatus::success(),
         other => {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
             status.set_message(other.to_string());
@@ -226,23 +229,31 @@ kqx-vm 1 exit 1
     #[test]
     fn a_run_that_panicked_still_leaves_the_cases_that_were_done() {
         let outcome = Outcome::Kernel(vec!["panic: out of luck".into()]);
-        let xml = junit("15.0", None, &Tap::of(CONSOLE), &outcome).unwrap();
+        let xml = junit("15.0", None, &Tap::of(CONSOLE), None, &outcome).unwrap();
         let report = Report::deserialize_from_str(&xml).unwrap();
         assert_eq!((report.tests, report.failures, report.errors), (4, 1, 1));
         assert!(xml.contains("panic: out of luck"));
     }
 
     #[test]
-    fn the_harness_s_own_report_is_kept() {
+    fn the_harness_s_own_report_is_kept_and_the_programs_are_added() {
         let mut own = Report::new("kqx-test");
         let mut suite = TestSuite::new("kqx on FreeBSD");
         suite.add_test_case(TestCase::new("counter_adds", TestCaseStatus::success()));
         own.add_test_suite(suite);
         let own = own.to_string().unwrap();
-        let xml = junit("15.0", Some(&own), &Tap::default(), &Outcome::Passed).unwrap();
+        let programs = Tap::of("ok 1 - program.gate");
+        let xml = junit(
+            "15.0",
+            Some(&own),
+            &Tap::default(),
+            Some(&programs),
+            &Outcome::Passed,
+        )
+        .unwrap();
         let report = Report::deserialize_from_str(&xml).unwrap();
-        assert_eq!((report.tests, report.errors), (2, 0));
-        assert!(xml.contains("kqx on FreeBSD"));
+        assert_eq!((report.tests, report.errors), (3, 0));
+        assert!(xml.contains("kqx on FreeBSD") && xml.contains("program.gate"));
     }
 
     #[test]

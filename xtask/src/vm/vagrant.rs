@@ -136,6 +136,7 @@ impl Machine {
         Ok(Done {
             directory,
             outcome,
+            programs: None,
             last: console.last().to_owned(),
             time,
         })
