@@ -1,5 +1,5 @@
 //! A watchdog: a worker that says so every 10 ms is left alone; once it has been silent
-//! for 100 ms, it is reported. The kick does not know the period.
+//! for a second, it is reported. The kick does not know the period.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ const KICKS: u32 = 30;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let kq = Kqueue::new()?;
-    let watchdog = Timer::once(1, Duration::from_millis(100))
+    let watchdog = Timer::once(1, Duration::from_secs(1))
         .fallback(true)
         .add(&kq)?;
     let worker = thread::spawn(move || -> Result<Instant, kqx::Error> {

@@ -1,7 +1,7 @@
 /*-
  * SPDX-License-Identifier: BSD-2-Clause
  *
- * A watchdog: kicked every 10 ms it says nothing; silent for 100 ms, it bites.
+ * A watchdog: kicked every 10 ms it says nothing; silent for a second, it bites.
  * The kick does not know the period.
  */
 #include <err.h>
@@ -26,7 +26,7 @@ main(void)
 	if ((kq = kqueue()) == -1)
 		err(1, "kqueue");
 	EV_SET(&ev, KQX_IDENT(KQX_TIMER, 1), filter, EV_ADD | EV_ONESHOT,
-	    NOTE_MSECONDS, 100, NULL);
+	    NOTE_SECONDS, 1, NULL);
 	if (kevent(kq, &ev, 1, NULL, 0, NULL) != 0)
 		err(1, "kevent: add a timer (kldload kqx?)");
 

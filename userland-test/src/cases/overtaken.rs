@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kqx::abi::{KQX_GATE, NOTE_KQX_ONE, ident};
 use kqx::event::{EV_ADD, EV_CLEAR, EV_DISABLE, EV_ENABLE, EV_ONESHOT, Kevent};
 
 use super::{MS, US, oneshot, periodic};
@@ -42,6 +43,11 @@ pub(super) const CASES: &[Case] = &[
         scan_periodic,
     )),
     staged(case(
+        "overtaken.scan.gate",
+        "A one-shot watcher that is woken while a scan is about to ask it is delivered once.",
+        scan_gate,
+    )),
+    staged(case(
         "overtaken.scan.level",
         "A single expiry that is no one-shot is delivered by the scan it overtakes.",
         scan_level,
@@ -58,6 +64,8 @@ pub(super) const CASES: &[Case] = &[
 const fn staged(case: Case) -> Case {
     case.needs(&[Feature::VirtualClock])
 }
+
+const GATE: usize = ident(KQX_GATE, 1);
 
 const INSTANTLY: Duration = Duration::from_micros(20);
 
@@ -160,6 +168,44 @@ fn scan_periodic(sys: &dyn System) -> Outcome {
     let event = queue.take()?;
     equal!((event.flags, event.data), (EV_CLEAR, 2));
     equal!(event.ext[0], start + 20 * US);
+    Ok(())
+}
+
+fn scan_gate(sys: &dyn System) -> Outcome {
+    let watch = |flags| -> Result<_, Errno> {
+        let queue = Queue::new(sys)?;
+        queue.apply(Kevent {
+            flags: EV_ADD | flags,
+            fflags: NOTE_KQX_ONE,
+            ..add(GATE)
+        })?;
+        Ok(queue)
+    };
+    let (queue, other, by) = (watch(EV_ONESHOT)?, watch(0)?, watch(EV_DISABLE)?);
+    let set = |flags| Kevent {
+        flags,
+        ..change(GATE)
+    };
+    // Woken, and taken back: the next scan still looks at it, and finds nothing.
+    by.apply(trigger(GATE, 1))?;
+    queue.apply(set(EV_DISABLE))?;
+    equal!(other.take()?.data, 1);
+    other.apply(set(EV_DISABLE))?;
+    queue.apply(set(EV_ENABLE))?;
+    sys.overtake(Window::Scan, INSTANTLY);
+    let wake = || {
+        sys.pass(INSTANTLY / 2);
+        by.apply(trigger(GATE, 1))?;
+        Ok(())
+    };
+    let take = || {
+        let event = queue.wait()?;
+        equal!((event.flags, event.data), (EV_ONESHOT, 1));
+        Ok(())
+    };
+    sys.parallel(&[&take, &wake])?;
+    equal!(queue.apply(delete(GATE)), Err(Errno::ENOENT));
+    equal!(by.query(GATE)?, 0);
     Ok(())
 }
 
