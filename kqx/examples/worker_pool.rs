@@ -23,7 +23,8 @@ type Queue = Mutex<mpsc::Receiver<Option<usize>>>;
 /// Does jobs until it is stopped, and returns which.
 fn work(queue: &Queue) -> Result<Vec<usize>> {
     let kq = Kqueue::new()?;
-    Gate::one(1).add(&kq)?;
+    // Passed over while it is at work, so that no job waits for it then.
+    let gate = Gate::one(1).dispatch().add(&kq)?;
     let mut done = Vec::new();
     while let Some(event) = kq.wait(Some(PATIENCE))? {
         let Event::Gate(_) = event else { continue };
@@ -32,6 +33,7 @@ fn work(queue: &Queue) -> Result<Vec<usize>> {
             Some(job) => {
                 thread::sleep(JOB);
                 done.push(job);
+                gate.enable()?;
             }
             None => return Ok(done),
         }

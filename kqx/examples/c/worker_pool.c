@@ -69,7 +69,8 @@ work(void *arg)
 	int i, kq;
 
 	kq = open_kqueue();
-	change(kq, EV_ADD, NOTE_KQX_ONE, 0);
+	/* Passed over while it is at work, so that no job waits for it then. */
+	change(kq, EV_ADD | EV_DISPATCH, NOTE_KQX_ONE, 0);
 	for (;;) {
 		switch (kevent(kq, NULL, 0, &ev, 1, &patience)) {
 		case -1:
@@ -85,8 +86,8 @@ work(void *arg)
 		nanosleep(&job, NULL);
 		done[queue[i]]++;
 		self->jobs++;
+		change(kq, EV_ENABLE | EV_KEEPUDATA, 0, 0);
 	}
-	/* A trigger that came meanwhile goes to the next. */
 	close(kq);
 	return (NULL);
 }
