@@ -127,14 +127,14 @@ const PICKED: &[Picked] = &[
     Picked {
         name: "a timer is freed without a drain",
         file: CALLOUT,
-        old: "unsafe { sys::kqx_callout_drain(timer.as_ref().callout.get()) };",
-        new: "let _ = timer;",
+        old: "sys::kqx_callout_drain(timer.as_ref().callout.get())",
+        new: "()",
     },
     Picked {
         name: "an expiry wakes nobody",
         file: CALLOUT,
-        old: "unsafe { sys::knote(timer.knlist.get(), FROM_KNOTE, sys::KNF_LISTLOCKED as c_int) };",
-        new: "",
+        old: "sys::knote(timer.knlist.get(), FROM_KNOTE, sys::KNF_LISTLOCKED as c_int)",
+        new: "()",
     },
     Picked {
         name: "an expiry in the middle of f_attach is tried again",
