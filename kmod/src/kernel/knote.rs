@@ -170,6 +170,9 @@ impl Knote<'_> {
     pub fn attached(&mut self) {
         field!(self, kn_kevent.fflags) = 0;
         field!(self, kn_kevent.data) = 0;
+        if let Some(timer) = self.timer() {
+            timer.attached();
+        }
         field!(self, kn_status) &= !(sys::KN_DETACHED as i32);
     }
 

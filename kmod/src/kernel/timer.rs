@@ -26,7 +26,7 @@ use core::cell::{Cell, UnsafeCell};
 use core::ffi::{c_int, c_long, c_void};
 use core::mem::MaybeUninit;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering::Relaxed};
+use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering::Relaxed};
 
 use freebsd_kernel_sys as sys;
 
@@ -45,6 +45,20 @@ const TRIED_AGAIN: u64 = 0;
 
 /// `latest` while the callout is not pending.
 pub(super) const NOT_PENDING: u64 = u64::MAX;
+
+/// kqueue has the mutex whenever it calls.
+const KNOWN: u8 = 0;
+
+/// f_attach, which made the timer, is not over: what it does to it, before it arms the
+/// callout as the last thing, needs no mutex.
+const ADDING: u8 = 1;
+
+/// kqueue_register has yet to call f_event for the first time since the knote has its
+/// timer: so it may not hold the mutex, it asks in any case, and no scan comes before it.
+const FRESH: u8 = 2;
+
+/// Several registrations have it: some may be known and others being added.
+const SHARED: u8 = 3;
 
 /// The most that a filter may keep with its timer, in bytes.
 const TIMED_MAX: usize = 128;
@@ -74,10 +88,8 @@ pub(super) struct Timer {
     knotes: Cell<u32>,
     /// How often f_event has been called since knote(9) last was. Under the mutex.
     seen: Cell<u32>,
-    /// kqueue_register has yet to call f_event for the first time since the knote has
-    /// its timer: so it may not hold the mutex, it asks in any case, and no scan comes
-    /// before it. For ever so, as far as the mutex goes, if the timer is shared.
-    fresh: AtomicBool,
+    /// [`KNOWN`], [`ADDING`], [`FRESH`] or [`SHARED`].
+    stage: AtomicU8,
     /// The latest the pending callout runs, ns of uptime, or [`NOT_PENDING`]. Under the
     /// mutex.
     pub(super) latest: Cell<u64>,
@@ -178,7 +190,11 @@ impl Timer {
             (*knlist).kl_list.slh_first = kn.as_ptr();
             (*kn.as_ptr()).kn_selnext.sle_next = null_mut();
             (*kn.as_ptr()).kn_knlist = knlist;
-            (*kn.as_ptr()).kn_status &= !(sys::KN_DETACHED as c_int);
+            if (*kn.as_ptr()).kn_status & sys::KN_DETACHED as c_int != 0 {
+                // Only in f_attach.
+                (*kn.as_ptr()).kn_status &= !(sys::KN_DETACHED as c_int);
+                (*raw).stage = AtomicU8::new(ADDING);
+            }
             (*raw).knotes.set(1);
         }
         Ok(timer)
@@ -213,7 +229,8 @@ impl Timer {
             (&raw mut (*raw).cpu).write(sys::kqx_curcpu());
             (&raw mut (*raw).knotes).write(Cell::new(0));
             (&raw mut (*raw).seen).write(Cell::new(0));
-            (&raw mut (*raw).fresh).write(AtomicBool::new(true));
+            let stage = if shared.is_shared() { SHARED } else { FRESH };
+            (&raw mut (*raw).stage).write(AtomicU8::new(stage));
             (&raw mut (*raw).latest).write(Cell::new(NOT_PENDING));
             (&raw mut (*raw).shared).write(shared);
             (&raw mut (*raw).charge).write(charge);
@@ -286,13 +303,20 @@ impl Timer {
     }
 
     /// The mutex, unless the caller has it: kqueue holds a knote's list for f_event and
-    /// f_touch, but not in the call that put the knote on the list, nor, after f_touch,
-    /// in the f_event that kqueue_register calls next.
+    /// f_touch, but not in the f_touch that put the knote on the list, nor in the f_event
+    /// that kqueue_register calls next.
     #[inline(always)]
     pub(super) fn lock(&self) -> Lock<'_> {
         Lock {
             timer: self,
-            taken: self.fresh.load(Relaxed) && self.lock_unless_owned(),
+            taken: self.stage.load(Relaxed) >= FRESH && self.lock_unless_owned(),
+        }
+    }
+
+    /// f_attach is over.
+    pub(super) fn attached(&self) {
+        if self.stage.load(Relaxed) == ADDING {
+            self.stage.store(FRESH, Relaxed);
         }
     }
 
@@ -383,17 +407,17 @@ impl Lock<'_> {
     pub(super) fn see(&self, from_knote: bool) -> bool {
         let timer = self.timer;
         timer.seen.set(timer.seen.get().wrapping_add(1));
-        if from_knote || timer.shared.is_shared() {
+        let stage = timer.stage.load(Relaxed);
+        if from_knote || stage == SHARED {
             return from_knote;
         }
         if timer.latest.get() == TRIED_AGAIN {
             self.callout_stop();
         }
-        let first = timer.fresh.load(Relaxed);
-        if first {
-            timer.fresh.store(false, Relaxed);
+        if stage == FRESH {
+            timer.stage.store(KNOWN, Relaxed);
         }
-        first
+        stage == FRESH
     }
 
     /// knote(9): has kqueue ask every knote on the list whether it is due. The callout
@@ -403,8 +427,8 @@ impl Lock<'_> {
         timer.seen.set(0);
         // SAFETY: the list's mutex is held, the kqueue's lock is not.
         unsafe { sys::knote(timer.knlist.get(), FROM_KNOTE, sys::KNF_LISTLOCKED as c_int) };
-        let all = timer.seen.get() >= timer.knotes.get();
-        if !all && (timer.shared.is_shared() || !timer.fresh.load(Relaxed)) {
+        let asked_anyway = matches!(timer.stage.load(Relaxed), ADDING | FRESH);
+        if timer.seen.get() < timer.knotes.get() && !asked_anyway {
             self.again();
         }
     }

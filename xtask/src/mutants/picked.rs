@@ -139,8 +139,8 @@ const PICKED: &[Picked] = &[
     Picked {
         name: "an expiry in the middle of f_attach is tried again",
         file: CALLOUT,
-        old: "if !all && (timer.shared.is_shared() || !timer.fresh.load(Relaxed)) {",
-        new: "if !all {",
+        old: "if timer.seen.get() < timer.knotes.get() && !asked_anyway {",
+        new: "if timer.seen.get() < timer.knotes.get() {",
     },
     Picked {
         name: "EV_ADD relies on the callout that tries again",
@@ -157,8 +157,8 @@ const PICKED: &[Picked] = &[
     Picked {
         name: "an expiry that was not seen is not tried again",
         file: CALLOUT,
-        old: "if !all && (timer.shared.is_shared() || !timer.fresh.load(Relaxed)) {",
-        new: "if all && false {",
+        old: "if timer.seen.get() < timer.knotes.get() && !asked_anyway {",
+        new: "if asked_anyway && false {",
     },
     Picked {
         name: "an earlier time does not move a pending callout",
@@ -193,8 +193,8 @@ const PICKED: &[Picked] = &[
     Picked {
         name: "a trigger in the middle of a dump wakes nobody",
         file: CALLOUT,
-        old: "let all = timer.seen.get() >= timer.knotes.get();",
-        new: "let all = timer.shared.is_shared() || timer.seen.get() > 0;",
+        old: "matches!(timer.stage.load(Relaxed), ADDING | FRESH)",
+        new: "timer.stage.load(Relaxed) != KNOWN",
     },
     Picked {
         name: "the module unloads while there are registrations",
