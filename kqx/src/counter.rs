@@ -192,8 +192,8 @@ pub(crate) enum CounterChange {
 }
 
 impl CounterChange {
-    /// The change, for the module's filter.
-    pub(crate) fn kevent(self, id: u64) -> Result<Kevent, Error> {
+    /// EV_ flags, fflags and data of the change, for the module's filter.
+    pub(crate) fn to_counter(self) -> Result<(u16, u32, i64), Error> {
         let (fflags, data) = match self {
             // To the filter a trigger by 0 is one by 1.
             CounterChange::Query | CounterChange::Add(0) | CounterChange::Subtract(0) => (0, 0),
@@ -204,33 +204,19 @@ impl CounterChange {
             CounterChange::FlagsOr(flags) => (NOTE_FFOR | flags & NOTE_FFLAGSMASK, 0),
             CounterChange::FlagsCopy(flags) => (NOTE_FFCOPY | flags & NOTE_FFLAGSMASK, 0),
         };
-        Ok(Kevent {
-            flags: EV_KEEPUDATA,
-            fflags,
-            data,
-            ..change(KQX_COUNTER, id)?
-        })
+        Ok((0, fflags, data))
     }
 
-    /// The change, for EVFILT_USER.
-    pub(crate) fn fallback_kevent(self, id: u64) -> Result<Kevent, Error> {
-        let mut change = self.kevent(id)?;
-        change.filter = EVFILT_USER;
-        change.data = 0;
+    /// The same, for EVFILT_USER.
+    pub(crate) fn to_evfilt_user(self) -> Result<(u16, u32, i64), Error> {
+        let (_, fflags, _) = self.to_counter()?;
         match self {
-            CounterChange::Query => return Err(Error::NeedsModule("reading a counter")),
-            CounterChange::Subtract(_) => return Err(Error::NeedsModule("lowering a counter")),
-            CounterChange::Set(n) => {
-                change.fflags = 0;
-                if n == 0 {
-                    change.flags |= EV_CLEAR;
-                } else {
-                    change.fflags = NOTE_TRIGGER;
-                }
-            }
-            _ => {}
+            CounterChange::Query => Err(Error::NeedsModule("reading a counter")),
+            CounterChange::Subtract(_) => Err(Error::NeedsModule("lowering a counter")),
+            CounterChange::Set(0) => Ok((EV_CLEAR, 0, 0)),
+            CounterChange::Set(_) => Ok((0, NOTE_TRIGGER, 0)),
+            _ => Ok((0, fflags, 0)),
         }
-        Ok(change)
     }
 }
 
@@ -358,9 +344,9 @@ mod tests {
     #[test]
     fn a_change_keeps_udata_and_says_one_thing() {
         let said = |change: CounterChange| {
-            let change = change.kevent(7).unwrap();
-            assert_eq!(change.flags, EV_KEEPUDATA);
-            (change.fflags, change.data)
+            let (flags, fflags, data) = change.to_counter().unwrap();
+            assert_eq!(flags, 0);
+            (fflags, data)
         };
         assert_eq!(said(CounterChange::Query), (0, 0));
         assert_eq!(said(CounterChange::Add(5)), (NOTE_TRIGGER, 5));
@@ -374,14 +360,14 @@ mod tests {
     #[test]
     fn adding_nothing_is_no_trigger_by_one() {
         for change in [CounterChange::Add(0), CounterChange::Subtract(0)] {
-            assert_eq!(change.kevent(7).unwrap().fflags, 0);
+            assert_eq!(change.to_counter().unwrap(), (0, 0, 0));
         }
     }
 
     #[test]
     fn flags_beyond_the_24_never_become_an_operation() {
-        let change = CounterChange::FlagsOr(u32::MAX).kevent(7).unwrap();
-        assert_eq!(change.fflags, NOTE_FFOR | NOTE_FFLAGSMASK);
+        let change = CounterChange::FlagsOr(u32::MAX).to_counter().unwrap();
+        assert_eq!(change, (0, NOTE_FFOR | NOTE_FFLAGSMASK, 0));
     }
 
     #[test]
@@ -402,15 +388,14 @@ mod tests {
         let semaphore = Counter::builder(7).mode(Mode::Semaphore);
         assert!(refused(semaphore.fallback_kevents().unwrap_err()));
         for change in [CounterChange::Query, CounterChange::Subtract(1)] {
-            assert!(refused(change.fallback_kevent(7).unwrap_err()));
+            assert!(refused(change.to_evfilt_user().unwrap_err()));
         }
     }
 
     #[test]
     fn the_fallback_is_set_by_clearing_or_triggering_it() {
-        let set = |n| CounterChange::Set(n).fallback_kevent(7).unwrap();
-        assert_eq!((set(0).flags, set(0).fflags), (EV_KEEPUDATA | EV_CLEAR, 0));
-        assert_eq!((set(3).flags, set(3).fflags), (EV_KEEPUDATA, NOTE_TRIGGER));
+        let set = |n| CounterChange::Set(n).to_evfilt_user().unwrap();
+        assert_eq!((set(0), set(3)), ((EV_CLEAR, 0, 0), (0, NOTE_TRIGGER, 0)));
     }
 
     #[test]

@@ -3,9 +3,7 @@
 use crate::Error;
 use crate::abi::{self, KQX_GATE, NOTE_KQX_ONE};
 use crate::change::change;
-use crate::event::{
-    EV_ADD, EV_DISABLE, EV_DISPATCH, EV_KEEPUDATA, EV_ONESHOT, Kevent, NOTE_TRIGGER,
-};
+use crate::event::{EV_ADD, EV_DISABLE, EV_DISPATCH, EV_ONESHOT, Kevent};
 
 /// A watcher of a gate to be added to a kqueue: [`Gate::all`](crate::Gate::all) and
 /// [`Gate::one`](crate::Gate::one).
@@ -69,32 +67,8 @@ impl GateBuilder {
     }
 }
 
-/// What can be done to a watcher that was added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum GateChange {
-    /// Nothing: the receipt has the triggers that wait.
-    Query,
-    Add(u64),
-}
-
-impl GateChange {
-    /// The change, for the module's filter.
-    pub(crate) fn kevent(self, id: u64) -> Result<Kevent, Error> {
-        let (fflags, data) = match self {
-            GateChange::Query => (0, 0),
-            GateChange::Add(n) => (NOTE_TRIGGER, triggers(n)?),
-        };
-        Ok(Kevent {
-            flags: EV_KEEPUDATA,
-            fflags,
-            data,
-            ..change(KQX_GATE, id)?
-        })
-    }
-}
-
 /// A number of triggers as `data` has it. To the filter 0 of them are 1.
-fn triggers(n: u64) -> Result<i64, Error> {
+pub(crate) fn triggers(n: u64) -> Result<i64, Error> {
     match i32::try_from(n) {
         Ok(n @ 1..) => Ok(n.into()),
         _ => Err(Error::Invalid("triggers must be from 1 to i32::MAX")),
@@ -168,22 +142,9 @@ mod tests {
         let wide = Gate::all(1 << 56).kevent().unwrap_err().to_string();
         assert!(wide.contains("56 bits"), "{wide}");
         for n in [0, 1 << 31, u64::MAX] {
-            let error = GateChange::Add(n).kevent(7).unwrap_err().to_string();
+            let error = triggers(n).unwrap_err().to_string();
             assert!(error.contains("from 1 to i32::MAX"), "{error}");
         }
-    }
-
-    #[test]
-    fn a_change_keeps_udata_and_says_one_thing() {
-        let said = |change: GateChange| {
-            let change = change.kevent(7).unwrap();
-            assert_eq!(change.flags, EV_KEEPUDATA);
-            (change.fflags, change.data)
-        };
-        assert_eq!(said(GateChange::Query), (0, 0));
-        assert_eq!(said(GateChange::Add(1)), (NOTE_TRIGGER, 1));
-        let most = i32::MAX as u64;
-        assert_eq!(said(GateChange::Add(most)), (NOTE_TRIGGER, most as i64));
     }
 
     #[test]

@@ -6,26 +6,62 @@
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use crate::abi;
+use crate::abi::EVFILT_KQX;
 use crate::counter::{CounterBuilder, CounterChange};
 use crate::event::{
-    EV_ADD, EV_DELETE, EV_DISABLE, EV_ENABLE, EV_KEEPUDATA, EVFILT_TIMER, EVFILT_USER, Kevent,
-    NOTE_ABSTIME,
+    EV_DELETE, EV_DISABLE, EV_ENABLE, EV_KEEPUDATA, Kevent, NOTE_ABSTIME, NOTE_TRIGGER,
 };
-use crate::gate::{GateBuilder, GateChange};
-use crate::timer::{TimerBuilder, TimerChange};
+use crate::gate::{GateBuilder, triggers};
+use crate::timer::TimerBuilder;
 use crate::{Error, Kqueue};
+
+/// What every handle is: a registration, as it was added.
+#[derive(Clone, Debug)]
+struct Registration {
+    queue: Kqueue,
+    added: Kevent,
+}
+
+impl Registration {
+    /// Adds it, or changes what is there.
+    fn add(queue: &Kqueue, added: Kevent) -> Result<Self, Error> {
+        queue.apply(added)?;
+        Ok(Registration {
+            queue: queue.clone(),
+            added,
+        })
+    }
+
+    /// Changes it, and returns the state before.
+    fn change(&self, flags: u16, fflags: u32, data: i64) -> Result<u64, Error> {
+        self.queue.apply(Kevent {
+            ident: self.added.ident,
+            filter: self.added.filter,
+            flags: flags | EV_KEEPUDATA,
+            fflags,
+            data,
+            ..Kevent::default()
+        })
+    }
+
+    fn is_fallback(&self) -> bool {
+        self.added.filter != EVFILT_KQX
+    }
+
+    fn needs_module(&self, what: &'static str) -> Result<(), Error> {
+        if self.is_fallback() {
+            return Err(Error::NeedsModule(what));
+        }
+        Ok(())
+    }
+}
 
 /// A counter of a kqueue.
 ///
 /// Every method but [`Counter::builder`] and [`Counter::is_fallback`] fails with
 /// [`Error::Gone`] if the kqueue does not have the counter any more.
 #[derive(Clone, Debug)]
-pub struct Counter {
-    queue: Kqueue,
-    id: u64,
-    fallback: bool,
-}
+pub struct Counter(Registration);
 
 impl Counter {
     /// A counter to be added as `id`, at most 56 bits.
@@ -46,7 +82,7 @@ impl Counter {
 
     /// As [`Counter::add`]; returns the count before it.
     pub fn fetch_add(&self, n: u64) -> Result<u64, Error> {
-        self.needs_module("reading a counter")?;
+        self.0.needs_module("reading a counter")?;
         self.change(CounterChange::Add(n))
     }
 
@@ -82,46 +118,31 @@ impl Counter {
 
     /// Lets it report again.
     pub fn enable(&self) -> Result<(), Error> {
-        self.ev(EV_ENABLE)
+        self.0.change(EV_ENABLE, 0, 0).map(drop)
     }
 
     /// Keeps it from reporting; it goes on counting.
     pub fn disable(&self) -> Result<(), Error> {
-        self.ev(EV_DISABLE)
+        self.0.change(EV_DISABLE, 0, 0).map(drop)
     }
 
     /// Deletes it from the kqueue.
     pub fn delete(self) -> Result<(), Error> {
-        self.ev(EV_DELETE)
+        self.0.change(EV_DELETE, 0, 0).map(drop)
     }
 
     /// Whether EVFILT_USER plays its part, the module not being loaded.
     pub fn is_fallback(&self) -> bool {
-        self.fallback
-    }
-
-    fn needs_module(&self, what: &'static str) -> Result<(), Error> {
-        if self.fallback {
-            return Err(Error::NeedsModule(what));
-        }
-        Ok(())
+        self.0.is_fallback()
     }
 
     fn change(&self, change: CounterChange) -> Result<u64, Error> {
-        self.queue.apply(if self.fallback {
-            change.fallback_kevent(self.id)?
+        let (flags, fflags, data) = if self.is_fallback() {
+            change.to_evfilt_user()?
         } else {
-            change.kevent(self.id)?
-        })
-    }
-
-    fn ev(&self, flags: u16) -> Result<(), Error> {
-        let mut change = CounterChange::Query.kevent(self.id)?;
-        change.flags = flags | EV_KEEPUDATA;
-        if self.fallback {
-            change.filter = EVFILT_USER;
-        }
-        self.queue.apply(change).map(drop)
+            change.to_counter()?
+        };
+        self.0.change(flags, fflags, data)
     }
 }
 
@@ -136,23 +157,17 @@ impl CounterBuilder {
     /// [`Error::NotLoaded`]; [`Error::Limit`] for one with a maximum delay;
     /// [`Error::Invalid`] as [`CounterBuilder::kevent`].
     pub fn add(&self, queue: &Kqueue) -> Result<Counter, Error> {
-        let change = self.kevent()?;
-        let fallback = match queue.apply(change) {
+        match Registration::add(queue, self.kevent()?) {
             Err(Error::NotLoaded) if self.fallback => {
                 let (add, trigger) = self.fallback_kevents()?;
-                queue.apply(add)?;
+                let added = Registration::add(queue, add)?;
                 if let Some(trigger) = trigger {
                     queue.apply(trigger)?;
                 }
-                true
+                Ok(Counter(added))
             }
-            result => result.map(|_| false)?,
-        };
-        Ok(Counter {
-            queue: queue.clone(),
-            id: abi::id(change.ident),
-            fallback,
-        })
+            added => added.map(Counter),
+        }
     }
 }
 
@@ -161,11 +176,7 @@ impl CounterBuilder {
 /// Every method on a timer but [`Timer::is_fallback`] fails with [`Error::Gone`] if the
 /// kqueue does not have it any more.
 #[derive(Clone, Debug)]
-pub struct Timer {
-    queue: Kqueue,
-    /// What was added: EVFILT_TIMER is kicked by adding it again.
-    added: Kevent,
-}
+pub struct Timer(Registration);
 
 impl Timer {
     /// A timer `id`, at most 56 bits, that expires every `period`. A period of zero is
@@ -197,54 +208,43 @@ impl Timer {
     /// Restarts the current period from now and drops what is pending: a watchdog that
     /// is kicked in time is never heard of. Not for a deadline.
     pub fn kick(&self) -> Result<(), Error> {
-        if self.added.fflags & NOTE_ABSTIME != 0 {
+        if self.0.added.fflags & NOTE_ABSTIME != 0 {
             return Err(Error::Invalid("a deadline has no period to restart"));
         }
-        let change = if self.is_fallback() {
-            Kevent {
-                flags: EV_ADD,
-                ..self.added
-            }
-        } else {
-            TimerChange::Kick.kevent(abi::id(self.added.ident))?
-        };
-        self.queue.apply(change).map(drop)
+        if self.is_fallback() {
+            // It is kicked by being added again: unless it is gone.
+            self.0.change(0, 0, 0)?;
+            let mut again = self.0.added;
+            again.flags &= !EV_DISABLE;
+            return self.0.queue.apply(again).map(drop);
+        }
+        self.0.change(0, NOTE_TRIGGER, 0).map(drop)
     }
 
     /// How long it is to the next expiry; zero if there is none to come.
     pub fn left(&self) -> Result<Duration, Error> {
-        if self.is_fallback() {
-            return Err(Error::NeedsModule("reading the time left"));
-        }
-        let change = TimerChange::Query.kevent(abi::id(self.added.ident))?;
-        self.queue.apply(change).map(Duration::from_nanos)
+        self.0.needs_module("reading the time left")?;
+        self.0.change(0, 0, 0).map(Duration::from_nanos)
     }
 
     /// Lets it report again.
     pub fn enable(&self) -> Result<(), Error> {
-        self.ev(EV_ENABLE)
+        self.0.change(EV_ENABLE, 0, 0).map(drop)
     }
 
     /// Keeps it from reporting; it goes on counting.
     pub fn disable(&self) -> Result<(), Error> {
-        self.ev(EV_DISABLE)
+        self.0.change(EV_DISABLE, 0, 0).map(drop)
     }
 
     /// Deletes it from the kqueue.
     pub fn delete(self) -> Result<(), Error> {
-        self.ev(EV_DELETE)
+        self.0.change(EV_DELETE, 0, 0).map(drop)
     }
 
     /// Whether EVFILT_TIMER plays its part, the module not being loaded.
     pub fn is_fallback(&self) -> bool {
-        self.added.filter == EVFILT_TIMER
-    }
-
-    fn ev(&self, flags: u16) -> Result<(), Error> {
-        let mut change = TimerChange::Query.kevent(abi::id(self.added.ident))?;
-        change.flags = flags | EV_KEEPUDATA;
-        change.filter = self.added.filter;
-        self.queue.apply(change).map(drop)
+        self.0.is_fallback()
     }
 }
 
@@ -257,18 +257,12 @@ impl TimerBuilder {
     /// [`Error::NotLoaded`]; [`Error::Limit`]; [`Error::Invalid`] as
     /// [`TimerBuilder::kevent`].
     pub fn add(&self, queue: &Kqueue) -> Result<Timer, Error> {
-        let mut added = self.kevent()?;
-        match queue.apply(added) {
+        match Registration::add(queue, self.kevent()?) {
             Err(Error::NotLoaded) if self.fallback => {
-                added = self.fallback_kevent()?;
-                queue.apply(added)?;
+                Registration::add(queue, self.fallback_kevent()?).map(Timer)
             }
-            result => drop(result?),
+            added => added.map(Timer),
         }
-        Ok(Timer {
-            queue: queue.clone(),
-            added,
-        })
     }
 }
 
@@ -282,10 +276,7 @@ impl TimerBuilder {
 /// Every method on a watcher fails with [`Error::Gone`] if the kqueue does not have it
 /// any more.
 #[derive(Clone, Debug)]
-pub struct Gate {
-    queue: Kqueue,
-    id: u64,
-}
+pub struct Gate(Registration);
 
 impl Gate {
     /// A watcher of gate `id`, at most 56 bits, of which a trigger wakes all watchers:
@@ -309,40 +300,30 @@ impl Gate {
 
     /// Triggers the gate `n` times, from 1 to `i32::MAX`.
     pub fn add(&self, n: u64) -> Result<(), Error> {
-        self.change(GateChange::Add(n)).map(drop)
+        self.0.change(0, NOTE_TRIGGER, triggers(n)?).map(drop)
     }
 
     /// The triggers that wait at the gate, as every watcher has one or is disabled; where
     /// a trigger wakes all, those that this watcher's next event takes.
     pub fn waiting(&self) -> Result<u64, Error> {
-        self.change(GateChange::Query)
+        self.0.change(0, 0, 0)
     }
 
     /// Lets it report again.
     pub fn enable(&self) -> Result<(), Error> {
-        self.ev(EV_ENABLE)
+        self.0.change(EV_ENABLE, 0, 0).map(drop)
     }
 
     /// Keeps it from reporting. Where a trigger wakes one, it is passed over, and the
     /// trigger it was woken for and has not taken goes to the next; where it wakes all,
     /// they add up.
     pub fn disable(&self) -> Result<(), Error> {
-        self.ev(EV_DISABLE)
+        self.0.change(EV_DISABLE, 0, 0).map(drop)
     }
 
     /// Deletes it from the kqueue.
     pub fn delete(self) -> Result<(), Error> {
-        self.ev(EV_DELETE)
-    }
-
-    fn change(&self, change: GateChange) -> Result<u64, Error> {
-        self.queue.apply(change.kevent(self.id)?)
-    }
-
-    fn ev(&self, flags: u16) -> Result<(), Error> {
-        let mut change = GateChange::Query.kevent(self.id)?;
-        change.flags |= flags;
-        self.queue.apply(change).map(drop)
+        self.0.change(EV_DELETE, 0, 0).map(drop)
     }
 }
 
@@ -357,8 +338,8 @@ impl GateBuilder {
     /// as [`GateBuilder::kevent`], and if the gate's other watchers were not added as this
     /// one, by [`Gate::all`] or by [`Gate::one`].
     pub fn add(&self, queue: &Kqueue) -> Result<Gate, Error> {
-        let change = self.kevent()?;
-        queue.apply(change).map_err(|error| match error {
+        let added = Registration::add(queue, self.kevent()?);
+        added.map(Gate).map_err(|error| match error {
             Error::System { source, .. } if source.kind() == io::ErrorKind::InvalidInput => {
                 Error::Invalid(
                     "a gate's watchers must all be added by Gate::all or all by Gate::one, \
@@ -366,10 +347,6 @@ impl GateBuilder {
                 )
             }
             error => error,
-        })?;
-        Ok(Gate {
-            queue: queue.clone(),
-            id: abi::id(change.ident),
         })
     }
 }

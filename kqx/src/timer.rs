@@ -7,8 +7,7 @@ use crate::abi::{self, KQX_TIMER, NOTE_KQX_STEPPED, NOTE_KQX_UPTIME};
 use crate::change::change;
 use crate::duration::nanoseconds;
 use crate::event::{
-    EV_ADD, EV_DISABLE, EV_DISPATCH, EV_KEEPUDATA, EV_ONESHOT, EVFILT_TIMER, Kevent, NOTE_ABSTIME,
-    NOTE_NSECONDS, NOTE_TRIGGER,
+    EV_ADD, EV_DISABLE, EV_DISPATCH, EV_ONESHOT, EVFILT_TIMER, Kevent, NOTE_ABSTIME, NOTE_NSECONDS,
 };
 
 /// When a timer expires.
@@ -101,7 +100,8 @@ impl TimerBuilder {
     /// due nor how late it was ([`TimerEvent::due`] and [`TimerEvent::late`] are zero),
     /// does not notice a stepped clock, takes no leeway (it is ignored), and counts
     /// against the system's `kern.kq_calloutmax`. A first delay of its own, a deadline on
-    /// the uptime clock and reading the time left fail with [`Error::NeedsModule`].
+    /// the uptime clock and reading the time left fail with [`Error::NeedsModule`]. A kick
+    /// adds it again: beside a thread that takes its last event, it may bring it back.
     pub fn fallback(mut self, fallback: bool) -> Self {
         self.fallback = fallback;
         self
@@ -159,29 +159,6 @@ impl TimerBuilder {
         change.filter = EVFILT_TIMER;
         change.ext = [0; 4];
         Ok(change)
-    }
-}
-
-/// What can be done to a timer that was added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TimerChange {
-    /// Nothing: the receipt has the time left.
-    Query,
-    /// Restarts the current period.
-    Kick,
-}
-
-impl TimerChange {
-    /// The change, for the module's filter.
-    pub(crate) fn kevent(self, id: u64) -> Result<Kevent, Error> {
-        Ok(Kevent {
-            flags: EV_KEEPUDATA,
-            fflags: match self {
-                TimerChange::Query => 0,
-                TimerChange::Kick => NOTE_TRIGGER,
-            },
-            ..change(KQX_TIMER, id)?
-        })
     }
 }
 
@@ -289,14 +266,6 @@ mod tests {
             let error = builder.kevent().unwrap_err().to_string();
             assert!(error.contains(named), "{error}");
         }
-    }
-
-    #[test]
-    fn a_kick_keeps_udata_and_names_no_period() {
-        let kick = TimerChange::Kick.kevent(7).unwrap();
-        assert_eq!((kick.flags, kick.fflags), (EV_KEEPUDATA, NOTE_TRIGGER));
-        assert_eq!((kick.data, kick.ext), (0, [0; 4]));
-        assert_eq!(TimerChange::Query.kevent(7).unwrap().fflags, 0);
     }
 
     #[test]

@@ -96,3 +96,13 @@ fn a_timer_that_fell_back_can_be_kicked_and_expires() {
     }
     assert!(matches!(watchdog.delete(), Err(Error::Gone)));
 }
+
+#[test]
+#[ignore = "needs FreeBSD without kqx"]
+fn a_watchdog_that_fell_back_and_bit_cannot_be_kicked() {
+    let kq = kqueue();
+    let watchdog = Timer::once(7, MS).fallback(true).add(&kq).unwrap();
+    assert!(kq.wait(None).unwrap().is_some());
+    assert!(matches!(watchdog.kick(), Err(Error::Gone)));
+    assert_eq!(kq.wait(Some(20 * MS)).unwrap(), None);
+}
