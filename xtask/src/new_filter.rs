@@ -4,6 +4,7 @@
 //! One file in `kmod/src/filters/`, one line in the family table, its number in the ABI,
 //! one file of cases. The templates beside this file are what it writes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -21,8 +22,50 @@ struct Insertion {
     before: &'static str,
 }
 
+/// No file and no module can be called so: the reserved words of the 2024 edition.
+const KEYWORDS: &str = "abstract as async await become box break const continue crate do dyn \
+    else enum extern false final fn for gen if impl in let loop macro match mod move mut \
+    override priv pub ref return self static struct super trait true try type typeof unsafe \
+    unsized use virtual where while yield";
+
+const FILTER: &str = include_str!("new_filter/filter.rs.txt");
+const CASES: &str = include_str!("new_filter/cases.rs.txt");
+
 /// Writes the new member into the source tree, and says what it wrote.
 pub fn create(name: &str) -> Result<()> {
+    for (file, text) in plan(root(), name)? {
+        fs::write(root().join(&file), text).with_context(|| file.clone())?;
+        println!("new-filter: {file}");
+    }
+    run(&mut cargo(&["fmt", "--all"]))?;
+    println!("new-filter: make try F={name} builds it and runs its cases");
+    Ok(())
+}
+
+/// Every file that the new member is in, with its new text; refuses a name that something
+/// else has.
+fn plan(root: &Path, name: &str) -> Result<BTreeMap<String, String>> {
+    let filter = format!("kmod/src/filters/{name}.rs");
+    let cases = format!("userland-test/src/cases/{name}.rs");
+    ensure_free(root, name, [&filter, &cases])?;
+    let number = next_member(&read(root, "kqx/src/abi.rs")?);
+    let mut files = BTreeMap::from([(filter, fill(FILTER, name)), (cases, fill(CASES, name))]);
+    for Insertion { file, text, before } in insertions(name, number) {
+        let old = match files.remove(file) {
+            Some(old) => old,
+            None => read(root, file)?,
+        };
+        let at = old
+            .find(before)
+            .with_context(|| format!("{file} has no `{}` any more", before.trim()))?;
+        let (front, back) = old.split_at(at);
+        files.insert(file.to_owned(), [front, &text, back].concat());
+    }
+    Ok(files)
+}
+
+/// Whether a member can have the name, and its two files.
+fn ensure_free(root: &Path, name: &str, files: [&String; 2]) -> Result<()> {
     let word = name.starts_with(|c: char| c.is_ascii_lowercase())
         && name
             .chars()
@@ -31,40 +74,39 @@ pub fn create(name: &str) -> Result<()> {
         word,
         "`{name}`: a name is one word of small letters and digits"
     );
-    write(root(), name)?;
-    run(&mut cargo(&["fmt", "--all"]))
+    ensure!(
+        !KEYWORDS.split_whitespace().any(|keyword| keyword == name),
+        "`{name}` is a word of Rust's own: choose another name"
+    );
+    for file in files {
+        ensure!(
+            !root.join(file).exists(),
+            "{file} is there already: choose another name than `{name}`"
+        );
+    }
+    let (number, upper, camel) = (
+        format!("KQX_{}", name.to_uppercase()),
+        name.to_uppercase(),
+        camel(name),
+    );
+    let taken = [
+        (number.clone(), read(root, "kqx/include/sys/kqx.h")?),
+        (number, read(root, "kqx/src/abi.rs")?),
+        (camel, FILTER.to_owned()),
+        (upper, CASES.to_owned()),
+    ];
+    for (constant, text) in taken {
+        ensure!(
+            !words(&text).any(|word| word == constant),
+            "{constant} is something else already: choose another name than `{name}`"
+        );
+    }
+    Ok(())
 }
 
-fn write(root: &Path, name: &str) -> Result<()> {
-    let filter = format!("kmod/src/filters/{name}.rs");
-    let cases = format!("userland-test/src/cases/{name}.rs");
-    ensure!(!root.join(&filter).exists(), "{filter} is there already");
-    let number = next_member(&read(root, "kqx/src/abi.rs")?);
-    for insertion in insertions(name, number) {
-        let text = read(root, insertion.file)?;
-        let at = text.find(insertion.before).with_context(|| {
-            format!(
-                "{} has no `{}` any more",
-                insertion.file,
-                insertion.before.trim()
-            )
-        })?;
-        let (front, back) = text.split_at(at);
-        fs::write(
-            root.join(insertion.file),
-            [front, &insertion.text, back].concat(),
-        )?;
-        println!("new-filter: {}", insertion.file);
-    }
-    for (file, template) in [
-        (&filter, include_str!("new_filter/filter.rs.txt")),
-        (&cases, include_str!("new_filter/cases.rs.txt")),
-    ] {
-        fs::write(root.join(file), fill(template, name))?;
-        println!("new-filter: {file}, yours to write");
-    }
-    println!("new-filter: make try F={name} builds it and runs its cases");
-    Ok(())
+/// What may be a name in a text of C or Rust.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
 }
 
 /// Runs one filter's unit tests, and its cases on the simulated kernel.
@@ -171,12 +213,53 @@ mod tests {
         );
     }
 
+    fn refusal(name: &str) -> String {
+        let refusal = plan(root(), name).unwrap_err().to_string();
+        assert!(!refusal.contains('\n'), "{refusal}");
+        refusal
+    }
+
+    #[test]
+    fn a_new_member_is_two_new_files_and_its_place_in_seven() {
+        let files = plan(root(), "latch").unwrap();
+        let (new, old): (Vec<_>, Vec<_>) = files
+            .keys()
+            .partition(|file| file.ends_with("s/latch.rs") && !root().join(file).exists());
+        assert_eq!((new.len(), old.len()), (2, 7));
+        for (file, text) in &files {
+            assert!(text.to_lowercase().contains("latch"), "{file}");
+        }
+        let cases = &files["userland-test/src/cases.rs"];
+        assert!(cases.contains("mod latch;") && cases.contains("latch::CASES,"));
+    }
+
+    #[test]
+    fn a_file_that_is_there_is_not_written_again() {
+        assert!(refusal("counter").starts_with("kmod/src/filters/counter.rs is there"));
+        assert!(refusal("errors").starts_with("userland-test/src/cases/errors.rs is there"));
+    }
+
+    #[test]
+    fn a_name_that_the_header_or_the_templates_use_is_refused() {
+        assert!(refusal("ident").starts_with("KQX_IDENT is something else"));
+        assert!(refusal("id").starts_with("KQX_ID is something else"));
+        assert!(refusal("context").starts_with("Context is something else"));
+        assert!(refusal("cases").starts_with("CASES is something else"));
+    }
+
+    #[test]
+    fn a_name_is_one_word_and_none_of_rusts() {
+        for keyword in ["match", "gen", "mod", "self"] {
+            assert!(refusal(keyword).contains("Rust's own"));
+        }
+        for wrong in ["", "a_b", "Latch", "9th", "../x"] {
+            assert!(refusal(wrong).contains("one word of small letters"));
+        }
+    }
+
     #[test]
     fn the_templates_are_filled_everywhere() {
-        for template in [
-            include_str!("new_filter/filter.rs.txt"),
-            include_str!("new_filter/cases.rs.txt"),
-        ] {
+        for template in [FILTER, CASES] {
             assert!(!fill(template, "gate").contains('@'));
         }
     }
