@@ -14,7 +14,9 @@
 #include <sys/callout.h>
 #include <sys/counter.h>
 #include <sys/event.h>
+#include <sys/filedesc.h>
 #include <sys/proc.h>
+#include <sys/refcount.h>
 #include <sys/resourcevar.h>
 #include <sys/sdt.h>
 #include <sys/selinfo.h>
@@ -25,13 +27,14 @@
 #include <vm/uma.h>
 
 /*
- * Where curthread finds the uidinfo to charge, and a kqueue the file table it is
- * in: for whoever plays the kernel.
+ * Where curthread finds the uidinfo to charge, a kqueue the file table it is in, and
+ * who counts those who hold that: for whoever plays the kernel.
  */
 enum kqx_offset {
 	KQX_TD_UCRED = offsetof(struct thread, td_ucred),
 	KQX_CR_RUIDINFO = offsetof(struct ucred, cr_ruidinfo),
 	KQX_KQ_FDP = offsetof(struct kqueue, kq_fdp),
+	KQX_FD_HOLDCNT = offsetof(struct filedesc, fd_holdcnt),
 };
 
 /* The statistics of kern.kqx.stats, in the order of the table in shim.c. */
@@ -64,7 +67,9 @@ void	kqx_callout_init_mtx(struct callout *c, struct mtx *m);
 void	kqx_callout_stop(struct callout *c);
 void	kqx_callout_drain(struct callout *c);
 sbintime_t kqx_sbinuptime(void);
-const void *kqx_kq_fdp(const struct knote *kn);
+struct filedesc *kqx_kq_fdp(const struct knote *kn);
+void	kqx_fdhold(struct filedesc *fdp);
+void	kqx_fddrop(struct filedesc *fdp);
 struct uidinfo *kqx_curthread_ruidinfo(void);
 rlim_t	kqx_curthread_lim_cur(int which);
 void	kqx_counter_u64_add(enum kqx_stat stat, int64_t n);

@@ -209,10 +209,28 @@ kqx_sbinuptime(void)
 	return (sbinuptime());
 }
 
-const void *
+struct filedesc *
 kqx_kq_fdp(const struct knote *kn)
 {
 	return (kn->kn_kq->kq_fdp);
+}
+
+/* The memory of a file table, not the table: kern_descrip.c has these static. */
+
+void
+kqx_fdhold(struct filedesc *fdp)
+{
+	refcount_acquire((volatile u_int *)&fdp->fd_holdcnt);
+}
+
+/*
+ * Not the last, which frees it: the process drops its own hold when it has
+ * closed its kqueues.
+ */
+void
+kqx_fddrop(struct filedesc *fdp)
+{
+	(void)refcount_release((volatile u_int *)&fdp->fd_holdcnt);
 }
 
 struct uidinfo *

@@ -42,6 +42,7 @@ mod counter;
 mod curthread;
 mod errno;
 mod fault;
+mod filedesc;
 pub mod fuzzing;
 mod inject;
 mod kernel;

@@ -11,6 +11,7 @@ use crate::clock::nstosbt;
 use crate::config::Release;
 use crate::curthread::{Ucred, run_as_process};
 use crate::errno::{EBADF, ENOENT, ENOMEM, EPERM, ESRCH, Errno};
+use crate::filedesc::Filedesc;
 use crate::kernel::Kernel;
 use crate::kqueue::{KnoteInfo, Kqueue, Wait};
 use crate::sched::Sleep;
@@ -30,14 +31,12 @@ struct Credential {
     ucred: Box<Ucred>,
 }
 
-type Files = Arc<Mutex<Vec<Option<Arc<Kqueue>>>>>;
-
 struct State {
     pid: u32,
     credential: Mutex<Arc<Credential>>,
     limit: AtomicU64,
     /// None once it has exited.
-    files: Mutex<Option<Files>>,
+    files: Mutex<Option<Arc<Filedesc>>>,
     /// Threads inside a system call.
     in_kernel: AtomicUsize,
     exiting: AtomicBool,
@@ -60,7 +59,7 @@ impl Drop for State {
 }
 
 impl State {
-    fn new(kernel: &Arc<Kernel>, uid: u32, limit: u64, files: Files) -> Self {
+    fn new(kernel: &Arc<Kernel>, uid: u32, limit: u64, files: Arc<Filedesc>) -> Self {
         static NEXT_PID: AtomicU32 = AtomicU32::new(1);
         State {
             pid: NEXT_PID.fetch_add(1, Ordering::Relaxed),
@@ -104,7 +103,7 @@ impl State {
     }
 
     /// The descriptors, unless it has exited.
-    fn files(&self) -> Result<Files, Errno> {
+    fn files(&self) -> Result<Arc<Filedesc>, Errno> {
         if self.exiting.load(Ordering::Acquire) {
             return Err(ESRCH);
         }
@@ -113,7 +112,7 @@ impl State {
 
     fn kqueue(&self, fd: Fd) -> Result<Arc<Kqueue>, Errno> {
         let files = self.files()?;
-        let files = files.lock();
+        let files = files.kqueues.lock();
         let index = usize::try_from(fd)
             .ok()
             .and_then(|fd| fd.checked_sub(FIRST_FD));
@@ -159,13 +158,13 @@ impl Process {
             kernel,
             uid,
             UNLIMITED,
-            Files::default(),
+            Filedesc::new(),
         )))
     }
 
     /// fork(2): a process of the same user and limit, with no kqueue.
     pub fn fork(&self) -> Process {
-        self.child(Files::default())
+        self.child(Filedesc::new())
     }
 
     /// rfork(2) without RFFDG: a process of the same user and limit that shares this
@@ -177,7 +176,7 @@ impl Process {
         Ok(self.child(self.0.files()?))
     }
 
-    fn child(&self, files: Files) -> Process {
+    fn child(&self, files: Arc<Filedesc>) -> Process {
         let state = &self.0;
         let limit = state.limit.load(Ordering::Relaxed);
         Process(Arc::new(State::new(
@@ -241,8 +240,8 @@ impl Process {
             if !charge(&owner, 1, self.0.limit.load(Ordering::Relaxed)) {
                 return Err(ENOMEM);
             }
-            let kq = Some(Kqueue::new(owner, Arc::as_ptr(&files).cast()));
-            let mut files = files.lock();
+            let kq = Some(Kqueue::new(owner, Arc::as_ptr(&files)));
+            let mut files = files.kqueues.lock();
             let free = files.iter().position(Option::is_none);
             let index = free.unwrap_or(files.len());
             match free {
@@ -262,7 +261,7 @@ impl Process {
         self.0.enter(|_| {
             let kq = self.0.kqueue(fd)?;
             let files = self.0.files()?;
-            let entry = files.lock()[fd as usize - FIRST_FD].take();
+            let entry = files.kqueues.lock()[fd as usize - FIRST_FD].take();
             drop(entry);
             drop(kq);
             Ok(())
@@ -296,6 +295,14 @@ impl Process {
             };
             kq.kevent(changes, events, wait)
         })
+    }
+
+    /// How often its table of descriptors is held: by itself, once, and by the module.
+    ///
+    /// # Errors
+    /// ESRCH: the process has exited.
+    pub fn fd_holdcnt(&self) -> Result<u32, Errno> {
+        Ok(self.0.files()?.fd_holdcnt())
     }
 
     /// sysctl kern.proc.kq of one kqueue. `during` is called for each registration while

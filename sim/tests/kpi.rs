@@ -7,6 +7,8 @@ use std::ptr;
 use std::time::Duration;
 
 use freebsd_kernel_sys as sys;
+use kqx::abi;
+use kqx::event::{EV_ADD, EV_DELETE, Kevent};
 use kqx_kmod as _;
 use kqx_sim::{Config, Failure, FaultKind, Machine};
 
@@ -540,4 +542,26 @@ fn a_tunable_is_loaded_and_forgotten_at_the_next_load() {
     machine.set_tunable("kern.kqx.timer_max", None);
     load().unwrap();
     assert_eq!(machine.init().sysctl("kern.kqx.timer_max"), Ok(4096));
+}
+
+#[test]
+fn a_gate_holds_the_table_of_its_kqueues_so_that_no_other_comes_to_its_address() {
+    let machine = Machine::native(Config::default(), kqx_kmod::kqx_modevent).unwrap();
+    let process = machine.process(1001);
+    let watch = |flags| Kevent {
+        ident: abi::ident(abi::KQX_GATE, 7),
+        filter: abi::EVFILT_KQX,
+        flags,
+        ..Kevent::default()
+    };
+    let queues = [process.kqueue().unwrap(), process.kqueue().unwrap()];
+    let all = |flags| {
+        for kq in queues {
+            process.kevent(kq, &[watch(flags)], &mut [], None).unwrap();
+        }
+        process.fd_holdcnt()
+    };
+    assert_eq!(process.fd_holdcnt(), Ok(1));
+    assert_eq!(all(EV_ADD), Ok(2));
+    assert_eq!(all(EV_DELETE), Ok(1));
 }

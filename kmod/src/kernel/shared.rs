@@ -6,12 +6,15 @@
 //! order in which knote(9) asks. The first to join makes it and pays; it goes with the
 //! last.
 //!
+//! A file table is told by its address, so a timer holds the table's memory. Knotes can
+//! outlive their table: two kqueues that watch each other are never closed at exit.
+//!
 //! The table's mutex guards who refers to a timer, and is never held with another.
 
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
-use core::ptr::{NonNull, null, null_mut};
+use core::ptr::{NonNull, null_mut};
 
 use freebsd_kernel_sys as sys;
 
@@ -34,8 +37,8 @@ pub(super) struct Shared {
 /// What registrations have in common that share a timer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Name {
-    /// The table of descriptors that the kqueue is in, which its knotes do not outlive.
-    fdp: *const c_void,
+    /// The table of descriptors that the kqueue is in.
+    fdp: *mut sys::filedesc,
     ident: usize,
 }
 
@@ -62,7 +65,7 @@ impl Shared {
     /// Of a timer that one registration has to itself.
     pub(super) const fn alone() -> Shared {
         Shared::of(Name {
-            fdp: null(),
+            fdp: null_mut(),
             ident: 0,
         })
     }
@@ -141,6 +144,8 @@ impl Table {
         let shared = unsafe { &timer.as_ref().shared };
         let chain = &self.chains[shared.name.chain()];
         shared.refs.set(1);
+        // SAFETY: the caller's knote is in a kqueue of that table, which is not closed.
+        unsafe { sys::kqx_fdhold(shared.name.fdp) };
         shared.next.set(chain.replace(timer.as_ptr()));
     }
 
@@ -217,10 +222,13 @@ pub(super) unsafe fn join<T: Copy + 'static>(
 /// the last. Sleeps.
 pub(super) fn release(timer: NonNull<Timer>) {
     if with_table(|table| table.release(timer)) {
-        // SAFETY: nobody can find it any more, and all who had have left.
+        // SAFETY: nobody can find it any more, and all who had have left; `insert` has
+        // held the table.
         unsafe {
+            let fdp = timer.as_ref().shared.name.fdp;
             Timer::callout_drain(timer);
             Timer::free(timer);
+            sys::kqx_fddrop(fdp);
         }
     }
 }

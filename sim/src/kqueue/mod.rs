@@ -17,7 +17,6 @@ mod scan;
 pub(crate) mod slots;
 
 use std::cell::{Cell, OnceCell};
-use std::ffi::c_void;
 use std::ops::Deref;
 use std::ptr;
 use std::sync::Arc;
@@ -28,6 +27,7 @@ use kqx::event::Kevent;
 use crate::abi::{Knote, LockObject, Mtx, Shared};
 use crate::errno::Errno;
 use crate::fault::FaultKind;
+use crate::filedesc::Filedesc;
 use crate::kernel::kernel;
 use crate::mtx;
 use crate::sched::Sleep;
@@ -52,7 +52,7 @@ type Chain = Cell<Option<Shared<Knote>>>;
 #[repr(C)]
 pub(crate) struct Kqueue {
     unread: [u8; KQX_KQ_FDP as usize],
-    kq_fdp: *const c_void,
+    kq_fdp: *const Filedesc,
     lock: Mtx,
     state: State,
     /// Who is charged for it.
@@ -99,7 +99,7 @@ impl Drop for Locked<'_> {
 impl Kqueue {
     /// A kqueue charged to `owner`, in the table of descriptors `fdp`. It must not move:
     /// knotes point to it.
-    pub(crate) fn new(owner: Shared<UidInfo>, fdp: *const c_void) -> Arc<Kqueue> {
+    pub(crate) fn new(owner: Shared<UidInfo>, fdp: *const Filedesc) -> Arc<Kqueue> {
         let kq = Arc::new(Kqueue {
             unread: [0; KQX_KQ_FDP as usize],
             kq_fdp: fdp,
