@@ -5,13 +5,14 @@
 //! one file of cases. The templates beside this file are what it writes.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::release::{Release, root};
-use crate::test::{cargo, harness};
+use crate::release::root;
+use crate::test::cargo;
 use crate::toolchain::run;
 
 /// What goes into a file that is there.
@@ -109,17 +110,29 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
 }
 
-/// Runs one filter's unit tests, and its cases on the simulated kernel.
+/// Runs one filter's unit tests, and its cases on the simulated kernel. A panic in the
+/// filter shows where it came from, and is the last thing shown: nothing is inlined, and
+/// nothing unwinds into the C between the filter and the kernel, which would be a second.
 pub fn attempt(name: &str) -> Result<()> {
-    run(&mut cargo(&[
-        "test",
-        "--quiet",
+    let cases = format!("{name}.");
+    let tests = ["test", "--quiet", "--package", "kqx-kmod", "--lib", name];
+    let abort = ["run", "--quiet", "--config", "profile.dev.panic='abort'"];
+    let harness = [
         "--package",
-        "kqx-kmod",
-        "--lib",
-        name,
-    ]))?;
-    run(harness(Release::V14).args(["--on", "native", "run", &format!("{name}.")]))
+        "kqx-test",
+        "--",
+        "--on",
+        "native",
+        "run",
+        &cases,
+    ];
+    for mut step in [cargo(&tests), cargo(&[abort.as_slice(), &harness].concat())] {
+        if env::var_os("RUST_BACKTRACE").is_none() {
+            step.env("RUST_BACKTRACE", "1");
+        }
+        run(&mut step)?;
+    }
+    Ok(())
 }
 
 fn read(root: &Path, file: &str) -> Result<String> {
