@@ -271,6 +271,13 @@ pub trait System: Sync {
     /// ENOENT before FreeBSD 15. EBADF.
     fn knotes(&self, kq: Fd) -> Result<usize, Errno>;
 
+    /// How many of those it shows as queued: the next scan looks at them, and poll(2) says
+    /// that there is something to read.
+    ///
+    /// # Errors
+    /// As [`System::knotes`].
+    fn queued(&self, kq: Fd) -> Result<usize, Errno>;
+
     /// How many items of the module's zone(9), `kqx timer`, are allocated (vmstat -z): all
     /// that it ever allocates.
     ///

@@ -173,6 +173,11 @@ pub(super) const CASES: &[Case] = &[
         readd_mode,
     ),
     case(
+        "counter.readd.changed_to_semaphore",
+        "A counter with EV_CLEAR, changed and then made a semaphore, stays due while enough is left.",
+        readd_changed_to_semaphore,
+    ),
+    case(
         "counter.readd.clear",
         "EV_ADD again with EV_CLEAR drops the count.",
         readd_clear,
@@ -658,6 +663,23 @@ fn readd_mode(sys: &dyn System) -> Outcome {
     equal!(queue.take()?.data, 1);
     queue.apply(add(COUNTER))?;
     equal!(queue.take()?.data, 2);
+    queue.quiet()
+}
+
+fn readd_changed_to_semaphore(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        flags: EV_ADD | EV_CLEAR,
+        ..add(COUNTER)
+    })?;
+    queue.receipt(trigger(COUNTER, 3))?;
+    queue.apply(Kevent {
+        fflags: NOTE_KQX_SEMAPHORE,
+        ..add(COUNTER)
+    })?;
+    for _ in 0..3 {
+        equal!(queue.take()?.data, 1);
+    }
     queue.quiet()
 }
 

@@ -6,8 +6,8 @@ use kqx::abi::{
     KQX_COUNTER, KQX_GATE, KQX_TIMER, NOTE_KQX_SEMAPHORE, NOTE_KQX_SET, NOTE_KQX_UPTIME, ident,
 };
 use kqx::event::{
-    EV_ADD, EV_CLEAR, EV_DISABLE, EV_ENABLE, EV_ERROR, EV_KEEPUDATA, EV_ONESHOT, Kevent,
-    NOTE_ABSTIME, NOTE_MSECONDS, NOTE_NSECONDS, NOTE_SECONDS, NOTE_TRIGGER, NOTE_USECONDS,
+    EV_ADD, EV_CLEAR, EV_DISABLE, EV_DISPATCH, EV_ENABLE, EV_ERROR, EV_KEEPUDATA, EV_ONESHOT,
+    Kevent, NOTE_ABSTIME, NOTE_MSECONDS, NOTE_NSECONDS, NOTE_SECONDS, NOTE_TRIGGER, NOTE_USECONDS,
 };
 
 use crate::case::{Case, Failure, Outcome, case};
@@ -150,6 +150,11 @@ pub(super) const CASES: &[Case] = &[
         "errors.refused.oneshot_stays",
         "A refused change does not use up a one-shot registration.",
         refused_oneshot_stays,
+    ),
+    case(
+        "errors.refused.twice",
+        "After two refused changes, each reported, EV_DISPATCH still disables with the delivery.",
+        refused_twice,
     ),
     case(
         "errors.refused.changes_nothing",
@@ -612,6 +617,21 @@ fn refused_oneshot_stays(sys: &dyn System) -> Outcome {
     equal!(event.data, 2);
     equal!(queue.apply(delete(COUNTER)), Err(Errno::ENOENT));
     Ok(())
+}
+
+fn refused_twice(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        flags: EV_ADD | EV_DISPATCH,
+        ..add(COUNTER)
+    })?;
+    for _ in 0..2 {
+        queue.apply(REFUSED)?;
+        equal!(queue.take()?.flags & EV_ERROR, EV_ERROR);
+    }
+    queue.apply(trigger(COUNTER, 2))?;
+    equal!(queue.take()?.data, 2);
+    queue.quiet()
 }
 
 fn refused_changes_nothing(sys: &dyn System) -> Outcome {

@@ -85,6 +85,12 @@ pub(super) const CASES: &[Case] = &[
     )
     .needs(&[Feature::KernProcKq]),
     case(
+        "lifetime.dump.queued",
+        "kern.proc.kq shows a counter with EV_CLEAR as queued until it is delivered, not after.",
+        dump_queued,
+    )
+    .needs(&[Feature::KernProcKq]),
+    case(
         "lifetime.unload.busy",
         "kldunload with a registration is EBUSY, with -f too, and all keeps working.",
         unload_busy,
@@ -112,6 +118,12 @@ pub(super) const CASES: &[Case] = &[
         "lifetime.load.timer_max",
         "The tunable kern.kqx.timer_max is in force from the load on.",
         load_timer_max,
+    )
+    .needs(&[Feature::Module]),
+    case(
+        "lifetime.load.timer_max_default",
+        "Without the tunable, kern.kqx.timer_max is what kern.kq_calloutmax is.",
+        load_timer_max_default,
     )
     .needs(&[Feature::Module]),
     case(
@@ -352,6 +364,20 @@ fn dump(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+fn dump_queued(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        flags: EV_ADD | EV_CLEAR,
+        ..add(COUNTER)
+    })?;
+    equal!(sys.queued(queue.fd)?, 0);
+    queue.apply(trigger(COUNTER, 1))?;
+    equal!(sys.queued(queue.fd)?, 1);
+    queue.take()?;
+    equal!(sys.queued(queue.fd)?, 0);
+    Ok(())
+}
+
 /// Unloads the module, runs `body`, and loads it again should `body` have left it
 /// unloaded.
 fn unloaded(sys: &dyn System, body: impl FnOnce() -> Outcome) -> Outcome {
@@ -453,6 +479,17 @@ fn load_timer_max(sys: &dyn System) -> Outcome {
         queue.close()?;
         // With the default again.
         sys.unload(false)?;
+        Ok(())
+    })
+}
+
+fn load_timer_max_default(sys: &dyn System) -> Outcome {
+    unloaded(sys, || {
+        sys.load()?;
+        equal!(
+            sys.sysctl("kern.kqx.timer_max")?,
+            sys.sysctl("kern.kq_calloutmax")?
+        );
         Ok(())
     })
 }

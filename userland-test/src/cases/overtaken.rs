@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use kqx::abi::{KQX_GATE, NOTE_KQX_ONE, ident};
-use kqx::event::{EV_ADD, EV_CLEAR, EV_DISABLE, EV_ENABLE, EV_ONESHOT, Kevent};
+use kqx::abi::{KQX_GATE, NOTE_KQX_ONE, NOTE_KQX_UPTIME, ident};
+use kqx::event::{
+    EV_ADD, EV_CLEAR, EV_DISABLE, EV_ENABLE, EV_ONESHOT, Kevent, NOTE_ABSTIME, NOTE_NSECONDS,
+};
 
 use super::{MS, US, oneshot, periodic};
 use crate::case::{Case, Outcome, case};
@@ -59,6 +61,13 @@ pub(super) const CASES: &[Case] = &[
         dump_readd,
     ))
     .needs(&[Feature::VirtualClock, Feature::KernProcKq]),
+    case(
+        "overtaken.dump.seen",
+        "An expiry that fell into a reading of kern.proc.kq and has been delivered is not tried \
+         again.",
+        dump_seen,
+    )
+    .needs(&[Feature::VirtualClock, Feature::KernProcKq]),
 ];
 
 const fn staged(case: Case) -> Case {
@@ -85,6 +94,15 @@ fn taken_back<'a>(sys: &'a dyn System, due: &[Kevent]) -> Result<Queue<'a>, Errn
     }
     sys.overtake(Window::Scan, INSTANTLY);
     Ok(queue)
+}
+
+/// EV_ADD of a timer that expires once, so many ns from now, and stays due.
+fn deadline(sys: &dyn System, after: u64) -> Kevent {
+    Kevent {
+        fflags: NOTE_NSECONDS | NOTE_ABSTIME | NOTE_KQX_UPTIME,
+        data: (sys.clock(Clock::Uptime) + after) as i64,
+        ..add(TIMER)
+    }
 }
 
 fn attach_disabled(sys: &dyn System) -> Outcome {
@@ -210,12 +228,7 @@ fn scan_gate(sys: &dyn System) -> Outcome {
 }
 
 fn scan_level(sys: &dyn System) -> Outcome {
-    let deadline = |us: u64| Kevent {
-        fflags: kqx::event::NOTE_NSECONDS | kqx::event::NOTE_ABSTIME | kqx::abi::NOTE_KQX_UPTIME,
-        data: (sys.clock(Clock::Uptime) + us * US) as i64,
-        ..add(TIMER)
-    };
-    let queue = taken_back(sys, &[deadline(0), deadline(10)])?;
+    let queue = taken_back(sys, &[deadline(sys, 0), deadline(sys, 10 * US)])?;
     for _ in 0..2 {
         let event = queue.take()?;
         equal!((event.flags, event.data), (0, 1));
@@ -232,4 +245,22 @@ fn dump_readd(sys: &dyn System) -> Outcome {
     let event = queue.wait()?;
     equal!((event.data, event.ext[0]), (1, start + 10 * MS));
     Ok(())
+}
+
+fn dump_seen(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        flags: EV_ADD | EV_CLEAR,
+        ..deadline(sys, 5 * US)
+    })?;
+    equal!(sys.knotes(queue.fd)?, 1);
+    // It is the query that finds the timer expired: nobody has been told of that.
+    equal!(queue.query(TIMER)?, 0);
+    equal!(queue.take()?.data, 1);
+    let ran = callouts(sys, || {
+        sys.pass(Duration::from_millis(1));
+        Ok(())
+    })?;
+    equal!(ran, 0);
+    queue.quiet()
 }

@@ -120,6 +120,12 @@ pub(super) const CASES: &[Case] = &[
         leeway,
     ),
     case(
+        "timer.leeway.taken",
+        "With nothing else to wake for, a timer comes as late as its leeway allows.",
+        leeway_taken,
+    )
+    .needs(&[Feature::VirtualClock]),
+    case(
         "timer.readd.drops_expiry",
         "EV_ADD again drops an undelivered expiry and counts from now.",
         readd_drops_expiry,
@@ -608,6 +614,16 @@ fn leeway(sys: &dyn System) -> Outcome {
         due_after(&event, made, 10 * MS)?;
         ensure!(now >= event.ext[0], "{} ns early", event.ext[0] - now);
     }
+    Ok(())
+}
+
+fn leeway_taken(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        ext: [0, 5 * MS, 0, 0],
+        ..oneshot(10 * MS)
+    })?;
+    equal!(queue.wait()?.ext[1], 5 * MS);
     Ok(())
 }
 

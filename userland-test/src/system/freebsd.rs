@@ -32,6 +32,9 @@ const KSTACK: usize = 4 + 4 + KSTACK_TEXT + 16 * 4;
 /// sizeof(struct kinfo_knote) of FreeBSD 15: descriptor, kevent, status, spares, and a
 /// union whose largest member holds a path.
 const KINFO_KNOTE: usize = 8 + size_of::<Kevent>() + 8 + 32 + (24 + 1024);
+/// Where in it the lowest byte of its status is, behind descriptor and kevent.
+const KNT_STATUS: usize = 8 + size_of::<Kevent>();
+const KNOTE_STATUS_QUEUED: u8 = 2;
 /// More registrations than a queue of the cases has. With less room than it needs,
 /// kern.proc.kq of 15.0 answers ERESTART, which restarts the call for ever.
 const KNOTES_AT_MOST: usize = 16_384;
@@ -90,6 +93,15 @@ impl Kernel {
             Some(Ok(())) if loaded(&kernel) => Ok(kernel),
             Some(Ok(())) => Err("the file of --module is not kqx".to_owned()),
         }
+    }
+
+    /// sysctl kern.proc.kq of a kqueue of this process: a struct kinfo_knote for each
+    /// registration.
+    fn kinfo_knotes(&self, kq: Fd) -> Result<Vec<u8>, Errno> {
+        let mut mib = self.kern_proc_kq.clone().ok_or(Errno::ENOENT)?;
+        // SAFETY: getpid has no preconditions.
+        mib.extend([unsafe { libc::getpid() }, kq]);
+        read_mib_into(&mib, KNOTES_AT_MOST * KINFO_KNOTE)
     }
 }
 
@@ -483,10 +495,13 @@ impl System for Kernel {
     }
 
     fn knotes(&self, kq: Fd) -> Result<usize, Errno> {
-        let mut mib = self.kern_proc_kq.clone().ok_or(Errno::ENOENT)?;
-        // SAFETY: getpid has no preconditions.
-        mib.extend([unsafe { libc::getpid() }, kq]);
-        Ok(read_mib_into(&mib, KNOTES_AT_MOST * KINFO_KNOTE)?.len() / KINFO_KNOTE)
+        Ok(self.kinfo_knotes(kq)?.len() / KINFO_KNOTE)
+    }
+
+    fn queued(&self, kq: Fd) -> Result<usize, Errno> {
+        let knotes = self.kinfo_knotes(kq)?;
+        let queued = |knote: &&[u8]| knote[KNT_STATUS] & KNOTE_STATUS_QUEUED != 0;
+        Ok(knotes.chunks_exact(KINFO_KNOTE).filter(queued).count())
     }
 
     fn allocations(&self) -> Result<u64, Errno> {

@@ -247,6 +247,11 @@ impl System for Sim {
         Ok(self.process().knotes(kq, during)?.len())
     }
 
+    fn queued(&self, kq: Fd) -> Result<usize, Errno> {
+        let knotes = self.process().knotes(kq, |_| ())?;
+        Ok(knotes.iter().filter(|knote| knote.queued).count())
+    }
+
     fn allocations(&self) -> Result<u64, Errno> {
         Ok(self.machine.allocations("kqx timer")? as u64)
     }
