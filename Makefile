@@ -42,7 +42,7 @@ bench: setup
 try: cargo
 	cargo xtask try $(F)
 
-# The module and the manual, under DESTDIR.
+# The module, the header, the manual and an example, under DESTDIR.
 install: build
 	cargo xtask install
 

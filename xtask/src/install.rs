@@ -1,10 +1,13 @@
-//! `make install`: the module, the header and the manual, under DESTDIR.
+//! `make install`: the module, the header, the manual and an example, under DESTDIR.
 //!
 //! | what | where |
 //! |---|---|
 //! | kqx.ko | `KMODDIR`, /boot/modules |
 //! | sys/kqx.h | `PREFIX`/include, /usr/local/include |
 //! | kqx.3, kqx.4, kqx.9 | `PREFIX`/share/man |
+//! | lateness.d | `PREFIX`/share/examples/kqx |
+//!
+//! A variable that is empty is as good as none, as in make(1).
 
 use std::env;
 use std::fs;
@@ -12,40 +15,129 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::Missing;
 use crate::release::{Release, root};
 
 /// Copies what `make build` has built.
 pub fn all() -> Result<()> {
-    let prefix = variable("PREFIX", "/usr/local");
     let module = Release::target()?.directory().join("kqx.ko");
-    copy(&module, Path::new(&variable("KMODDIR", "/boot/modules")))?;
-    copy(
-        &root().join("kqx/include/sys/kqx.h"),
-        &Path::new(&prefix).join("include/sys"),
-    )?;
-    for section in ["3", "4", "9"] {
-        let page = root().join(format!("kqx/man/kqx.{section}"));
-        copy(
-            &page,
-            &Path::new(&prefix).join(format!("share/man/man{section}")),
-        )?;
+    if !module.is_file() {
+        let missing = format!("{} is not built: run `make build`", module.display());
+        return Err(Missing(missing).into());
+    }
+    for (source, directory) in destinations(module, |name| env::var(name).ok()) {
+        copy(&source, &directory)?;
     }
     Ok(())
 }
 
-fn variable(name: &str, default: &str) -> String {
-    env::var(name).unwrap_or_else(|_| default.to_owned())
+/// Every file, and the directory that it goes to.
+fn destinations(
+    module: PathBuf,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Vec<(PathBuf, PathBuf)> {
+    let path = |name, default: &str| {
+        let value = variable(name).filter(|value| !value.is_empty());
+        PathBuf::from(value.unwrap_or_else(|| default.to_owned()))
+    };
+    let destination = path("DESTDIR", "/");
+    let prefix = path("PREFIX", "/usr/local");
+    let mut files = vec![
+        (module, path("KMODDIR", "/boot/modules")),
+        (
+            root().join("kqx/include/sys/kqx.h"),
+            prefix.join("include/sys"),
+        ),
+        (
+            root().join("kmod/packaging/dtrace/lateness.d"),
+            prefix.join("share/examples/kqx"),
+        ),
+    ];
+    for section in ["3", "4", "9"] {
+        files.push((
+            root().join(format!("kqx/man/kqx.{section}")),
+            prefix.join(format!("share/man/man{section}")),
+        ));
+    }
+    let below = |directory: PathBuf| match directory.strip_prefix("/") {
+        Ok(below) => destination.join(below),
+        Err(_) => destination.join(directory),
+    };
+    files
+        .into_iter()
+        .map(|(source, directory)| (source, below(directory)))
+        .collect()
 }
 
-/// Copies `file` into `directory` under DESTDIR, and says so.
-fn copy(file: &Path, directory: &Path) -> Result<()> {
-    let below = directory.strip_prefix("/").unwrap_or(directory);
-    let directory: PathBuf = Path::new(&variable("DESTDIR", "/")).join(below);
-    let name = file.file_name().context("a file has a name")?;
+/// Copies `source` into `directory`, and says so.
+fn copy(source: &Path, directory: &Path) -> Result<()> {
+    let name = source.file_name().context("a file has a name")?;
     let target = directory.join(name);
-    fs::create_dir_all(&directory)
-        .and_then(|()| fs::copy(file, &target))
-        .with_context(|| format!("cannot install {}", target.display()))?;
+    fs::create_dir_all(directory)
+        .and_then(|()| fs::copy(source, &target))
+        .with_context(|| {
+            format!(
+                "cannot install {} as {}",
+                source.display(),
+                target.display()
+            )
+        })?;
     println!("install: {}", target.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn installed(set: &[(&str, &str)]) -> Vec<String> {
+        let variable = |name: &str| {
+            let found = set.iter().find(|(other, _)| *other == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        destinations("kqx.ko".into(), variable)
+            .into_iter()
+            .map(|(source, directory)| {
+                let file = directory.join(source.file_name().unwrap());
+                file.display().to_string()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn each_file_goes_below_the_prefix_and_all_below_destdir() {
+        assert_eq!(
+            installed(&[]),
+            [
+                "/boot/modules/kqx.ko",
+                "/usr/local/include/sys/kqx.h",
+                "/usr/local/share/examples/kqx/lateness.d",
+                "/usr/local/share/man/man3/kqx.3",
+                "/usr/local/share/man/man4/kqx.4",
+                "/usr/local/share/man/man9/kqx.9",
+            ]
+        );
+        let set = [
+            ("DESTDIR", "/stage"),
+            ("PREFIX", "/opt"),
+            ("KMODDIR", "/boot/kernel"),
+        ];
+        let installed = installed(&set);
+        assert_eq!(installed[0], "/stage/boot/kernel/kqx.ko");
+        assert_eq!(installed[1], "/stage/opt/include/sys/kqx.h");
+    }
+
+    #[test]
+    fn an_empty_variable_is_no_variable() {
+        let empty = ["DESTDIR", "PREFIX", "KMODDIR"].map(|name| (name, ""));
+        assert_eq!(installed(&empty), installed(&[]));
+    }
+
+    #[test]
+    fn every_file_but_the_module_is_in_the_tree() {
+        let files = destinations("kqx.ko".into(), |_| None);
+        for (source, _) in &files[1..] {
+            assert!(source.is_file(), "{}", source.display());
+        }
+    }
 }
