@@ -463,6 +463,36 @@ fn a_callout_that_may_be_late_shares_a_wakeup_or_waits_as_long_as_it_may() {
     assert_eq!(patient.last() - start, SECOND * 5 / 4);
 }
 
+/// Sets the callout that runs to a time that has passed.
+unsafe extern "C" fn ring_again(argument: *mut c_void) {
+    // SAFETY: the alarm that set it, with its mutex held.
+    unsafe {
+        let alarm = &*argument.cast::<Alarm>();
+        let flags = sys::C_ABSOLUTE as c_int;
+        let callout = alarm.callout.ptr();
+        sys::callout_reset_sbt_on(callout, 0, 0, Some(ring_again), argument, -1, flags);
+    }
+}
+
+#[test]
+fn a_callout_that_sets_itself_to_the_past_for_ever_is_a_fault() {
+    let machine = machine();
+    let alarm = Alarm::new();
+    alarm.mutex.lock();
+    // SAFETY: what the handler does, and its mutex is held as there.
+    unsafe { ring_again(ptr::from_ref(&*alarm).cast_mut().cast()) };
+    alarm.mutex.unlock();
+    let panic = |body: &mut dyn FnMut()| {
+        let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+        *end.unwrap_err().downcast::<String>().unwrap()
+    };
+    let why = panic(&mut || machine.advance(Duration::from_secs(1)));
+    assert!(why.starts_with("callout storm: "), "{why}");
+    drop(alarm);
+    let mut machine = Some(machine);
+    assert_eq!(panic(&mut || drop(machine.take())), why);
+}
+
 #[test]
 fn a_stopped_callout_does_not_run() {
     let machine = machine();
