@@ -331,13 +331,36 @@ fn waiting_takes_exactly_the_time_out_of_virtual_time() {
 fn evfilt_timer_counts_its_ticks() {
     let machine = machine();
     let queue = Queue::new(&machine);
-    queue.change(timer(EV_ADD, NOTE_MSECONDS, 10)).unwrap();
-    machine.advance(35 * MS);
+    queue.change(timer(EV_ADD, NOTE_SECONDS, 2)).unwrap();
+    machine.advance(Duration::from_secs(7));
     let event = queue.poll()[0];
     assert_eq!((event.data, event.flags), (3, EV_CLEAR));
     let before = machine.uptime();
-    assert_eq!(queue.within(Duration::from_secs(1))[0].data, 1);
-    assert_eq!(machine.uptime() - before, 5_000_000);
+    assert_eq!(queue.within(Duration::from_secs(5))[0].data, 1);
+    assert_eq!(machine.uptime() - before, 1_000_000_000);
+}
+
+#[test]
+fn evfilt_timer_rounds_its_time_down_and_so_may_be_early() {
+    let machine = machine();
+    let queue = Queue::new(&machine);
+    for (unit, data, ns) in [
+        (NOTE_SECONDS, 2, 2_000_000_000),
+        (NOTE_MSECONDS, 1_001, 1_000_999_999),
+        (NOTE_USECONDS, 3, 2_999),
+        (NOTE_NSECONDS, 3, 2),
+    ] {
+        // On a whole second, so that nothing else is rounded.
+        machine.advance(Duration::from_nanos(
+            1_000_000_000 - machine.uptime() % 1_000_000_000,
+        ));
+        let before = machine.uptime();
+        queue
+            .change(timer(EV_ADD | EV_ONESHOT, unit, data))
+            .unwrap();
+        assert_eq!(queue.within(Duration::from_secs(60)).len(), 1);
+        assert_eq!(machine.uptime() - before, ns, "{data} of unit {unit:#x}");
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Two filters of the kernel's own, to compare with: EVFILT_USER and EVFILT_TIMER, with
 //! what they get wrong.
 //!
-//! Left out of EVFILT_TIMER: a stopped process keeps its timers from firing.
+//! Left out of EVFILT_TIMER: a stopped process keeps its timers from firing; and the end of
+//! an interval that, with the uptime, is more than an `sbintime_t` holds. In the kernel that
+//! sum wraps to the past, and the callout runs again and again; here it never comes.
 
 use std::ffi::{c_int, c_long, c_ulong, c_void};
 use std::ptr;
@@ -17,7 +19,7 @@ use kqx::event::{
 use super::Kqueue;
 use crate::abi::{Callout, Filterops, Knote, Shared};
 use crate::callout;
-use crate::clock::{Sbintime, nstosbt};
+use crate::clock::Sbintime;
 use crate::errno::{EINVAL, ENOMEM, Errno, code};
 use crate::kernel::kernel;
 
@@ -123,21 +125,32 @@ fn duration(kn: Shared<Knote>) -> Result<Sbintime, Errno> {
     if flags & !(UNITS | NOTE_ABSTIME) != 0 {
         return Err(EINVAL);
     }
-    let unit = match flags & UNITS {
-        NOTE_SECONDS => 1_000_000_000,
-        0 | NOTE_MSECONDS => 1_000_000,
-        NOTE_USECONDS => 1_000,
-        NOTE_NSECONDS => 1,
+    let per_second = match flags & UNITS {
+        NOTE_SECONDS => 1,
+        0 | NOTE_MSECONDS => 1_000,
+        NOTE_USECONDS => 1_000_000,
+        NOTE_NSECONDS => 1_000_000_000,
         _ => return Err(EINVAL),
     };
-    let ns = kn.kn_sdata.get() as u128 * unit;
-    let time = nstosbt(u64::try_from(ns).unwrap_or(u64::MAX));
+    let time = timer2sbintime(kn.kn_sdata.get() as u64, per_second);
     if flags & NOTE_ABSTIME == 0 {
         return Ok(time);
     }
     let clocks = &kernel().clocks;
     let boottime = clocks.realtime_ns().saturating_sub(clocks.uptime_ns());
-    Ok((time - nstosbt(boottime)).max(0))
+    let boottime = timer2sbintime(boottime, 1_000_000_000);
+    Ok((time - boottime).max(0))
+}
+
+/// Rounds down, unlike nstosbt(9): a timer may fire a fraction of a ns early.
+fn timer2sbintime(time: u64, per_second: u64) -> Sbintime {
+    let (seconds, rest) = (time / per_second, u128::from(time % per_second));
+    if seconds > u64::from(i32::MAX as u32) {
+        return Sbintime::MAX;
+    }
+    // The kernel multiplies by a rounded factor in 64 bits.
+    let fraction = (rest * ((1 << 64) / u128::from(per_second))) >> 32;
+    (seconds << 32) as Sbintime | fraction as Sbintime
 }
 
 fn timer_start(kn: Shared<Knote>, time: Sbintime) {
