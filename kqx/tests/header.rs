@@ -240,3 +240,18 @@ fn the_header_stands_alone_in_c99_c11_and_cxx() {
     compile("c", "c11", source);
     compile("c++", "c++17", source);
 }
+
+#[test]
+fn what_the_readme_shows_in_c_compiles() {
+    let readme = fs::read_to_string(in_crate("../README.md")).unwrap();
+    let shown: Vec<&str> = readme.split("\n```c\n").skip(1).collect();
+    assert!(!shown.is_empty());
+    for rest in shown {
+        let (code, _) = rest.split_once("\n```\n").unwrap();
+        let source = format!(
+            "#include <sys/kqx.h>\n#include <stddef.h>\n\
+             void f(int);\nvoid f(int kq) {{\n{code}\n}}\n"
+        );
+        compile("c", "c11", &source);
+    }
+}
