@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use kqx_sim::{Config, EEXIST, ENOENT, ENOEXEC, ENOSYS, Errno, LoadError, Machine};
 
 mod support;
-use support::object::{Module, R_X86_64_32, R_X86_64_GOTPCREL};
+use support::object::{
+    Module, R_X86_64_32, R_X86_64_GOTPCREL, SHT_FINI_ARRAY, SHT_INIT_ARRAY, SHT_PROGBITS,
+};
 
 /// Where a test's file is; removed when dropped.
 struct File(PathBuf);
@@ -198,6 +200,21 @@ fn relocations_that_kldload_refuses_are_refused_with_its_words() {
         let mut module = Module::new("alpha");
         module.extra_relocation = Some(kind);
         let reason = format!("unexpected relocation type {kind}, symbol index");
+        is_refused(&module.build(), ENOEXEC, &reason);
+    }
+}
+
+#[test]
+fn a_file_with_constructors_which_a_kernel_would_run_is_refused() {
+    for (name, kind) in [
+        (".init_array", SHT_INIT_ARRAY),
+        (".fini_array", SHT_FINI_ARRAY),
+        (".ctors", SHT_PROGBITS),
+        (".dtors", SHT_PROGBITS),
+    ] {
+        let mut module = Module::new("alpha");
+        module.array = Some((name, kind));
+        let reason = format!("section {name}: constructors and destructors are not run");
         is_refused(&module.build(), ENOEXEC, &reason);
     }
 }

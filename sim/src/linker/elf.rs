@@ -59,6 +59,7 @@ pub(super) fn link(bytes: &[u8]) -> Result<ModuleImage, Refusal> {
         .symbols(LE, bytes, elf::SHT_SYMTAB)
         .map_err(|_| broken("file has invalid symbol strings"))?;
 
+    refuse_constructors(&sections)?;
     let mut stub_names = Vec::new();
     for symbol in symbols.iter().filter(|s| s.is_undefined(LE)) {
         let name = symbol.name(LE, symbols.strings()).map_err(unreadable)?;
@@ -129,6 +130,23 @@ fn check_header(bytes: &[u8]) -> Result<&Header, Refusal> {
         return Err(broken("Unsupported machine"));
     }
     Ok(header)
+}
+
+/// link_elf_obj.c runs what these sections list, at load and at unload; here nothing would.
+fn refuse_constructors(sections: &SectionTable<'_, Header>) -> Result<(), Refusal> {
+    for section in sections.iter() {
+        let name = sections.section_name(LE, section).map_err(unreadable)?;
+        let kind = section.sh_type(LE);
+        let lists = matches!(kind, elf::SHT_INIT_ARRAY | elf::SHT_FINI_ARRAY)
+            || matches!(name, b".ctors" | b".dtors");
+        if lists && section.sh_size(LE) != 0 {
+            let name = String::from_utf8_lossy(name);
+            return Err(broken(format!(
+                "section {name}: constructors and destructors are not run here"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Where everything goes: code with the stubs behind it, constants, data.

@@ -4,9 +4,13 @@ use object::write::{
     Object, Relocation, SectionId, StandardSection, Symbol, SymbolId, SymbolSection,
 };
 use object::{
-    Architecture, BinaryFormat, Endianness, RelocationFlags, SectionKind, SymbolFlags, SymbolKind,
-    SymbolScope,
+    Architecture, BinaryFormat, Endianness, RelocationFlags, SectionFlags, SectionKind,
+    SymbolFlags, SymbolKind, SymbolScope,
 };
+
+pub const SHT_PROGBITS: u32 = 1;
+pub const SHT_INIT_ARRAY: u32 = 14;
+pub const SHT_FINI_ARRAY: u32 = 15;
 
 pub const R_X86_64_64: u32 = 1;
 pub const R_X86_64_PLT32: u32 = 4;
@@ -23,6 +27,8 @@ pub struct Module {
     pub returns: u8,
     /// The kernel versions that it takes.
     pub kernel: (i32, i32),
+    /// A section of that name and type of the file format, with the handler's address.
+    pub array: Option<(&'static str, u32)>,
     /// A relocation of that type in its code.
     pub extra_relocation: Option<u32>,
     /// Whether it has set_modmetadata_set.
@@ -38,6 +44,7 @@ impl Module {
             calls: "printf",
             returns: 0,
             kernel: (1_400_000, 1_599_999),
+            array: None,
             extra_relocation: None,
             metadata: true,
             stray_metadata: false,
@@ -115,6 +122,14 @@ impl Module {
             }
             let set = builder.set("set_sysinit_set");
             builder.words(set, &[(0, Some(sysinit))]);
+        }
+        if let Some((name, kind)) = self.array {
+            let name = name.as_bytes().to_vec();
+            let kind = SectionKind::Elf(kind);
+            let array = builder.object.add_section(Vec::new(), name, kind);
+            // SHF_WRITE, SHF_ALLOC.
+            builder.object.section_mut(array).flags = SectionFlags::Elf { sh_flags: 3 };
+            builder.words(array, &[(0, Some(handler))]);
         }
         builder.object.write().expect("a small object")
     }
