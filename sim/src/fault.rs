@@ -71,6 +71,13 @@ impl Faults {
         });
     }
 
+    /// The first lock order reversal among them, in words.
+    pub(crate) fn lock_order(&self) -> Option<String> {
+        let faults = self.0.lock();
+        let reversal = faults.iter().find(|f| f.kind == FaultKind::LockOrder)?;
+        Some(reversal.message.clone())
+    }
+
     /// Hands over what was recorded.
     pub(crate) fn take(&self) -> Vec<Fault> {
         std::mem::take(&mut *self.0.lock())

@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char, c_int};
 use std::mem::offset_of;
 use std::ptr;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::RawMutex;
 use parking_lot::lock_api::{RawMutex as _, RawMutexTimed as _};
@@ -23,6 +23,10 @@ const MTX_DESTROYED: usize = 4;
 
 /// How long to wait for a lock before looking whether the kernel is alive.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long to wait for a lock, once locks were taken in both orders, before calling it a
+/// deadlock. The test fails either way.
+const STUCK: Duration = Duration::from_secs(1);
 
 const MA_OWNED: c_int = 0x01;
 const MA_NOTOWNED: c_int = 0x02;
@@ -128,9 +132,16 @@ pub(crate) fn lock(m: &Mtx, place: Place) {
             .witness
             .check_order(&held, state.class, place, state.duplicate_ok);
     }
+    let since = Instant::now();
     while !state.raw.try_lock_for(PATIENCE) {
         // Whoever holds it may have died.
         kernel().sched.check_alive();
+        if since.elapsed() >= STUCK
+            && let Some(reversal) = kernel().faults.lock_order()
+        {
+            let why = format!("deadlock at {place}, waiting for {}; {reversal}", name(m));
+            kernel().sched.die(why);
+        }
     }
     m.mtx_lock.store(owner(thread), Ordering::Relaxed);
     held.push(Held {

@@ -31,6 +31,9 @@ impl<T> Kernel<T> {
 
 struct Mutex(Kernel<sys::mtx>);
 
+// SAFETY: a mutex, which only the kernel's functions touch.
+unsafe impl Sync for Mutex {}
+
 impl Mutex {
     fn new(name: &'static std::ffi::CStr) -> Mutex {
         let mutex = Mutex(Kernel::new());
@@ -100,6 +103,20 @@ fn locks_taken_in_both_orders_are_a_fault_with_both_stacks() {
     assert_eq!(faults[0].stacks.len(), 2);
     a.destroy();
     b.destroy();
+}
+
+#[test]
+#[should_panic(expected = "; lock order reversal: ")]
+fn threads_that_wait_for_each_others_locks_are_reported() {
+    let machine = machine();
+    let (a, b) = (Mutex::new(c"a"), Mutex::new(c"b"));
+    let both_have_one = std::sync::Barrier::new(2);
+    let cross = |first: &Mutex, second: &Mutex| {
+        first.lock();
+        both_have_one.wait();
+        second.lock();
+    };
+    machine.parallel(&[&|| cross(&a, &b), &|| cross(&b, &a)]);
 }
 
 #[test]
