@@ -436,7 +436,10 @@ impl Run {
             self.repeat
         };
         plan.push(format!("repeat {repeat}"));
-        if !self.is_the_suite() || programs::leaves_cases(self.filter.as_deref()) {
+        let filter = self.filter.as_deref();
+        if !self.is_the_suite()
+            || programs::leaves_cases(filter, &artefacts.programs, programs::list)?
+        {
             plan.push(format!("run {program}"));
         }
         for argument in arguments {

@@ -12,8 +12,6 @@ use serde_json::Value;
 use super::report::Tap;
 use crate::{build, release::Release, test, toolchain::run};
 
-/// What the names begin with.
-const KINDS: [&str; 3] = ["program.", "example.", "test."];
 /// The tests that need FreeBSD without the module.
 const UNLOADED: &str = "test.fallback";
 
@@ -46,9 +44,30 @@ impl Program {
     }
 }
 
-/// Whether a case of the suite may have a name with `filter` in it.
-pub(crate) fn leaves_cases(filter: Option<&str>) -> bool {
-    filter.is_none_or(|text| !KINDS.iter().any(|kind| text.starts_with(kind)))
+/// Whether the suite runs: not if `filter` names one of the `programs`, and of what
+/// `kqx-test list` prints nothing.
+pub(crate) fn leaves_cases(
+    filter: Option<&str>,
+    programs: &[Program],
+    list: impl FnOnce() -> Result<String>,
+) -> Result<bool> {
+    let Some(text) = filter else {
+        return Ok(true);
+    };
+    let named = programs.iter().any(|program| program.is_named(filter));
+    let case = |line: &str| {
+        line.split(' ')
+            .next()
+            .is_some_and(|name| name.contains(text))
+    };
+    Ok(!named || list()?.lines().any(case))
+}
+
+/// What `kqx-test list` prints: a case in each line, its name first.
+pub(crate) fn list() -> Result<String> {
+    let output = test::harness(Release::V14).arg("list").output()?;
+    ensure!(output.status.success(), "`kqx-test list` does not run");
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// Builds them for `release`, in the order of their names.
@@ -162,8 +181,17 @@ mod tests {
     }
 
     #[test]
-    fn the_suite_is_left_out_where_only_a_program_can_have_the_name() {
-        assert!(!leaves_cases(Some("program.gate")));
-        assert!(leaves_cases(Some("gate")) && leaves_cases(None));
+    fn the_suite_is_left_out_where_only_a_program_has_the_name() {
+        let programs = ["example.work_queue", "program.gate"].map(named);
+        let leaves = |filter| {
+            let list = || Ok("gate.all   Wakes a work_queue.\ntimer.once  Once.\n".to_owned());
+            leaves_cases(filter, &programs, list).unwrap()
+        };
+        assert!(!leaves(Some("work_queue")) && !leaves(Some("program.gate")));
+        assert!(leaves(Some("gate")) && leaves(Some("timer")) && leaves(None));
+        assert!(
+            leaves(Some("neither")),
+            "the suite says that it finds nothing"
+        );
     }
 }
