@@ -33,11 +33,17 @@ enum Step {
     FailCharge {
         nth: u8,
     },
+    Dump {
+        queue: u8,
+        us: u8,
+    },
     Limit {
         kqueues: u8,
     },
     Unload {
         force: bool,
+        /// The first try to load it again finds the slot taken.
+        taken: bool,
     },
 }
 
@@ -107,11 +113,19 @@ fn step(machine: &Machine, process: &Process, queues: &mut [Fd; QUEUES], step: &
         Step::Limit { kqueues } => {
             let _ = process.set_kqueue_limit((*kqueues).into());
         }
-        Step::Unload { force } => {
+        Step::Dump { queue, us } => {
+            // Refused before 15. Time passes while each registration is in flux.
+            let during = |_: &_| machine.advance(Duration::from_micros((*us).into()));
+            let _ = process.knotes(queues[at(*queue)], during);
+        }
+        Step::Unload { force, taken } => {
             if machine.kldunload("kqx.ko", *force).is_ok() {
-                machine
-                    .kldload_native("kqx.ko", kqx_kmod::kqx_modevent)
-                    .expect("the slot is free");
+                let load = || machine.kldload_native("kqx.ko", kqx_kmod::kqx_modevent);
+                if *taken {
+                    machine.fail(Failure::Registration, 1);
+                    load().expect_err("the slot is taken");
+                }
+                load().expect("the slot is free");
             }
         }
     }

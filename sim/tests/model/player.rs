@@ -9,7 +9,7 @@ use kqx::abi::{
     NOTE_KQX_UPTIME, ident, member,
 };
 use kqx::event::*;
-use kqx_sim::{EINVAL, ENOENT, ENOMEM, Errno, Failure, Fd, Machine, Process, UNLIMITED};
+use kqx_sim::{EINVAL, ENOENT, ENOMEM, Errno, Failure, Fd, Machine, Process, Release, UNLIMITED};
 
 use crate::counter::Counter;
 use crate::gate::{Gate, Watcher, triggers};
@@ -158,6 +158,7 @@ impl<'a> Player<'a> {
             60..85 => self.poll(queue),
             85..97 => self.pass(),
             97..98 => self.reopen(queue),
+            98 => self.dump(queue),
             _ => self.look(),
         }
     }
@@ -180,6 +181,27 @@ impl<'a> Player<'a> {
             let knotes: usize = self.queues.iter().map(|q| q.registrations.len()).sum();
             assert_eq!(references, Some(knotes as i32), "references of the slot");
         }
+    }
+
+    /// kern.proc.kq, which only 15 has.
+    fn dump(&mut self, at: usize) {
+        let dumped = self.process.knotes(self.queues[at].fd, |_| ());
+        if Release::BUILT_FOR == Release::V14 {
+            assert_eq!(dumped.err(), Some(ENOENT));
+            return;
+        }
+        let mut dumped: Vec<_> = dumped
+            .expect("it is open")
+            .iter()
+            .map(|knote| (knote.event.ident, knote.event.udata, !knote.disabled))
+            .collect();
+        dumped.sort_unstable();
+        let registrations = &self.queues[at].registrations;
+        let expected: Vec<_> = registrations
+            .iter()
+            .map(|(ident, r)| (*ident, r.udata, r.enabled))
+            .collect();
+        assert_eq!(dumped, expected, "kern.proc.kq of kqueue {at}");
     }
 
     fn reopen(&mut self, queue: usize) {
