@@ -1,6 +1,9 @@
-//! What DESIGN 2.3 says of a timer, in the fewest words; the clock is not stepped here.
+//! What DESIGN 2.3 says of a timer, in the fewest words.
+//!
+//! When a deadline is found to have passed, after CLOCK_REALTIME was stepped, depends on
+//! when its callout next looks: at the latest where the clock before the step had it.
 
-use kqx::abi::NOTE_KQX_UPTIME;
+use kqx::abi::{NOTE_KQX_STEPPED, NOTE_KQX_UPTIME};
 use kqx::event::*;
 
 const UNITS: u32 = NOTE_SECONDS | NOTE_MSECONDS | NOTE_USECONDS | NOTE_NSECONDS;
@@ -15,6 +18,10 @@ pub struct Timer {
     /// What NOTE_TRIGGER starts again.
     interval: u64,
     absolute: bool,
+    /// A deadline's time on CLOCK_REALTIME, if that is its clock.
+    deadline: Option<u64>,
+    /// The boot times on CLOCK_REALTIME since it was armed, and from when each held.
+    boots: Vec<(u64, u64)>,
     /// When it was set, to know how late a deadline in the past was.
     set: u64,
     units: u32,
@@ -43,6 +50,8 @@ impl Timer {
             period: 0,
             interval: 0,
             absolute: change.fflags & NOTE_ABSTIME != 0,
+            deadline: None,
+            boots: vec![(now, boottime)],
             set: now,
             units: change.fflags & UNITS,
             over: false,
@@ -52,6 +61,7 @@ impl Timer {
             if first != 0 || change.fflags & NOTE_TRIGGER != 0 || time > i64::MAX as u64 {
                 return None;
             }
+            timer.deadline = (!uptime).then_some(time);
             timer.next = if uptime {
                 time
             } else {
@@ -85,10 +95,66 @@ impl Timer {
         true
     }
 
-    /// None: it may be or not, as it is this very ns.
+    /// CLOCK_REALTIME was stepped.
+    pub fn step(&mut self, now: u64, boottime: u64) {
+        self.boots.push((now, boottime));
+    }
+
+    /// The deadline, if it is one that has been moved.
+    fn moved(&self) -> Option<u64> {
+        self.deadline.filter(|_| self.boots.len() > 1)
+    }
+
+    /// From when to when each boot time held, up to now.
+    fn stretches(&self, now: u64) -> impl Iterator<Item = (u64, u64)> {
+        let ends = self.boots[1..].iter().map(|(from, _)| *from).chain([now]);
+        self.boots
+            .iter()
+            .zip(ends)
+            .map(|((_, boot), end)| (end, *boot))
+    }
+
+    /// The uptimes that a moved deadline may have been found to have passed at.
+    fn targets(&self, deadline: u64, now: u64) -> Vec<u64> {
+        let targets = self
+            .stretches(now)
+            .map(|(end, boot)| (end, deadline.saturating_sub(boot)));
+        targets
+            .filter(|(end, target)| target <= end)
+            .map(|(_, target)| target)
+            .collect()
+    }
+
+    /// Whether a moved deadline is due; None: it may be or not.
+    fn moved_due(&self, deadline: u64, now: u64) -> Option<bool> {
+        if self.next <= self.set {
+            return Some(true);
+        }
+        // When the callout looks at the latest.
+        let mut looks = self.next;
+        for (end, boot) in self.stretches(now) {
+            let target = deadline.saturating_sub(boot);
+            while looks < end {
+                if target <= looks {
+                    return Some(true);
+                }
+                looks = target;
+            }
+            if looks == end {
+                return None;
+            }
+        }
+        let possible = !self.targets(deadline, now).is_empty();
+        if possible { None } else { Some(false) }
+    }
+
+    /// None: it may be or not, as it is this very ns, or as its deadline was moved.
     pub fn due(&self, now: u64) -> Option<bool> {
         if self.over {
             return Some(false);
+        }
+        if let Some(deadline) = self.moved() {
+            return self.moved_due(deadline, now);
         }
         if self.next == now && self.set != now {
             None
@@ -97,16 +163,61 @@ impl Timer {
         }
     }
 
-    pub fn receipt(&self, now: u64) -> u64 {
-        match now.checked_sub(self.next) {
+    /// None: it depends on whether the callout has looked since the deadline was moved.
+    pub fn receipt(&self, now: u64) -> Option<u64> {
+        if self.moved().is_some() {
+            return None;
+        }
+        Some(match now.checked_sub(self.next) {
             None | Some(0) if self.next > now => self.next - now,
             Some(past) if self.period > 0 => self.period - past % self.period,
             _ => 0,
+        })
+    }
+
+    /// Whether NOTE_KQX_STEPPED is right. A one-shot's was written down when it became due.
+    fn may_say(&self, stepped: bool, once: bool, now: u64) -> bool {
+        let due = match self.moved() {
+            _ if !once => Some(now),
+            Some(deadline) => self.targets(deadline, now).into_iter().min(),
+            None => Some(self.next),
+        };
+        let (_, armed) = self.boots[0];
+        let mut when_said: Vec<_> = self.stretches(now).collect();
+        if once {
+            when_said.retain(|(end, _)| due.is_some_and(|due| *end >= due));
+        } else {
+            when_said.drain(..when_said.len() - 1);
         }
+        when_said
+            .iter()
+            .any(|(_, boot)| (*boot != armed) == stepped)
     }
 
     /// What is wrong with a delivery, if something is; takes what it takes.
-    pub fn deliver(&mut self, event: &Kevent, clears: bool, now: u64) -> Result<(), String> {
+    pub fn deliver(
+        &mut self,
+        event: &Kevent,
+        clears: bool,
+        once: bool,
+        now: u64,
+    ) -> Result<(), String> {
+        if !self.may_say(event.fflags & NOTE_KQX_STEPPED != 0, once, now) {
+            return Err(format!(
+                "NOTE_KQX_STEPPED is wrong; boot times {:?}",
+                self.boots
+            ));
+        }
+        let fflags = event.fflags & !NOTE_KQX_STEPPED;
+        if let Some(deadline) = self.moved() {
+            let [due, late, ..] = event.ext;
+            let found = self.targets(deadline, now).contains(&due) && late <= now - due;
+            if (event.data, fflags, found) != (1, self.units, true) {
+                return Err(format!("not of a moved deadline: {self:?}"));
+            }
+            self.over = clears;
+            return Ok(());
+        }
         let expired = match (now - self.next).checked_div(self.period) {
             Some(more) => 1 + more,
             None => 1,
@@ -114,7 +225,7 @@ impl Timer {
         let last = self.next + (expired - 1) * self.period;
         // On virtual time only a deadline that was past already is late.
         let late = self.set.saturating_sub(self.next);
-        let is = (event.data, event.fflags, event.ext[0], event.ext[1]);
+        let is = (event.data, fflags, event.ext[0], event.ext[1]);
         let want = (expired as i64, self.units, last, late);
         if is != want {
             return Err(format!(
