@@ -52,7 +52,11 @@ pub struct Process(Arc<State>);
 
 impl Drop for State {
     fn drop(&mut self) {
-        if !std::thread::panicking() && self.kernel.sched.dead().is_none() {
+        if std::thread::panicking() {
+            // Its kqueues go as they are, with callouts that are not drained.
+            let why = "a thread of the test has panicked, see the first panic above";
+            self.kernel.sched.die(why.into());
+        } else if self.kernel.sched.dead().is_none() {
             self.exit();
         }
     }

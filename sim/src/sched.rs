@@ -304,7 +304,10 @@ impl Sched {
         state.busy = true;
         kernel().clocks.set_uptime(time);
         let mut left = STORM;
-        while let Some(callout) = state.wheel.pop_due(time) {
+        // What a callout is given may be gone with the thread that died.
+        while state.dead.is_none()
+            && let Some(callout) = state.wheel.pop_due(time)
+        {
             state = crate::callout::run(self, state, callout);
             left -= 1;
             if left == 0 {
