@@ -215,7 +215,7 @@ fn bind(flags: &[String], version: u32) {
         .layout_tests(true)
         .derive_default(false)
         // What the module only ever points to.
-        .opaque_type("thread|proc_?|kqueue|uidinfo|ucred|file|prison|aioliojob|sysctl_req")
+        .opaque_type("thread|proc_?|kqueue|filedesc|uidinfo|ucred|file|prison|aioliojob|sysctl_req")
         .default_enum_style(bindgen::EnumVariation::Consts)
         .prepend_enum_name(false)
         .wrap_unsafe_ops(true);

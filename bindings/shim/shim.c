@@ -22,10 +22,13 @@ DECLARE_MODULE(kqx, kqx_mod, SI_SUB_DRIVERS, SI_ORDER_MIDDLE);
 MODULE_VERSION(kqx, 1);
 
 /*
- * Statistics: counter(9), one cache line per CPU.  Allocated and freed by
- * SYSINIT and SYSUNINIT, so that they outlive the sysctls that read them.
+ * Statistics: counter(9), one cache line per CPU, and one that nobody writes to
+ * find them by.  Allocated and freed by SYSINIT and SYSUNINIT, so that they
+ * outlive the sysctls that read them.
  */
-static counter_u64_t stats[KQX_STATS];
+static counter_u64_t stats[roundup2(KQX_STATS,
+    CACHE_LINE_SIZE / sizeof(counter_u64_t))] __aligned(CACHE_LINE_SIZE);
+
 static void
 stats_alloc(void *arg __unused)
 {
@@ -118,7 +121,7 @@ SDT_PROBE_DEFINE2(kqx, , , detach, "struct knote *", "uintptr_t");
 void
 kqx_trace_attach(struct knote *kn, int error, enum kqx_stat gauge)
 {
-	if (error == 0 && gauge != KQX_STATS)
+	if (error == 0)
 		counter_u64_add(stats[gauge], 1);
 	SDT_PROBE3(kqx, , , attach, kn, kn->kn_id, error);
 }
@@ -148,8 +151,7 @@ kqx_trace_deliver(struct knote *kn, int64_t data)
 void
 kqx_trace_detach(struct knote *kn, enum kqx_stat gauge)
 {
-	if (gauge != KQX_STATS)
-		counter_u64_add(stats[gauge], -1);
+	counter_u64_add(stats[gauge], -1);
 	SDT_PROBE2(kqx, , , detach, kn, kn->kn_id);
 }
 

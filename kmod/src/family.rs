@@ -194,14 +194,11 @@ fn attach_shared<F: Filter>(kn: &mut Knote<'_>) -> Result<(), Errno> {
     kn.join_timer(timed(&filter), |others| {
         filter = F::load(filter.store().0, Some(others));
         filter.join(&kev, &mut cx)?;
-        Ok(timed(&filter))
+        Ok((timed(&filter), cx.wake))
     })?;
     set_up(kn, &filter, mode, kev.fflags & NOTE_TRIGGER != 0);
     kn.set_words(filter.store().0);
     kn.attached();
-    if cx.wake {
-        kn.knote();
-    }
     Ok(())
 }
 

@@ -20,8 +20,8 @@ pub trait Filter: Copy {
     /// What a registration keeps with its kernel timer, once it has one.
     type Timed: Copy + 'static;
 
-    /// The gauge that counts live registrations, if the member has one of its own.
-    const GAUGE: Option<Stat>;
+    /// The gauge that counts live registrations. The module stays while any is not 0.
+    const GAUGE: Stat = Stat::Others;
 
     /// All registrations of one ident, in the kqueues of one file table, share one kernel
     /// timer, one charge and one `Timed`. Its mutex is held in every method but `attach`,

@@ -102,13 +102,16 @@ impl Counter {
 
     /// The part of a change that every change can have.
     #[inline(always)]
-    fn count_change(&mut self, kev: &Kevent) -> Result<(), Errno> {
+    fn count_change(&mut self, kev: &Kevent, cx: &mut Context<'_>) -> Result<(), Errno> {
         if kev.fflags & NOTE_KQX_SET != 0 {
             self.set(kev.data)?;
+            // A trigger may follow: it leaves 0 anew.
+            self.wait(cx);
         }
         if kev.fflags & NOTE_TRIGGER != 0 {
             self.trigger(kev.data);
         }
+        self.wait(cx);
         Ok(())
     }
 
@@ -141,7 +144,7 @@ impl Counter {
 impl Filter for Counter {
     type Timed = Delay;
 
-    const GAUGE: Option<Stat> = Some(Stat::Counters);
+    const GAUGE: Stat = Stat::Counters;
 
     fn timed(kev: &Kevent) -> bool {
         kev.ext[1] > 0
@@ -163,8 +166,7 @@ impl Filter for Counter {
         if kev.fflags & NOTE_TRIGGER == 0 {
             counter.set(kev.data)?;
         }
-        counter.count_change(kev)?;
-        counter.wait(cx);
+        counter.count_change(kev, cx)?;
         Ok(counter)
     }
 
@@ -190,9 +192,7 @@ impl Filter for Counter {
             NOTE_FFCOPY => self.flags = self.flags & !NOTE_FFLAGSMASK | user,
             _ => {}
         }
-        self.count_change(kev)?;
-        self.wait(cx);
-        Ok(())
+        self.count_change(kev, cx)
     }
 
     fn receipt(&self, _cx: &Context<'_>) -> u64 {

@@ -11,7 +11,8 @@ use crate::filter::{Context, Errno, Filter, Kevent, Report, Stat, Words};
 /// Every fflags bit that a change may have.
 const KNOWN: u32 = NOTE_KQX_ONE | NOTE_TRIGGER;
 
-/// The most triggers in one change: so many changes reach 2^64 that nobody waits for them.
+/// The most triggers in one change: 2^33 such changes, which a watcher must not have slept
+/// through, bring its count round.
 const TRIGGERS_MAX: i64 = i32::MAX as i64;
 
 /// A watcher, and the gate it watches.
@@ -86,7 +87,7 @@ impl Gate {
 impl Filter for Gate {
     type Timed = Shared;
 
-    const GAUGE: Option<Stat> = Some(Stat::Watchers);
+    const GAUGE: Stat = Stat::Watchers;
 
     const SHARED: bool = true;
 
@@ -157,7 +158,7 @@ impl Filter for Gate {
         }
     }
 
-    fn deliver(&mut self, report: &Report, cx: &mut Context<'_>) {
+    fn deliver(&mut self, _report: &Report, cx: &mut Context<'_>) {
         if self.wakes_one() {
             self.woken = false;
             cx.last = true;
@@ -166,13 +167,14 @@ impl Filter for Gate {
                 self.claim();
             }
         } else {
-            self.seen = self.seen.wrapping_add(report.data.unsigned_abs());
+            self.seen = self.shared.triggers;
         }
     }
 
-    /// A watcher may have the next trigger as soon as it has taken one.
+    /// One that wakes all has nothing left then; of one that wakes one, the watcher may
+    /// have the next trigger as soon as it has taken one.
     fn clears(&self, _asked: bool) -> bool {
-        false
+        !self.wakes_one()
     }
 
     fn store(&self) -> (Words, Option<Shared>) {

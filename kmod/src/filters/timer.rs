@@ -9,7 +9,7 @@ use kqx::event::{
     NOTE_TRIGGER, NOTE_USECONDS,
 };
 
-use crate::filter::{Arm, Context, Errno, Filter, Kevent, Report, Stat, Words};
+use crate::filter::{Arm, Context, Errno, Filter, Kevent, Report, Words};
 use crate::time::{self, Boottime, SECOND};
 
 /// The unit bits of fflags.
@@ -154,9 +154,6 @@ impl Timer {
 impl Filter for Timer {
     type Timed = Timer;
 
-    /// The charge counts them.
-    const GAUGE: Option<Stat> = None;
-
     fn timed(_kev: &Kevent) -> bool {
         true
     }
@@ -178,7 +175,7 @@ impl Filter for Timer {
             if self.kind != Kind::Relative {
                 return Err(Errno::EINVAL);
             }
-            if self.fired && self.period > 0 {
+            if self.period > 0 && (self.fired || cx.now() >= self.next) {
                 self.interval = self.period;
             }
             self.fired = false;
@@ -262,7 +259,12 @@ impl Filter for Timer {
 
     #[inline(always)]
     fn store(&self) -> (Words, Option<Timer>) {
-        (Words::default(), Some(*self))
+        // A forced delivery may copy the knote at any time: this is what it reports.
+        let words = Words {
+            ext0: self.next,
+            ..Words::default()
+        };
+        (words, Some(*self))
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use freebsd_kernel_sys as sys;
 
-/// What is counted: a sysctl of kern.kqx each.
+/// What is counted: a sysctl of kern.kqx each, but one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Stat {
@@ -20,6 +20,8 @@ pub enum Stat {
     Counters = sys::KQX_STAT_COUNTERS,
     /// `watchers`: live watchers of gates.
     Watchers = sys::KQX_STAT_WATCHERS,
+    /// Live registrations of members without a gauge of their own.
+    Others = sys::KQX_STAT_OTHERS,
 }
 
 /// Adds `n` to a statistic. Any context.

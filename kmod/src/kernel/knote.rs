@@ -238,11 +238,12 @@ impl Knote<'_> {
     /// In f_attach: gives it the timer that all registrations of its ident share, in the
     /// kqueues of the same file table. The first makes it, to keep `timed`, and is charged.
     /// `join` is given what is kept with it, with its mutex held, and says what that is
-    /// from then on; if it refuses, nothing has happened. Sleeps. ENOMEM over a limit.
+    /// from then on, and whether to ask those who were there: knote(9). If it refuses,
+    /// nothing has happened. Sleeps. ENOMEM over a limit.
     pub fn join_timer<T: Copy + 'static>(
         &mut self,
         timed: T,
-        join: impl FnOnce(T) -> Result<T, Errno>,
+        join: impl FnOnce(T) -> Result<(T, bool), Errno>,
     ) -> Result<(), Errno> {
         // SAFETY: f_attach, in which the knote is on no list.
         let timer = unsafe { shared::join(self.raw, timed, join)? };

@@ -106,8 +106,14 @@ fn load<O: Filterops>() -> Result<(), Errno> {
 
 /// EBUSY while there is a registration.
 fn quiesce() -> Result<(), Errno> {
-    let live = counter_u64_fetch(Stat::Counters) + u64::from(uidinfo::timers().load(Relaxed));
-    if live == 0 { Ok(()) } else { Err(Errno::EBUSY) }
+    // The gauges are not added up: one that is counting meanwhile may be below 0. Those of
+    // watchers are among the timers.
+    let live = [Stat::Counters, Stat::Others];
+    if uidinfo::timers().load(Relaxed) == 0 && live.map(counter_u64_fetch) == [0, 0] {
+        Ok(())
+    } else {
+        Err(Errno::EBUSY)
+    }
 }
 
 fn unload() -> Result<(), Errno> {

@@ -170,15 +170,16 @@ impl Table {
 
 /// Finds the timer that the knote's registration shares, or makes and charges it, and puts
 /// the knote at the end of its list. `join` is given what the filter keeps with it, `timed`
-/// at first, with the mutex held, and says what that is from then on; if it refuses, nothing
-/// has happened. May sleep. ENOMEM over a limit.
+/// at first, with the mutex held, and says what that is from then on, and whether those who
+/// have joined before are to be asked; if it refuses, nothing has happened. May sleep.
+/// ENOMEM over a limit.
 ///
 /// # Safety
 /// As [`Timer::new`]; `kn` is on no list, and this is its f_attach.
 pub(super) unsafe fn join<T: Copy + 'static>(
     kn: NonNull<sys::knote>,
     timed: T,
-    join: impl FnOnce(T) -> Result<T, Errno>,
+    join: impl FnOnce(T) -> Result<(T, bool), Errno>,
 ) -> Result<NonNull<Timer>, Errno> {
     // SAFETY: f_attach: the knote has its kqueue.
     let name = unsafe { Name::of(kn) };
@@ -186,27 +187,34 @@ pub(super) unsafe fn join<T: Copy + 'static>(
         Some(timer) => timer,
         None => {
             // SAFETY: the caller's promise.
-            let new = unsafe { Timer::new(kn, again, Shared::of(name), timed)? };
+            let new = unsafe { Timer::new(kn, again, Shared::of(name), timed) };
             let found = with_table(|table| {
                 let found = table.find(name);
-                if found.is_none() {
+                if let (None, Ok(new)) = (found, new) {
                     table.insert(new);
                 }
                 found
             });
-            if found.is_some() {
-                // SAFETY: another thread's was there first; nobody knows this one.
-                unsafe { Timer::free(new) };
+            match (found, new) {
+                (None, new) => new?,
+                (Some(found), Err(_)) => found,
+                (Some(found), Ok(new)) => {
+                    // SAFETY: another thread's was there first; nobody knows this one.
+                    unsafe { Timer::free(new) };
+                    found
+                }
             }
-            found.unwrap_or(new)
         }
     };
     // SAFETY: the reference keeps it.
     let this = unsafe { timer.as_ref() };
     let joined = {
         let lock = this.lock();
-        join(this.timed::<T>().get()).map(|timed| {
+        join(this.timed::<T>().get()).map(|(timed, wake)| {
             this.timed::<T>().set(timed);
+            if wake {
+                lock.knote();
+            }
             // SAFETY: in flux, on no list.
             unsafe { lock.link(kn) };
         })

@@ -10,15 +10,12 @@ use super::counter::Stat;
 use super::errno::Errno;
 use super::knote::Knote;
 
-/// What C takes for no gauge.
-const NONE: u32 = sys::KQX_STATS;
-
 /// A registration was added, or refused. Counts it in its gauge.
 #[inline(always)]
-pub fn attach(kn: &Knote<'_>, result: Result<(), Errno>, gauge: Option<Stat>) {
-    let gauge = gauge.map_or(NONE, |gauge| gauge as u32);
-    // SAFETY: the knote is valid for the call, which reads its ident.
-    unsafe { sys::kqx_trace_attach(kn.as_ptr(), Errno::code(result), gauge) }
+pub fn attach(kn: &Knote<'_>, result: Result<(), Errno>, gauge: Stat) {
+    // SAFETY: the knote is valid for the call, which reads its ident; the gauge is an
+    // index of the table.
+    unsafe { sys::kqx_trace_attach(kn.as_ptr(), Errno::code(result), gauge as u32) }
 }
 
 /// A registration was changed, or the change was refused. Counts a trigger.
@@ -42,8 +39,7 @@ pub fn deliver(kn: &Knote<'_>, data: i64) {
 
 /// A registration is gone. Takes it out of its gauge.
 #[inline(always)]
-pub fn detach(kn: &Knote<'_>, gauge: Option<Stat>) {
-    let gauge = gauge.map_or(NONE, |gauge| gauge as u32);
+pub fn detach(kn: &Knote<'_>, gauge: Stat) {
     // SAFETY: as for `attach`.
-    unsafe { sys::kqx_trace_detach(kn.as_ptr(), gauge) }
+    unsafe { sys::kqx_trace_detach(kn.as_ptr(), gauge as u32) }
 }

@@ -67,6 +67,7 @@ impl Counter {
                 return false;
             }
             new.count = change.data as u64;
+            new.watch(now);
         }
         if change.fflags & NOTE_TRIGGER != 0 {
             let n = i128::from(if change.data == 0 { 1 } else { change.data });

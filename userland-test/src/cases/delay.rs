@@ -48,6 +48,11 @@ pub(super) const CASES: &[Case] = &[
         set,
     ),
     case(
+        "delay.set_trigger",
+        "NOTE_KQX_SET to 0 with NOTE_TRIGGER starts a whole delay: the count leaves 0 anew.",
+        set_trigger,
+    ),
+    case(
         "delay.initial_count",
         "An initial count starts the delay with EV_ADD.",
         initial_count,
@@ -214,6 +219,23 @@ fn set(sys: &dyn System) -> Outcome {
     queue.apply(set(5))?;
     queue.apply(set(0))?;
     equal!(queue.within(Duration::from_millis(30))?, None);
+    Ok(())
+}
+
+fn set_trigger(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(delayed(20 * MS))?;
+    queue.apply(trigger(COUNTER, 1))?;
+    sys.pass(Duration::from_millis(15));
+    let before = sys.clock(Clock::Uptime);
+    queue.apply(Kevent {
+        fflags: NOTE_KQX_SET | NOTE_TRIGGER,
+        ..change(COUNTER)
+    })?;
+    let event = queue.wait()?;
+    let waited = sys.clock(Clock::Uptime) - before;
+    ensure!(waited >= 20 * MS, "early, after {waited} ns: {event:?}");
+    ensure!(event.ext[1] <= waited, "{waited} ns passed: {event:?}");
     Ok(())
 }
 

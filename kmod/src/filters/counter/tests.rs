@@ -209,6 +209,19 @@ fn a_count_that_is_back_at_0_waits_no_more_and_then_anew() {
 }
 
 #[test]
+fn set_to_0_and_triggered_in_one_change_waits_a_whole_delay() {
+    let mut counter = add(EV_CLEAR, 0, 1, [10, 100]).unwrap();
+    counter.pass(90);
+    counter
+        .change(change(NOTE_KQX_SET | NOTE_TRIGGER, 0))
+        .unwrap();
+    counter.pass(189);
+    assert!(counter.deliver().is_none());
+    counter.pass(190);
+    assert_eq!(counter.deliver().unwrap().ext, [1, 100]);
+}
+
+#[test]
 fn adding_again_with_another_delay_counts_it_from_when_the_count_left_0() {
     let mut counter = add(EV_CLEAR, 0, 1, [9, 500]).unwrap();
     counter.pass(100);

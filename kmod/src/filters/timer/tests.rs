@@ -167,6 +167,19 @@ fn a_kick_restarts_the_period_and_drops_what_is_pending() {
 }
 
 #[test]
+fn a_kick_after_the_first_expiry_restarts_a_period_though_the_callout_is_late() {
+    let mut timer = timer(0, NOTE_NSECONDS, 100, [1000, 5000]);
+    timer.clock.uptime.set(1550);
+    timer
+        .change(Kevent {
+            fflags: NOTE_TRIGGER,
+            ..Kevent::default()
+        })
+        .expect("accepted");
+    assert_eq!((timer.query(), timer.armed), (100, Some(1650)));
+}
+
+#[test]
 fn a_deadline_cannot_be_kicked() {
     let mut timer = timer(0, NOTE_ABSTIME | NOTE_KQX_UPTIME | NOTE_NSECONDS, 5, [0, 0]);
     let kick = Kevent {
