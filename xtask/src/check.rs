@@ -13,10 +13,15 @@ use anyhow::{Context, Result, bail};
 use object::read::elf::{ElfFile64, FileHeader};
 use object::{Endianness, Object, ObjectSection, ObjectSymbol, RelocationFlags, elf};
 
+use crate::new_filter::next_member;
 use crate::release::Release;
 
-/// The most that a stripped module may take, in bytes.
+/// The most that a stripped module may take with the members kqx comes with, in bytes.
 const SIZE_MAX: usize = 64 * 1024;
+/// How many those are.
+const MEMBERS: u32 = 3;
+/// How much more it may take for each member beyond them, in bytes.
+const MEMBER_MAX: usize = 8 * 1024;
 
 /// The relocations of amd64's `elf_reloc`, by name and number.
 const RELOCATIONS: [(&str, u32); 9] = [
@@ -82,8 +87,9 @@ fn check(data: &[u8]) -> Result<String> {
             "it depends on kernel {kernel}, which is no release kqx knows"
         ));
     }
-    if data.len() > SIZE_MAX {
-        faults.push(format!("{} bytes, and {SIZE_MAX} is the most", data.len()));
+    let most = size_max(include_str!("../../kqx/src/abi.rs"));
+    if data.len() > most {
+        faults.push(format!("{} bytes, and {most} is the most", data.len()));
     }
     if !faults.is_empty() {
         faults.dedup();
@@ -94,6 +100,12 @@ fn check(data: &[u8]) -> Result<String> {
         "{} bytes, for FreeBSD {release} from {kernel} on, {imports} kernel symbols, good",
         data.len()
     ))
+}
+
+/// The most that a module with the members of `abi` may take.
+fn size_max(abi: &str) -> usize {
+    let members = next_member(abi) - 1;
+    SIZE_MAX + MEMBER_MAX * members.saturating_sub(MEMBERS) as usize
 }
 
 fn relocations(module: &Module<'_>, faults: &mut Vec<String>) {

@@ -151,7 +151,7 @@ fn fill(template: &str, name: &str) -> String {
 }
 
 /// The first number that no member has.
-fn next_member(abi: &str) -> u32 {
+pub(crate) fn next_member(abi: &str) -> u32 {
     let numbers = abi.lines().filter_map(|line| {
         let (name, value) = line.strip_prefix("pub const KQX_")?.split_once(": u8 = ")?;
         (!name.is_empty()).then(|| value.trim_end_matches(';').parse::<u32>().ok())?
