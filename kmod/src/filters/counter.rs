@@ -105,8 +105,10 @@ impl Counter {
     fn count_change(&mut self, kev: &Kevent, cx: &mut Context<'_>) -> Result<(), Errno> {
         if kev.fflags & NOTE_KQX_SET != 0 {
             self.set(kev.data)?;
-            // A trigger may follow: it leaves 0 anew.
-            self.wait(cx);
+            if self.count == 0 {
+                // A trigger may follow: it leaves 0 anew.
+                self.end_wait(cx);
+            }
         }
         if kev.fflags & NOTE_TRIGGER != 0 {
             self.trigger(kev.data);
@@ -115,15 +117,21 @@ impl Counter {
         Ok(())
     }
 
+    fn end_wait(&mut self, cx: &mut Context<'_>) {
+        if let Some(delay) = &mut self.delay
+            && delay.since.take().is_some()
+        {
+            delay.passed = false;
+            cx.arm = Some(Arm::Off);
+        }
+    }
+
     /// Starts the wait when the count has left 0, ends it when it is back.
     #[inline(always)]
     fn wait(&mut self, cx: &mut Context<'_>) {
         let Some(delay) = &mut self.delay else { return };
         if self.count == 0 {
-            if delay.since.take().is_some() {
-                delay.passed = false;
-                cx.arm = Some(Arm::Off);
-            }
+            self.end_wait(cx);
         } else if delay.since.is_none() || cx.arm == Some(Arm::Off) {
             let since = *delay.since.get_or_insert_with(|| cx.now());
             if delay.max > 0 {
@@ -183,7 +191,7 @@ impl Filter for Counter {
             self.gathered = 0;
             self.flags &= !NOTE_KQX_OVERFLOW;
             // What follows is a new count: it leaves 0 now.
-            self.wait(cx);
+            self.end_wait(cx);
         }
         let user = kev.fflags & NOTE_FFLAGSMASK;
         match kev.fflags & NOTE_FFCTRLMASK {
