@@ -58,7 +58,7 @@ enum Command {
     Results,
     /// Breaks kqx in small ways, and fails if the tests do not notice
     Mutants(mutants::Mutants),
-    /// Installs kqx.ko, the header and the manual under DESTDIR
+    /// Installs kqx.ko, the header, the manual and a DTrace script under DESTDIR
     Install,
     /// Writes a new member of the family: one file, one line in the table, one of cases
     NewFilter {
