@@ -188,10 +188,16 @@ impl Filter for Timer {
     /// ns left to the next expiry; 0 if there is none to come.
     fn receipt(&self, cx: &Context<'_>) -> u64 {
         let now = cx.now();
-        if now < self.next {
-            return self.next - now;
+        let next = if self.kind == Kind::Realtime && !self.fired {
+            // The clock may have been set back since the callout was armed.
+            self.next.max(cx.boottime().uptime_at(self.deadline))
+        } else {
+            self.next
+        };
+        if now < next {
+            return next - now;
         }
-        match (now - self.next).checked_rem(self.period) {
+        match (now - next).checked_rem(self.period) {
             Some(past) => self.period - past,
             None => 0,
         }

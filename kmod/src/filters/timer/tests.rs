@@ -202,6 +202,7 @@ fn a_deadline_is_not_early_after_the_clock_was_set_back() {
     let mut timer = Bench::<Timer>::attach_at(at(0, 8 * SECOND), change).expect("accepted");
     timer.pass(SECOND);
     step(&timer.clock, 5 * SECOND);
+    assert_eq!(timer.query(), 5 * SECOND, "before the callout has looked");
     timer.pass(2 * SECOND);
     assert_eq!((timer.deliver(), timer.armed), (None, Some(6 * SECOND)));
     timer.pass(6 * SECOND);
