@@ -13,7 +13,8 @@ pub enum Window {
     /// kqueue_register: f_attach has returned; the knote's list is yet to be locked, and
     /// f_event to be asked.
     Attach,
-    /// kqueue_scan: has looked at the knote's flags; its list is yet to be locked.
+    /// kqueue_scan: has looked at the knote's flags; its list is yet to be locked, or what
+    /// EV_ONESHOT delivers to be copied.
     Scan,
 }
 

@@ -144,6 +144,7 @@ impl Kqueue {
             let outcome = if drops {
                 Outcome::Nothing
             } else {
+                kernel().windows.pass(Window::Scan);
                 // As it stands: no filter is asked.
                 *event = kn.kn_kevent.get();
                 Outcome::Delivered

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use kqx::abi::{KQX_GATE, NOTE_KQX_ONE, NOTE_KQX_UPTIME, ident};
 use kqx::event::{
-    EV_ADD, EV_CLEAR, EV_DISABLE, EV_ENABLE, EV_ONESHOT, Kevent, NOTE_ABSTIME, NOTE_NSECONDS,
+    EV_ADD, EV_CLEAR, EV_DISABLE, EV_ENABLE, EV_FORCEONESHOT, EV_ONESHOT, Kevent, NOTE_ABSTIME,
+    NOTE_NSECONDS,
 };
 
 use super::{MS, US, oneshot, periodic};
@@ -33,6 +34,11 @@ pub(super) const CASES: &[Case] = &[
         "overtaken.scan.oneshot",
         "A one-shot that expires while a scan is about to ask for it is delivered once.",
         scan_oneshot,
+    )),
+    staged(case(
+        "overtaken.scan.forced",
+        "A forced delivery that an expiry overtakes still says when the timer is due.",
+        scan_forced,
     )),
     staged(case(
         "overtaken.scan.counter",
@@ -161,6 +167,20 @@ fn scan_oneshot(sys: &dyn System) -> Outcome {
         queue.quiet()?;
         equal!(queue.apply(delete(TIMER)), Err(Errno::ENOENT));
     }
+    Ok(())
+}
+
+fn scan_forced(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    let start = sys.clock(Clock::Uptime);
+    queue.apply(periodic(10 * US))?;
+    queue.apply(Kevent {
+        flags: EV_FORCEONESHOT,
+        ..change(TIMER)
+    })?;
+    sys.overtake(Window::Scan, Duration::from_micros(20));
+    let event = queue.take()?;
+    equal!((event.data, event.ext[0]), (0, start + 10 * US));
     Ok(())
 }
 
