@@ -87,6 +87,12 @@ pub(super) const CASES: &[Case] = &[
     )
     .needs(&[Feature::SetTime]),
     case(
+        "timer.deadline.receipt",
+        "A receipt knows of a clock that was set back, unless the deadline had passed before.",
+        deadline_receipt,
+    )
+    .needs(&[Feature::SetTime]),
+    case(
         "timer.deadline.uptime_unmoved",
         "A deadline on CLOCK_UPTIME does not move with CLOCK_REALTIME.",
         deadline_uptime_unmoved,
@@ -524,6 +530,20 @@ fn deadline_set_back_twice(sys: &dyn System) -> Outcome {
         sys.pass(Duration::from_millis(80));
         step(-200 * MS as i64)?;
         not_before(sys, &queue, at)
+    })
+}
+
+fn deadline_receipt(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    clock_set_aside(sys, |step| {
+        queue.apply(deadline(0, sys.clock(Clock::Realtime) + 100 * SEC))?;
+        step(-200 * SEC as i64)?;
+        let left = queue.query(TIMER)?;
+        ensure!(left > 200 * SEC, "{left} ns left");
+        queue.apply(deadline(0, sys.clock(Clock::Realtime)))?;
+        step(-200 * SEC as i64)?;
+        equal!(queue.query(TIMER)?, 0);
+        Ok(())
     })
 }
 
