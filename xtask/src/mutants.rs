@@ -60,7 +60,7 @@ impl Mutants {
             let accepted = Accepted::read(&mutants)?;
             (mutants, accepted)
         } else {
-            (picked::mutants(&tree)?, Accepted::default())
+            (picked::mutants(tree.sources())?, Accepted::default())
         };
         let wanted = self.filter.as_deref().unwrap_or_default();
         let mutants = mutants.iter().filter(|m| m.name.contains(wanted));
