@@ -378,8 +378,13 @@ fn register_any<F: Filter>(mut kn: Knote<'_>, kev: &mut Kevent) {
             }
             store(&mut kn, &filter, &cx);
         }
-        Err(errno) if !receipt => mode = mode.with_errno(errno),
-        Err(_) => {}
+        Err(errno) => {
+            // What a refused change has done already is forgotten.
+            filter = load(&kn);
+            if !receipt {
+                mode = mode.with_errno(errno);
+            }
+        }
     }
     if kev.flags & EV_FORCEONESHOT != 0 {
         mode.0 |= Mode::FORCED;

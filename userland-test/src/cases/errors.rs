@@ -152,6 +152,11 @@ pub(super) const CASES: &[Case] = &[
         refused_oneshot_stays,
     ),
     case(
+        "errors.refused.oneshot_due",
+        "A one-shot event that is due is there at once after a refused change.",
+        refused_oneshot_due,
+    ),
+    case(
         "errors.refused.twice",
         "After two refused changes, each reported, EV_DISPATCH still disables with the delivery.",
         refused_twice,
@@ -616,6 +621,36 @@ fn refused_oneshot_stays(sys: &dyn System) -> Outcome {
     equal!(event.flags, EV_ONESHOT);
     equal!(event.data, 2);
     equal!(queue.apply(delete(COUNTER)), Err(Errno::ENOENT));
+    Ok(())
+}
+
+fn refused_oneshot_due(sys: &dyn System) -> Outcome {
+    let due = Kevent {
+        flags: EV_ADD | EV_ONESHOT,
+        ..add(TIMER)
+    };
+    let late = Kevent {
+        fflags: NOTE_NSECONDS,
+        data: i64::MAX,
+        ..due
+    };
+    let delayed = Kevent {
+        flags: EV_ADD | EV_ONESHOT,
+        data: 1,
+        ext: [1, TOO_LONG - 1, 0, 0],
+        ..add(COUNTER)
+    };
+    let cleared = Kevent {
+        flags: EV_CLEAR,
+        ..REFUSED
+    };
+    for (add, bad) in [(due, late), (delayed, cleared)] {
+        let queue = Queue::new(sys)?;
+        queue.apply(add)?;
+        equal!(refusal(&queue.receipt(bad)?), Some(Errno::EINVAL));
+        let event = queue.poll()?.map(|event| (event.flags, event.data));
+        equal!(event, Some((EV_ONESHOT, 1)));
+    }
     Ok(())
 }
 

@@ -85,10 +85,8 @@ const PICKED: &[Picked] = &[
     Picked {
         name: "a refused change is half applied",
         file: FAMILY,
-        old: "Err(errno) if !receipt => mode = mode.with_errno(errno),",
-        new: "Err(errno) if !receipt => {\n                \
-              store(&mut kn, &filter, &cx);\n                \
-              mode = mode.with_errno(errno);\n            }",
+        old: "            filter = load(&kn);\n            if !receipt {",
+        new: "            store(&mut kn, &filter, &cx);\n            if !receipt {",
     },
     Picked {
         name: "an error is reported for ever",
