@@ -739,7 +739,8 @@ impl Registration {
                 *counter = new;
             }
             Member::Timer(timer) if adds => {
-                *timer = Timer::add(change, self.once, now, boottime).ok_or(EINVAL)?;
+                let added = timer.add_again(change, self.once, now, boottime);
+                added.ok_or(EINVAL)?;
             }
             Member::Timer(timer) => {
                 const UNITS_AND_KINDS: u32 = 0x3f;

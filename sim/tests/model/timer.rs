@@ -1,7 +1,8 @@
 //! What DESIGN 2.3 says of a timer, in the fewest words.
 //!
 //! When a deadline is found to have passed, after CLOCK_REALTIME was stepped, depends on
-//! when its callout next looks: at the latest where the clock before the step had it.
+//! when its callout next looks: at the latest where the clock before the step had it, or,
+//! if it looked in between, where the clock had it then.
 
 use kqx::abi::{NOTE_KQX_STEPPED, NOTE_KQX_UPTIME};
 use kqx::event::*;
@@ -27,6 +28,8 @@ pub struct Timer {
     units: u32,
     /// It has expired once and was delivered.
     over: bool,
+    /// Its callout may look before `next`: EV_ADD again leaves one that is pending alone.
+    early: bool,
 }
 
 impl Timer {
@@ -55,6 +58,7 @@ impl Timer {
             set: now,
             units: change.fflags & UNITS,
             over: false,
+            early: false,
         };
         let uptime = change.fflags & NOTE_KQX_UPTIME != 0;
         if timer.absolute {
@@ -79,6 +83,22 @@ impl Timer {
             timer.next = now + timer.interval;
         }
         Some(timer)
+    }
+
+    /// EV_ADD again.
+    pub fn add_again(
+        &mut self,
+        change: &Kevent,
+        once: bool,
+        now: u64,
+        boottime: u64,
+    ) -> Option<()> {
+        let added = Timer::add(change, once, now, boottime)?;
+        *self = Timer {
+            early: true,
+            ..added
+        };
+        Some(())
     }
 
     /// NOTE_TRIGGER.
@@ -134,6 +154,9 @@ impl Timer {
         let mut looks = self.next;
         for (end, boot) in self.stretches(now) {
             let target = deadline.saturating_sub(boot);
+            if self.early {
+                looks = looks.max(target);
+            }
             while looks < end {
                 if target <= looks {
                     return Some(true);
