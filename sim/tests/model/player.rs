@@ -739,8 +739,7 @@ impl Registration {
                 *counter = new;
             }
             Member::Timer(timer) if adds => {
-                let added = timer.add_again(change, self.once, now, boottime);
-                added.ok_or(EINVAL)?;
+                *timer = Timer::add_again(change, self.once, now, boottime).ok_or(EINVAL)?;
             }
             Member::Timer(timer) => {
                 const UNITS_AND_KINDS: u32 = 0x3f;

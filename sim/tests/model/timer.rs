@@ -86,19 +86,12 @@ impl Timer {
     }
 
     /// EV_ADD again.
-    pub fn add_again(
-        &mut self,
-        change: &Kevent,
-        once: bool,
-        now: u64,
-        boottime: u64,
-    ) -> Option<()> {
+    pub fn add_again(change: &Kevent, once: bool, now: u64, boottime: u64) -> Option<Timer> {
         let added = Timer::add(change, once, now, boottime)?;
-        *self = Timer {
+        Some(Timer {
             early: true,
             ..added
-        };
-        Some(())
+        })
     }
 
     /// NOTE_TRIGGER.
