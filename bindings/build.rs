@@ -176,6 +176,7 @@ fn bind(flags: &[String], version: u32) {
     let values = [
         "KN_.*",
         "KNF_.*",
+        "KQ_.*",
         "EVENT_.*",
         "EV_.*",
         "EVFILT_.*",
@@ -189,6 +190,7 @@ fn bind(flags: &[String], version: u32) {
     ];
     let types = [
         "knote",
+        "kqueue",
         "kevent",
         "filterops",
         "knlist",
@@ -215,7 +217,7 @@ fn bind(flags: &[String], version: u32) {
         .layout_tests(true)
         .derive_default(false)
         // What the module only ever points to.
-        .opaque_type("thread|proc_?|kqueue|filedesc|uidinfo|ucred|file|prison|aioliojob|sysctl_req")
+        .opaque_type("thread|proc_?|filedesc|uidinfo|ucred|file|prison|aioliojob|sysctl_req")
         .default_enum_style(bindgen::EnumVariation::Consts)
         .prepend_enum_name(false)
         .wrap_unsafe_ops(true);

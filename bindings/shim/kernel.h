@@ -27,13 +27,12 @@
 #include <vm/uma.h>
 
 /*
- * Where curthread finds the uidinfo to charge, a kqueue the file table it is in, and
- * who counts those who hold that: for whoever plays the kernel.
+ * Where curthread finds the uidinfo to charge, and who counts those who hold a file
+ * table: for whoever plays the kernel.
  */
 enum kqx_offset {
 	KQX_TD_UCRED = offsetof(struct thread, td_ucred),
 	KQX_CR_RUIDINFO = offsetof(struct ucred, cr_ruidinfo),
-	KQX_KQ_FDP = offsetof(struct kqueue, kq_fdp),
 	KQX_FD_HOLDCNT = offsetof(struct filedesc, fd_holdcnt),
 };
 
