@@ -96,6 +96,17 @@ impl Through<'_> {
         let filter = self.filter;
         self.queue.receipt(Kevent { filter, ..change })
     }
+
+    /// An event that only one of the two filters is to have: however late a callout runs,
+    /// that one is waited for.
+    #[track_caller]
+    fn event_of(&self, filter: i16) -> Result<Option<Kevent>, Failure> {
+        if self.filter == filter {
+            self.queue.wait().map(Some)
+        } else {
+            Ok(self.queue.poll()?)
+        }
+    }
 }
 
 /// What the same steps come to with `theirs`, a filter of the kernel's own, and with the
