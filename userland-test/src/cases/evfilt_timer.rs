@@ -110,6 +110,12 @@ pub(super) const CASES: &[Case] = &[
         flags_shown,
     ),
     case(
+        "evfilt_timer.readable",
+        "Armed anew after its expiry, a timer is off its kqueue at once, as EVFILT_TIMER is.",
+        readable,
+    )
+    .needs(&[Feature::KernProcKq]),
+    case(
         "evfilt_timer.differs.ident",
         "EVFILT_TIMER takes any ident, a KQX_TIMER's top byte is its member.",
         differs_ident,
@@ -433,6 +439,18 @@ fn flags_shown(sys: &dyn System) -> Outcome {
         })?;
         equal!(shown, [flags; 2]);
     }
+    Ok(())
+}
+
+fn readable(sys: &dyn System) -> Outcome {
+    let queued = compare(sys, EVFILT_TIMER, |filter| {
+        filter.apply(deadline(1))?;
+        filter.queue.wait()?;
+        let due = sys.queued(filter.queue.fd)?;
+        filter.apply(periodic(3600 * SEC))?;
+        Ok([due, sys.queued(filter.queue.fd)?])
+    })?;
+    equal!(queued, [[1, 0]; 2]);
     Ok(())
 }
 

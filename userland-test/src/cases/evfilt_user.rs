@@ -37,7 +37,7 @@ use kqx::event::{
 use super::compare;
 use crate::case::{Case, Outcome, case};
 use crate::queue::{COUNTER, Queue, add, change, delete, refusal, trigger};
-use crate::system::{Errno, System};
+use crate::system::{Errno, Feature, System};
 use crate::{ensure, equal};
 
 pub(super) const CASES: &[Case] = &[
@@ -131,6 +131,12 @@ pub(super) const CASES: &[Case] = &[
         "A one-shot cleared before delivery stays with a counter, is delivered by EVFILT_USER.",
         differs_oneshot_cleared,
     ),
+    case(
+        "evfilt_user.differs.readable",
+        "Cleared before delivery, a counter is off its kqueue at once, EVFILT_USER is not.",
+        differs_readable,
+    )
+    .needs(&[Feature::KernProcKq]),
     case(
         "evfilt_user.differs.operation_bits",
         "fflags of an event has the operation bits of EV_ADD with EVFILT_USER, not a counter.",
@@ -449,6 +455,20 @@ fn differs_oneshot_cleared(sys: &dyn System) -> Outcome {
         ))
     })?;
     equal!(delivered, [(true, Err(Errno::ENOENT)), (false, Ok(()))]);
+    Ok(())
+}
+
+fn differs_readable(sys: &dyn System) -> Outcome {
+    let queued = compare(sys, EVFILT_USER, |filter| {
+        filter.apply(ADD)?;
+        filter.apply(trigger(COUNTER, 7))?;
+        filter.apply(Kevent {
+            flags: EV_CLEAR,
+            ..change(COUNTER)
+        })?;
+        Ok(sys.queued(filter.queue.fd)?)
+    })?;
+    equal!(queued, [1, 0]);
     Ok(())
 }
 
