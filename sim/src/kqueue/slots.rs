@@ -58,12 +58,12 @@ fn index(filter: c_int) -> Option<usize> {
 impl Slots {
     pub(crate) fn new(release: Release) -> Self {
         let filterops = |index| match index {
-            TIMER => &builtin::TIMER,
-            USER => &builtin::USER,
-            _ => &NULL_FILTEROPS,
+            TIMER => builtin::TIMER.filterops(),
+            USER => builtin::USER.filterops(),
+            _ => Shared::from_ref(&NULL_FILTEROPS),
         };
         let slot = |index| Slot {
-            filterops: Shared::from_ref(filterops(index)),
+            filterops: filterops(index),
             builtin: index != SENDFILE,
             references: 0,
         };
