@@ -22,20 +22,20 @@ use crate::{ensure, equal};
 pub struct Deadline(Instant);
 
 impl Deadline {
-    fn over(self) -> bool {
+    pub(crate) fn over(self) -> bool {
         Instant::now() >= self.0
     }
 }
 
 /// A load.
 pub struct Load {
-    /// `stress.what`, unique.
+    /// `stress.what` or `hostile.what`, unique.
     pub name: &'static str,
     /// What is true of the family if it survives.
     pub sentence: &'static str,
     /// What the machine must be able to do.
     pub needs: &'static [Feature],
-    run: fn(&dyn System, Deadline) -> Outcome,
+    pub(crate) run: fn(&dyn System, Deadline) -> Outcome,
 }
 
 impl Load {
