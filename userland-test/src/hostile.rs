@@ -2,11 +2,11 @@
 //! the kernel, with root at the other end. A load says what it measured in a line that
 //! begins with `# `, as the Test Anything Protocol has it.
 
-use crate::case::{Failure, Outcome};
+use crate::case::Outcome;
+use crate::equal;
 use crate::queue::{COUNTER, Queue, add, delete, trigger};
 use crate::stress::Load;
 use crate::system::{Feature, System};
-use crate::{ensure, equal};
 
 mod dump;
 mod gate;
@@ -71,10 +71,4 @@ fn works(sys: &dyn System) -> Outcome {
     equal!(queue.take()?.data, 2);
     queue.apply(delete(COUNTER))?;
     Ok(())
-}
-
-/// `part` of `whole` in percent.
-fn percent(part: f64, whole: f64) -> Result<f64, Failure> {
-    ensure!(whole > 0.0, "nothing to compare with");
-    Ok(100.0 * part / whole)
 }

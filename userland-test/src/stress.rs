@@ -39,10 +39,12 @@ pub struct Load {
 }
 
 impl Load {
-    /// The load as a job that takes `time`.
+    /// The load as a job that takes `time`. It says that it begins: should it take the
+    /// kernel with it, this is what is left to tell of it.
     pub fn job(&self, time: Duration) -> Job {
-        let run = self.run;
-        Job::new(self.name, self.sentence, self.needs, move |sys| {
+        let (name, run) = (self.name, self.run);
+        Job::new(name, self.sentence, self.needs, move |sys| {
+            println!("# {name} begins");
             run(sys, Deadline(Instant::now() + time))
         })
     }

@@ -15,7 +15,7 @@ use kqx::abi::{KQX_GATE, NOTE_KQX_ONE, ident};
 use kqx::event::{EV_ADD, EV_CLEAR, EVFILT_TIMER, EVFILT_USER, Kevent};
 
 use super::dump::{TRIES, TRIES_PER_SECOND};
-use super::{EVE, MALLORY, percent};
+use super::{EVE, MALLORY};
 use crate::case::{Failure, Outcome};
 use crate::cases::{MS, SEC};
 use crate::ensure;
@@ -25,8 +25,8 @@ use crate::system::{Body, Clock, Errno, Feature, SharedMemory, System};
 
 const GATE: usize = ident(KQX_GATE, 1);
 
-/// The most that a victim may lose, in percent.
-const LOSS: f64 = 5.0;
+/// What is left to the victim at least, per mille.
+const LEFT: u64 = 950;
 /// A turn of an attacker.
 const TURN: Duration = Duration::from_millis(200);
 /// How many pairs of turns a measurement has, and how often it is repeated at most if the
@@ -262,14 +262,27 @@ impl Had {
         self.work += end.work - start.work;
     }
 
-    /// Wakes and work, in percent of what `other` had in the same time.
-    fn of(self, other: Had) -> Result<(f64, f64), Failure> {
-        let rate = |count: u64, had: Had| count as f64 / had.ns as f64;
-        Ok((
-            percent(rate(self.wakes, self), rate(other.wakes, other))?,
-            percent(rate(self.work, self), rate(other.work, other))?,
-        ))
+    /// Wakes and work, per mille of what `other` had in the same time.
+    fn of(self, other: Had) -> Result<(u64, u64), Failure> {
+        let of = |count: u64, others: u64| {
+            ensure!(others > 0, "the victim was never woken, or never ran");
+            let same_time = u128::from(others) * u128::from(self.ns) / u128::from(other.ns);
+            Ok((u128::from(count) * 1000 / same_time.max(1)) as u64)
+        };
+        Ok((of(self.wakes, other.wakes)?, of(self.work, other.work)?))
     }
+}
+
+/// Per mille, as a person reads it.
+fn percent(per_mille: (u64, u64)) -> String {
+    let (wakes, work) = per_mille;
+    format!(
+        "{}.{} % of its wakes and {}.{} % of its work",
+        wakes / 10,
+        wakes % 10,
+        work / 10,
+        work % 10
+    )
 }
 
 fn measure(sys: &dyn System, board: &Board, what: &str) -> Outcome {
@@ -283,7 +296,7 @@ fn measure(sys: &dyn System, board: &Board, what: &str) -> Outcome {
     }
     let (mut quiet, mut users, mut gates) = (Had::default(), Had::default(), Had::default());
     let mut callouts = 0;
-    let mut left = (0.0, 0.0);
+    let mut left = (0, 0);
     for _ in 0..MEASUREMENTS {
         for pair in 0..PAIRS {
             let mut turns = [
@@ -308,28 +321,23 @@ fn measure(sys: &dyn System, board: &Board, what: &str) -> Outcome {
             }
         }
         left = gates.of(users)?;
-        if left.0.min(left.1) >= 100.0 - LOSS {
+        if left.0.min(left.1) >= LEFT {
             break;
         }
     }
-    let alone = gates.of(quiet)?;
     let triggers = board.get(Board::TRIGGERS) as i64;
     let seconds = (gates.ns / SEC) as i64 + 1;
     println!(
-        "# hostile.gate: {what}: the victim has {:.1} % of its wakes and {:.1} % of its work \
-         (of those beside nobody: {:.1} %, {:.1} %); {triggers} triggers, {callouts} callouts in \
-         {} ms",
-        left.0,
-        left.1,
-        alone.0,
-        alone.1,
+        "# hostile.gate: {what}: the victim has {} (of those beside nobody: {}); {triggers} \
+         triggers, {callouts} callouts in {} ms",
+        percent(left),
+        percent(gates.of(quiet)?),
         gates.ns / MS
     );
     ensure!(
-        left.0.min(left.1) >= 100.0 - LOSS,
-        "{what}: the victim has {:.1} % of its wakes and {:.1} % of its work",
-        left.0,
-        left.1
+        left.0.min(left.1) >= LEFT,
+        "{what}: the victim has {}",
+        percent(left)
     );
     ensure!(
         callouts <= triggers * TRIES + seconds * TRIES_PER_SECOND,

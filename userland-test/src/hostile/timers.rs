@@ -111,7 +111,7 @@ fn gets_one(sys: &dyn System, who: &str) -> Outcome {
 fn leave_some(sys: &dyn System, what: &str, thieves: &[Thief<'_>]) -> Outcome {
     let timer_max = sys.sysctl("kern.kqx.timer_max")?;
     plundered(sys, thieves, |taken| {
-        println!("# hostile.{what}: {taken} of {timer_max} timers taken");
+        println!("# {what}: {taken} of {timer_max} timers taken");
         if let [_] = thieves {
             as_user(sys, BOB, &|| gets_one(sys, "another user"))?;
         }
@@ -122,11 +122,11 @@ fn leave_some(sys: &dyn System, what: &str, thieves: &[Thief<'_>]) -> Outcome {
 pub(super) fn users(sys: &dyn System, _deadline: Deadline) -> Outcome {
     let mallory = |body: Body<'_>| as_user(sys, MALLORY, body);
     let eve = |body: Body<'_>| as_user(sys, EVE, body);
-    leave_some(sys, "timers, one user", &[&mallory])?;
-    leave_some(sys, "timers, two users", &[&mallory, &eve])
+    leave_some(sys, "hostile.timers: one user", &[&mallory])?;
+    leave_some(sys, "hostile.timers: two users", &[&mallory, &eve])
 }
 
 pub(super) fn jail(sys: &dyn System, _deadline: Deadline) -> Outcome {
     let jail = |body: Body<'_>| sys.in_jail(body);
-    leave_some(sys, "jail", &[&jail])
+    leave_some(sys, "hostile.jail", &[&jail])
 }
