@@ -165,8 +165,8 @@ fn bind(flags: &[String], version: u32) {
         "knlist_destroy",
         "callout_reset_sbt_on",
         "getboottimebin",
-        "uihold",
-        "uifree",
+        "crhold",
+        "crfree",
         "chgkqcnt",
         "uma_zcreate",
         "uma_zalloc_arg",
@@ -176,6 +176,7 @@ fn bind(flags: &[String], version: u32) {
     let values = [
         "KN_.*",
         "KNF_.*",
+        "KQ_.*",
         "EVENT_.*",
         "EV_.*",
         "EVFILT_.*",
@@ -189,12 +190,15 @@ fn bind(flags: &[String], version: u32) {
     ];
     let types = [
         "knote",
+        "kqueue",
         "kevent",
         "filterops",
         "knlist",
         "mtx",
         "callout",
         "bintime",
+        "eventhandler_entry",
+        "eventhandler_list",
         "modeventtype",
         "sysctl_oid",
         "sysinit",
@@ -215,7 +219,7 @@ fn bind(flags: &[String], version: u32) {
         .layout_tests(true)
         .derive_default(false)
         // What the module only ever points to.
-        .opaque_type("thread|proc_?|kqueue|filedesc|uidinfo|ucred|file|prison|aioliojob|sysctl_req")
+        .opaque_type("thread|proc_?|filedesc|uidinfo|ucred|file|prison|aioliojob|sysctl_req")
         .default_enum_style(bindgen::EnumVariation::Consts)
         .prepend_enum_name(false)
         .wrap_unsafe_ops(true);

@@ -54,9 +54,9 @@ macro_rules! family {
                 }
             }
 
-            fn f_touch_process(kn: Knote<'_>, kev: &mut Kevent) {
+            fn f_touch_process(kn: Knote<'_>) -> Kevent {
                 match abi::member(kn.ident()) {
-                    $($member => process::<$filter>(kn, kev),)+
+                    $($member => process::<$filter>(kn),)+
                     _ => unreachable!("f_attach refused it"),
                 }
             }
@@ -137,11 +137,17 @@ fn load<F: Filter>(kn: &Knote<'_>) -> F {
 }
 
 /// The filter's state back into the knote and its timer; then the callout, which may
-/// run at once.
+/// run at once: the last thing that a callback does to a registration.
 #[inline(always)]
 fn store<F: Filter>(kn: &mut Knote<'_>, filter: &F, cx: &Context<'_>) {
     let (words, timed) = filter.store();
     kn.set_words(words);
+    store_timed::<F>(kn, timed, cx);
+}
+
+/// What the filter keeps with the timer back into it; then the callout.
+#[inline(always)]
+fn store_timed<F: Filter>(kn: &mut Knote<'_>, timed: Option<F::Timed>, cx: &Context<'_>) {
     if let Some(timed) = timed {
         kn.set_timed(timed);
         if cx.expirations > 0 {
@@ -180,8 +186,8 @@ fn attach_with<F: Filter>(kn: &mut Knote<'_>, timed: bool) -> Result<(), Errno> 
         attach_timer(kn, &filter)?;
     }
     set_up(kn, &filter, mode, triggered);
-    store(kn, &filter, &cx);
     kn.attached();
+    store(kn, &filter, &cx);
     Ok(())
 }
 
@@ -335,6 +341,24 @@ fn show_once<F: Filter>(kn: &mut Knote<'_>, filter: &F, mode: Mode, due: bool) {
     }
 }
 
+/// Has poll(2) and an outer kqueue see no event that a change has taken back: kqueue keeps
+/// the knote on its queue until the next scan.
+#[inline(always)]
+fn take_back<F: Filter>(kn: &mut Knote<'_>, filter: &F) {
+    if kn.queued_or_active() && (!filter.due() || kn.disabled()) {
+        take_back_queued(kn);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn take_back_queued(kn: &mut Knote<'_>) {
+    let mode = Mode::of(kn);
+    if kn.disabled() || !mode.forced() && mode.errno().is_none() {
+        kn.knote_dequeue();
+    }
+}
+
 /// A change. One that only changes a state that is all in the knote, and asks for no
 /// answer, is most of them, and quick.
 #[inline(never)]
@@ -345,6 +369,7 @@ fn register<F: Filter>(mut kn: Knote<'_>, kev: &mut Kevent) {
         let mut cx = Context::new(&KernelClock, Mode::of(&kn).asked());
         if filter.change(kev, &mut cx).is_ok() {
             kn.set_words(filter.store().0);
+            take_back(&mut kn, &filter);
             return trace::change(&kn, kev, Ok(()));
         }
     }
@@ -367,29 +392,29 @@ fn register_any<F: Filter>(mut kn: Knote<'_>, kev: &mut Kevent) {
             Ok(())
         }
     });
-    match result {
-        Ok(()) => {
-            if add {
-                kn.set_pass_through(kev);
-                if mode.0 & !u32::from(Mode::ASKED) == 0 {
-                    let others = kn.flags() & !Mode::ASKED;
-                    kn.set_flags(others | settled_flags(&filter, mode));
-                }
-            }
-            store(&mut kn, &filter, &cx);
-        }
-        Err(errno) => {
-            // What a refused change has done already is forgotten.
-            filter = load(&kn);
-            if !receipt {
-                mode = mode.with_errno(errno);
-            }
+    if let Err(errno) = result {
+        // What a refused change has done already is forgotten.
+        filter = load(&kn);
+        if !receipt {
+            mode = mode.with_errno(errno);
         }
     }
     if kev.flags & EV_FORCEONESHOT != 0 {
         mode.0 |= Mode::FORCED;
     }
+    // Before the callout, whose handler goes by it.
     kn.set_mode(mode.0 | changed(&filter, mode));
+    if result.is_ok() {
+        if add {
+            kn.set_pass_through(kev);
+            if mode.0 & !u32::from(Mode::ASKED) == 0 {
+                let others = kn.flags() & !Mode::ASKED;
+                kn.set_flags(others | settled_flags(&filter, mode));
+            }
+        }
+        store(&mut kn, &filter, &cx);
+    }
+    take_back(&mut kn, &filter);
     trace::change(&kn, kev, result);
     if receipt {
         kev.ext[0] = before;
@@ -406,21 +431,21 @@ fn register_any<F: Filter>(mut kn: Knote<'_>, kev: &mut Kevent) {
 }
 
 #[inline(never)]
-fn process<F: Filter>(kn: Knote<'_>, kev: &mut Kevent) {
+fn process<F: Filter>(kn: Knote<'_>) -> Kevent {
     let mode = Mode::of(&kn);
     if let Some(errno) = mode.errno() {
-        process_errno::<F>(kn, kev, mode, errno);
+        process_errno::<F>(kn, mode, errno)
     } else if kn.has_timer() {
         let filter = load::<F>(&kn);
-        process_with(kn, kev, filter);
+        process_with(kn, filter)
     } else {
         let filter = F::load(kn.words(), None);
-        process_with(kn, kev, filter);
+        process_with(kn, filter)
     }
 }
 
 #[inline(always)]
-fn process_with<F: Filter>(mut kn: Knote<'_>, kev: &mut Kevent, mut filter: F) {
+fn process_with<F: Filter>(mut kn: Knote<'_>, mut filter: F) -> Kevent {
     let mode = Mode::of(&kn);
     let mut cx = Context::new(&KernelClock, mode.asked());
     if F::SHARED {
@@ -428,33 +453,48 @@ fn process_with<F: Filter>(mut kn: Knote<'_>, kev: &mut Kevent, mut filter: F) {
     }
     let report = filter.report(&cx);
     filter.deliver(&report, &mut cx);
-    *kev = kn.event(kn.flags() | mode.asked(), &report);
+    let event = kn.event(kn.flags() | mode.asked(), &report);
     store(&mut kn, &filter, &cx);
     if F::SHARED && cx.last {
         kn.wait_anew();
     }
     trace::deliver(&kn, report.data);
+    event
 }
 
 /// Delivers the error of a refused change, once, and nothing else.
 #[cold]
-fn process_errno<F: Filter>(mut kn: Knote<'_>, kev: &mut Kevent, mode: Mode, errno: Errno) {
+fn process_errno<F: Filter>(mut kn: Knote<'_>, mode: Mode, errno: Errno) -> Kevent {
     let report = Report {
         data: errno.number().into(),
         ..Report::default()
     };
-    *kev = kn.event(kn.flags() | mode.asked() | EV_ERROR, &report);
+    let event = kn.event(kn.flags() | mode.asked() | EV_ERROR, &report);
     kn.set_mode(mode.without_errno().0 & !Mode::CHANGED | Mode::UNSETTLED);
     let filter: F = load(&kn);
-    show_once(&mut kn, &filter, mode, filter.due());
+    let due = filter.due() || mode.forced();
+    show_once(&mut kn, &filter, mode, due);
+    if !due {
+        // With the error, all that there was is delivered: kqueue takes the knote off its
+        // queue.
+        kn.set_flags(kn.flags() | EV_CLEAR);
+    }
+    event
 }
 
 #[inline(never)]
 fn expire<F: Filter>(mut kn: Knote<'_>) -> bool {
     let mut cx = Context::new(&KernelClock, Mode::of(&kn).asked());
     let mut filter: F = load(&kn);
+    let (before, _) = filter.store();
     let late = filter.expire(&mut cx);
-    store(&mut kn, &filter, &cx);
+    let (words, timed) = filter.store();
+    // A scan may be copying the knote's kevent to deliver it.
+    debug_assert_eq!(
+        words, before,
+        "kept with the timer: all that expire changes"
+    );
+    store_timed::<F>(&mut kn, timed, &cx);
     let due = filter.due();
     if due {
         trace::expiry(&kn, late);

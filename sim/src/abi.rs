@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_long, c_ulong, c_void};
 use std::mem::{offset_of, size_of};
 use std::ops::Deref;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicI16, AtomicPtr, AtomicUsize};
 
 use freebsd_kernel_sys as sys;
@@ -86,10 +86,25 @@ pub(crate) struct Mtx {
     pub(crate) mtx_lock: AtomicUsize,
 }
 
+impl Mtx {
+    /// Before mtx_init(9).
+    pub(crate) const fn uninit() -> Mtx {
+        Mtx {
+            lock_object: LockObject {
+                lo_name: Cell::new(ptr::null()),
+                lo_flags: Cell::new(0),
+                lo_data: Cell::new(0),
+                lo_witness: AtomicPtr::new(ptr::null_mut()),
+            },
+            mtx_lock: AtomicUsize::new(0),
+        }
+    }
+}
+
 /// `struct knlist`: `kl_list` is a singly linked list through `kn_selnext`.
 #[repr(C)]
 pub(crate) struct Knlist {
-    pub(crate) kl_list: Cell<Option<Shared<Knote>>>,
+    pub(crate) kl_list: Link,
     pub(crate) kl_lock: Cell<Option<unsafe extern "C-unwind" fn(*mut c_void)>>,
     pub(crate) kl_unlock: Cell<Option<unsafe extern "C-unwind" fn(*mut c_void)>>,
     pub(crate) kl_assert_lock: Cell<Option<unsafe extern "C-unwind" fn(*mut c_void, c_int)>>,
@@ -110,17 +125,53 @@ pub(crate) struct Filterops {
 // SAFETY: a filter's table is constant.
 unsafe impl Sync for Filterops {}
 
+/// A pointer to a knote where a list has one.
+pub(crate) type Link = Cell<Option<Shared<Knote>>>;
+
+/// TAILQ_ENTRY of queue(3): the next knote, and what points to this one.
+#[repr(C)]
+pub(crate) struct TailqEntry {
+    pub(crate) tqe_next: Link,
+    pub(crate) tqe_prev: Cell<Option<Shared<Link>>>,
+}
+
+/// `struct selinfo`.
+#[repr(C)]
+pub(crate) struct Selinfo {
+    /// The threads in poll(2) here; the kernel's own.
+    pub(crate) si_tdlist: [Cell<usize>; 2],
+    pub(crate) si_note: Knlist,
+    pub(crate) si_mtx: Cell<*const Mtx>,
+}
+
+impl Selinfo {
+    /// Before knlist_init(9).
+    pub(crate) const fn uninit() -> Selinfo {
+        Selinfo {
+            si_tdlist: [const { Cell::new(0) }; 2],
+            si_note: Knlist {
+                kl_list: Cell::new(None),
+                kl_lock: Cell::new(None),
+                kl_unlock: Cell::new(None),
+                kl_assert_lock: Cell::new(None),
+                kl_lockarg: Cell::new(ptr::null_mut()),
+                kl_autodestroy: Cell::new(0),
+            },
+            si_mtx: Cell::new(ptr::null()),
+        }
+    }
+}
+
 /// `struct knote`.
 #[repr(C)]
 pub(crate) struct Knote {
     /// The next of its hash chain.
-    pub(crate) kn_link: Cell<Option<Shared<Knote>>>,
+    pub(crate) kn_link: Link,
     /// The next of its knlist.
-    pub(crate) kn_selnext: Cell<Option<Shared<Knote>>>,
+    pub(crate) kn_selnext: Link,
     pub(crate) kn_knlist: Cell<Option<Shared<Knlist>>>,
     /// Its neighbours among the active.
-    pub(crate) kn_next: Cell<Option<Shared<Knote>>>,
-    pub(crate) kn_prev: Cell<Option<Shared<Knote>>>,
+    pub(crate) kn_tqe: TailqEntry,
     pub(crate) kn_kq: Cell<*const c_void>,
     pub(crate) kn_kevent: Cell<Kevent>,
     pub(crate) kn_hook: Cell<*mut c_void>,
@@ -262,7 +313,8 @@ macro_rules! same_layout {
 
 same_layout!(Mtx, mtx; lock_object mtx_lock);
 same_layout!(Knlist, knlist; kl_list kl_lock kl_unlock kl_assert_lock kl_lockarg kl_autodestroy);
-same_layout!(Knote, knote; kn_link kn_selnext kn_knlist kn_kq kn_kevent kn_hook kn_hookid
+same_layout!(Selinfo, selinfo; si_tdlist si_note si_mtx);
+same_layout!(Knote, knote; kn_link kn_selnext kn_knlist kn_tqe kn_kq kn_kevent kn_hook kn_hookid
     kn_status kn_influx kn_sfflags kn_sdata kn_ptr kn_fop);
 same_layout!(Callout, callout; c_links c_time c_precision c_arg c_func c_lock c_flags c_iflags
     c_cpu);

@@ -9,11 +9,11 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::OnceLock;
 
-use freebsd_kernel_sys::{KQX_CR_RUIDINFO, KQX_TD_UCRED, RLIMIT_KQUEUES};
+use freebsd_kernel_sys::{KQX_TD_UCRED, RLIMIT_KQUEUES};
 use parking_lot::Mutex;
 
 use crate::kernel::kernel;
-use crate::uidinfo::UidInfo;
+use crate::ucred::Ucred;
 use crate::witness::Held;
 
 /// `UMA_PCPU_ALLOC_SIZE` of amd64: how far apart one counter's words are.
@@ -24,28 +24,6 @@ pub(crate) const MAX_CPUS: usize = 1024;
 pub(crate) const COUNTER_BLOCKS: usize = 8;
 
 const TD_UCRED: usize = KQX_TD_UCRED as usize / 8;
-const CR_RUIDINFO: usize = KQX_CR_RUIDINFO as usize / 8;
-
-/// `struct ucred`, as far as the module looks: whose uidinfo is charged.
-#[repr(C, align(16))]
-pub(crate) struct Ucred {
-    image: [Cell<*const c_void>; CR_RUIDINFO + 1],
-}
-
-impl Ucred {
-    pub(crate) fn new(ruidinfo: &UidInfo) -> Box<Ucred> {
-        let ucred = Box::new(Ucred {
-            image: [const { Cell::new(ptr::null()) }; CR_RUIDINFO + 1],
-        });
-        ucred.image[CR_RUIDINFO].set(ptr::from_ref(ruidinfo).cast());
-        ucred
-    }
-}
-
-// SAFETY: a ucred is immutable once made.
-unsafe impl Send for Ucred {}
-// SAFETY: the same.
-unsafe impl Sync for Ucred {}
 
 /// `struct thread`, as far as the module looks, and what the kernel keeps beside it.
 #[repr(C, align(16))]

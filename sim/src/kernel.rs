@@ -11,13 +11,16 @@ use parking_lot::{Condvar, Mutex};
 use crate::clock::Clocks;
 use crate::config::Config;
 use crate::console::Console;
+use crate::eventhandler::Eventhandlers;
 use crate::fault::Faults;
 use crate::inject::Injector;
+use crate::kmem::Kmem;
 use crate::kqueue::Slots;
 use crate::linker::Linker;
 use crate::malloc::Heap;
 use crate::sched::Sched;
 use crate::sysctl::Sysctls;
+use crate::ucred::Creds;
 use crate::uidinfo::Users;
 use crate::window::Windows;
 use crate::witness::Witness;
@@ -33,6 +36,9 @@ pub(crate) struct Kernel {
     pub(crate) clocks: Clocks,
     pub(crate) sched: Sched,
     pub(crate) heap: Heap,
+    pub(crate) kmem: Kmem,
+    pub(crate) eventhandlers: Eventhandlers,
+    pub(crate) creds: Creds,
     pub(crate) users: Users,
     pub(crate) slots: Slots,
     pub(crate) sysctls: Sysctls,
@@ -83,6 +89,9 @@ impl Kernel {
             clocks: Clocks::new(config.clock),
             sched: Sched::new(config.clock),
             heap: Heap::default(),
+            kmem: Kmem::default(),
+            eventhandlers: Eventhandlers::default(),
+            creds: Creds::default(),
             users: Users::default(),
             slots: Slots::new(config.release),
             sysctls: Sysctls::new(&config),

@@ -298,6 +298,7 @@ impl Machine {
             self.kernel.faults.report(FaultKind::Leak, message);
         }
         self.kernel.users.report_leaks();
+        self.kernel.creds.report_leaks();
         self.kernel.heap.finish();
     }
 }

@@ -7,14 +7,16 @@ use std::time::Duration;
 use kqx::event::Kevent;
 use parking_lot::Mutex;
 
+use crate::abi::Shared;
 use crate::clock::nstosbt;
 use crate::config::Release;
-use crate::curthread::{Ucred, run_as_process};
+use crate::curthread::run_as_process;
 use crate::errno::{EBADF, ENOENT, ENOMEM, EPERM, ESRCH, Errno};
 use crate::filedesc::Filedesc;
 use crate::kernel::Kernel;
 use crate::kqueue::{KnoteInfo, Kqueue, Wait};
 use crate::sched::Sleep;
+use crate::ucred::{Prison, Ucred};
 use crate::uidinfo::charge;
 
 /// A file descriptor.
@@ -26,14 +28,16 @@ pub const UNLIMITED: u64 = i64::MAX as u64;
 /// The first descriptor: after the three that every process has.
 const FIRST_FD: usize = 3;
 
+#[derive(Clone, Copy)]
 struct Credential {
     uid: u32,
-    ucred: Box<Ucred>,
+    prison: Shared<Prison>,
+    ucred: Shared<Ucred>,
 }
 
 struct State {
     pid: u32,
-    credential: Mutex<Arc<Credential>>,
+    credential: Mutex<Credential>,
     limit: AtomicU64,
     /// None once it has exited.
     files: Mutex<Option<Arc<Filedesc>>>,
@@ -63,11 +67,11 @@ impl Drop for State {
 }
 
 impl State {
-    fn new(kernel: &Arc<Kernel>, uid: u32, limit: u64, files: Arc<Filedesc>) -> Self {
+    fn new(kernel: &Arc<Kernel>, credential: Credential, limit: u64, files: Arc<Filedesc>) -> Self {
         static NEXT_PID: AtomicU32 = AtomicU32::new(1);
         State {
             pid: NEXT_PID.fetch_add(1, Ordering::Relaxed),
-            credential: Mutex::new(Arc::new(Credential::new(kernel, uid))),
+            credential: Mutex::new(credential),
             limit: AtomicU64::new(limit),
             files: Mutex::new(Some(files)),
             in_kernel: AtomicUsize::new(0),
@@ -95,7 +99,7 @@ impl State {
         self.kernel.sched.register();
         self.in_kernel.fetch_add(1, Ordering::AcqRel);
         let _leave = Leave(self);
-        let credential = self.credential.lock().clone();
+        let credential = *self.credential.lock();
         let limit = self.limit.load(Ordering::Relaxed);
         let result = run_as_process(self.pid, &credential.ucred, limit, || body(&credential));
         self.kernel.sched.run_overdue();
@@ -148,19 +152,21 @@ impl State {
 }
 
 impl Credential {
-    fn new(kernel: &Kernel, uid: u32) -> Self {
+    fn new(kernel: &Kernel, uid: u32, prison: Shared<Prison>) -> Self {
         Credential {
             uid,
-            ucred: Ucred::new(&kernel.users.find(uid)),
+            prison,
+            ucred: kernel.creds.ucred(uid, kernel.users.find(uid), prison),
         }
     }
 }
 
 impl Process {
     pub(crate) fn new(kernel: &Arc<Kernel>, uid: u32) -> Process {
+        let credential = Credential::new(kernel, uid, kernel.creds.host());
         Process(Arc::new(State::new(
             kernel,
-            uid,
+            credential,
             UNLIMITED,
             Filedesc::new(),
         )))
@@ -183,9 +189,10 @@ impl Process {
     fn child(&self, files: Arc<Filedesc>) -> Process {
         let state = &self.0;
         let limit = state.limit.load(Ordering::Relaxed);
+        let credential = *state.credential.lock();
         Process(Arc::new(State::new(
             &state.kernel,
-            self.uid(),
+            credential,
             limit,
             files,
         )))
@@ -210,7 +217,24 @@ impl Process {
         if now != 0 && now != uid {
             return Err(EPERM);
         }
-        *self.0.credential.lock() = Arc::new(Credential::new(&self.0.kernel, uid));
+        let mut credential = self.0.credential.lock();
+        *credential = Credential::new(&self.0.kernel, uid, credential.prison);
+        Ok(())
+    }
+
+    /// jail_set(2) with JAIL_CREATE and JAIL_ATTACH: the process goes on in a new jail,
+    /// inside of the jail that it is in, if any.
+    ///
+    /// # Errors
+    /// EPERM: only root may.
+    pub fn jail(&self) -> Result<(), Errno> {
+        let mut credential = self.0.credential.lock();
+        if credential.uid != 0 {
+            return Err(EPERM);
+        }
+        let kernel = &self.0.kernel;
+        let prison = kernel.creds.prison(Some(credential.prison));
+        *credential = Credential::new(kernel, credential.uid, prison);
         Ok(())
     }
 

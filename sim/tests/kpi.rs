@@ -588,7 +588,7 @@ fn a_tunable_is_loaded_and_forgotten_at_the_next_load() {
     machine.kldunload("kqx.ko", false).unwrap();
     machine.set_tunable("kern.kqx.timer_max", None);
     load().unwrap();
-    assert_eq!(machine.init().sysctl("kern.kqx.timer_max"), Ok(5000));
+    assert_eq!(machine.init().sysctl("kern.kqx.timer_max"), Ok(131_072));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use core::ptr::NonNull;
 use freebsd_kernel_sys as sys;
 use kqx::event::Kevent;
 
+use super::entry::Table;
 use super::errno::Errno;
 use super::knote::Knote;
 use super::timer::{Expire, FROM_KNOTE};
@@ -30,8 +31,8 @@ pub trait Filterops: Expire + 'static {
     /// f_touch, EVENT_REGISTER: a change. What it leaves in `ext[0]` and `ext[1]` comes
     /// back to the caller with EV_RECEIPT.
     fn f_touch_register(kn: Knote<'_>, kev: &mut Kevent);
-    /// f_touch, EVENT_PROCESS: a delivery, to be filled in.
-    fn f_touch_process(kn: Knote<'_>, kev: &mut Kevent);
+    /// f_touch, EVENT_PROCESS: a delivery.
+    fn f_touch_process(kn: Knote<'_>) -> Kevent;
 }
 
 const _: () = {
@@ -42,16 +43,13 @@ const _: () = {
 };
 
 /// The C side of `O`. Fields that a release does not have stay zero: no such callback.
-pub(super) fn table<O: Filterops>() -> &'static sys::filterops {
-    &const {
-        // SAFETY: integers and optional functions: all zeroes is a value, "none".
-        let mut table: sys::filterops = unsafe { core::mem::zeroed() };
-        table.f_attach = Some(f_attach::<O>);
-        table.f_detach = Some(f_detach::<O>);
-        table.f_event = Some(f_event::<O>);
-        table.f_touch = Some(f_touch::<O>);
-        table
-    }
+pub(super) const fn table<O: Filterops>() -> Table {
+    let mut table = Table::zeroed();
+    table.filterops.f_attach = Some(f_attach::<O>);
+    table.filterops.f_detach = Some(f_detach::<O>);
+    table.filterops.f_event = Some(f_event::<O>);
+    table.filterops.f_touch = Some(f_touch::<O>);
+    table
 }
 
 /// # Safety
@@ -104,12 +102,15 @@ unsafe extern "C" fn f_touch<O: Filterops>(
 ) {
     // SAFETY: as in `f_attach`.
     let kn = unsafe { Knote::from_raw(NonNull::new_unchecked(kn)) };
-    // SAFETY: `kev` is on kqueue_kevent's stack, this thread's alone, and laid out like
-    // `Kevent` (asserted above).
-    let kev = unsafe { &mut *kev.cast::<Kevent>() };
+    let kev = kev.cast::<Kevent>();
     if event == sys::EVENT_PROCESS as sys::u_long {
-        O::f_touch_process(kn, kev);
+        let delivered = O::f_touch_process(kn);
+        // SAFETY: kqueue_scan's own buffer, laid out like `Kevent` (asserted above). It is
+        // not initialised, so it is written as a whole and never read.
+        unsafe { kev.write(delivered) };
     } else {
-        O::f_touch_register(kn, kev);
+        // SAFETY: kqueue_kevent's own copy of the change, this thread's alone, and laid out
+        // like `Kevent`.
+        O::f_touch_register(kn, unsafe { &mut *kev });
     }
 }

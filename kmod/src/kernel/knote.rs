@@ -166,14 +166,27 @@ impl Knote<'_> {
         self.flags() & sys::EV_ONESHOT as u16 != 0 && status & queue == sys::KN_ACTIVE
     }
 
-    /// In f_attach, when all has gone well: has f_detach called in the end.
+    /// In f_attach, when all has gone well: has f_detach called in the end. Before its
+    /// callout is armed.
     pub fn attached(&mut self) {
         field!(self, kn_kevent.fflags) = 0;
         field!(self, kn_kevent.data) = 0;
-        if let Some(timer) = self.timer() {
-            timer.attached();
-        }
         field!(self, kn_status) &= !(sys::KN_DETACHED as i32);
+    }
+
+    /// Whether kqueue has it on its queue, or will put it there once it is enabled. In
+    /// f_touch of a change: others can make it active meanwhile, not inactive.
+    #[inline(always)]
+    pub fn queued_or_active(&self) -> bool {
+        field!(self, kn_status) as u32 & (sys::KN_QUEUED | sys::KN_ACTIVE) != 0
+    }
+
+    /// In f_touch of a change: takes it off its kqueue's queue, as if it had never been
+    /// due; if it is disabled, EV_ENABLE will bring it back. Takes the kqueue's lock.
+    pub fn knote_dequeue(&mut self) {
+        // SAFETY: in flux, so no scan has it; its kqueue outlives it; the kqueue's lock
+        // comes after the list's mutex and is not held in f_touch.
+        unsafe { sys::kqx_knote_dequeue(self.raw.as_ptr()) };
     }
 
     /// Its timer, if it has one.

@@ -37,8 +37,12 @@ use super::shared::Shared;
 use super::uidinfo::Charge;
 use crate::time::nstosbt;
 
-/// How long, in `sbintime_t`, until an expiry that nobody saw is tried again: 100 us.
-const AGAIN: i64 = nstosbt(100_000);
+/// How long, in ns, until an expiry that nobody saw is tried again; twice as long each time
+/// until somebody sees it.
+const AGAIN: u64 = 100_000;
+
+/// The longest that is, in ns: who keeps a knote in flux does not keep a CPU busy.
+const AGAIN_MAX: u64 = 10_000_000;
 
 /// `latest` while the callout is pending for that: sooner than any filter asks for.
 const TRIED_AGAIN: u64 = 0;
@@ -49,16 +53,12 @@ pub(super) const NOT_PENDING: u64 = u64::MAX;
 /// kqueue has the mutex whenever it calls.
 const KNOWN: u8 = 0;
 
-/// f_attach, which made the timer, is not over: what it does to it, before it arms the
-/// callout as the last thing, needs no mutex.
-const ADDING: u8 = 1;
-
 /// kqueue_register has yet to call f_event for the first time since the knote has its
 /// timer: so it may not hold the mutex, it asks in any case, and no scan comes before it.
-const FRESH: u8 = 2;
+const FRESH: u8 = 1;
 
 /// Several registrations have it: some may be known and others being added.
-const SHARED: u8 = 3;
+const SHARED: u8 = 2;
 
 /// The most that a filter may keep with its timer, in bytes.
 const TIMED_MAX: usize = 128;
@@ -88,8 +88,10 @@ pub(super) struct Timer {
     knotes: Cell<u32>,
     /// How often f_event has been called since knote(9) last was. Under the mutex.
     seen: Cell<u32>,
-    /// [`KNOWN`], [`ADDING`], [`FRESH`] or [`SHARED`].
+    /// [`KNOWN`], [`FRESH`] or [`SHARED`].
     stage: AtomicU8,
+    /// How often in a row an expiry has been tried again. Under the mutex.
+    tries: Cell<u32>,
     /// The latest the pending callout runs, ns of uptime, or [`NOT_PENDING`]. Under the
     /// mutex.
     pub(super) latest: Cell<u64>,
@@ -193,7 +195,6 @@ impl Timer {
             if (*kn.as_ptr()).kn_status & sys::KN_DETACHED as c_int != 0 {
                 // Only in f_attach.
                 (*kn.as_ptr()).kn_status &= !(sys::KN_DETACHED as c_int);
-                (*raw).stage = AtomicU8::new(ADDING);
             }
             (*raw).knotes.set(1);
         }
@@ -229,6 +230,7 @@ impl Timer {
             (&raw mut (*raw).cpu).write(sys::kqx_curcpu());
             (&raw mut (*raw).knotes).write(Cell::new(0));
             (&raw mut (*raw).seen).write(Cell::new(0));
+            (&raw mut (*raw).tries).write(Cell::new(0));
             let stage = if shared.is_shared() { SHARED } else { FRESH };
             (&raw mut (*raw).stage).write(AtomicU8::new(stage));
             (&raw mut (*raw).latest).write(Cell::new(NOT_PENDING));
@@ -309,14 +311,7 @@ impl Timer {
     pub(super) fn lock(&self) -> Lock<'_> {
         Lock {
             timer: self,
-            taken: self.stage.load(Relaxed) >= FRESH && self.lock_unless_owned(),
-        }
-    }
-
-    /// f_attach is over.
-    pub(super) fn attached(&self) {
-        if self.stage.load(Relaxed) == ADDING {
-            self.stage.store(FRESH, Relaxed);
+            taken: self.stage.load(Relaxed) != KNOWN && self.lock_unless_owned(),
         }
     }
 
@@ -388,8 +383,12 @@ impl Lock<'_> {
 
     /// Has the callout run again a little later, for an expiry that came in between.
     pub(super) fn again(&self) {
-        self.timer.latest.set(TRIED_AGAIN);
-        self.callout_reset_sbt_on(AGAIN, 0, 0);
+        let timer = self.timer;
+        timer.latest.set(TRIED_AGAIN);
+        let tries = timer.tries.get();
+        timer.tries.set(tries + 1);
+        let delay = AGAIN_MAX.min(AGAIN << tries.min(7));
+        self.callout_reset_sbt_on(nstosbt(delay), 0, 0);
     }
 
     /// Keeps the callout from running. callout_stop(9): under the mutex it cannot be
@@ -407,6 +406,7 @@ impl Lock<'_> {
     pub(super) fn see(&self, from_knote: bool) -> bool {
         let timer = self.timer;
         timer.seen.set(timer.seen.get().wrapping_add(1));
+        timer.tries.set(0);
         let stage = timer.stage.load(Relaxed);
         if from_knote || stage == SHARED {
             return from_knote;
@@ -427,7 +427,7 @@ impl Lock<'_> {
         timer.seen.set(0);
         // SAFETY: the list's mutex is held, the kqueue's lock is not.
         unsafe { sys::knote(timer.knlist.get(), FROM_KNOTE, sys::KNF_LISTLOCKED as c_int) };
-        let asked_anyway = matches!(timer.stage.load(Relaxed), ADDING | FRESH);
+        let asked_anyway = timer.stage.load(Relaxed) == FRESH;
         if timer.seen.get() < timer.knotes.get() && !asked_anyway {
             self.again();
         }

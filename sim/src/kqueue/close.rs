@@ -27,7 +27,7 @@ impl Drop for Kqueue {
             }
         }
         drop(locked);
-        mtx::destroy(&self.lock);
+        mtx::destroy(&self.kq_lock);
         crate::uidinfo::charge(&self.owner, -1, 0);
     }
 }

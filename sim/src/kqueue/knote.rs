@@ -6,8 +6,8 @@ use std::ptr;
 use freebsd_kernel_sys::{KN_ACTIVE, KN_DETACHED, KN_DISABLED, KN_QUEUED, KN_SCAN};
 
 use super::filterops::NULL_FILTEROPS;
-use super::{Chain, Kqueue, Locked};
-use crate::abi::{Knlist, Knote, Shared};
+use super::{Kqueue, Locked};
+use crate::abi::{Knlist, Knote, Link, Shared};
 use crate::kernel::{kassert, kernel};
 
 const M_WAITOK_ZERO: i32 = 0x0002 | 0x0100;
@@ -93,17 +93,17 @@ impl Locked<'_> {
     /// Puts a knote at the end of the queue and wakes who waits for events.
     pub(super) fn enqueue(&self, kn: Shared<Knote>) {
         kassert!(!kn.has(KN_QUEUED), "knote already queued");
-        self.active.push_back(kn);
+        self.kq_head.push_back(kn);
         kn.set(KN_QUEUED);
-        self.count.set(self.count.get() + 1);
+        self.kq_count.set(self.kq_count.get() + 1);
         self.wake_sleepers();
     }
 
     /// Takes a queued knote off the queue.
     pub(super) fn dequeue(&self, kn: Shared<Knote>) {
-        self.active.remove(kn);
+        self.kq_head.remove(kn);
         kn.clear(KN_QUEUED);
-        self.count.set(self.count.get() - 1);
+        self.kq_count.set(self.kq_count.get() - 1);
     }
 
     /// KNOTE_ACTIVATE.
@@ -167,7 +167,7 @@ impl Locked<'_> {
 }
 
 /// Takes a knote out of a singly linked list.
-pub(super) fn unlink(head: &Chain, kn: Shared<Knote>, link: fn(&Knote) -> &Chain) {
+pub(super) fn unlink(head: &Link, kn: Shared<Knote>, link: fn(&Knote) -> &Link) {
     let mut before: Option<Shared<Knote>> = None;
     let mut next = head.get();
     while let Some(at) = next {

@@ -17,14 +17,17 @@ mod scan;
 pub(crate) mod slots;
 
 use std::cell::{Cell, OnceCell};
+use std::ffi::{c_int, c_void};
+use std::mem::offset_of;
 use std::ops::Deref;
 use std::ptr;
 use std::sync::Arc;
 
-use freebsd_kernel_sys::KQX_KQ_FDP;
+use freebsd_kernel_sys as sys;
+use freebsd_kernel_sys::{KQ_FLUXWAIT, KQ_NEVENTS, KQ_SLEEP};
 use kqx::event::Kevent;
 
-use crate::abi::{Knote, LockObject, Mtx, Shared};
+use crate::abi::{Knote, Link, Mtx, Selinfo, Shared};
 use crate::errno::Errno;
 use crate::fault::FaultKind;
 use crate::filedesc::Filedesc;
@@ -38,43 +41,54 @@ pub(crate) use knote::name_zone;
 pub(crate) use scan::Wait;
 pub(crate) use slots::Slots;
 
-use queue::ActiveQueue;
+use queue::Tailq;
 
 /// KN_HASHSIZE.
 const CHAINS: usize = 64;
-/// KQ_NEVENTS: how many events are copied in or out at a time.
-const BATCH: usize = 8;
+/// How many events are copied in or out at a time.
+const BATCH: usize = KQ_NEVENTS as usize;
 
-/// The head of a singly linked list of knotes.
-type Chain = Cell<Option<Shared<Knote>>>;
-
-/// A kqueue. What a module reads of `struct kqueue` is where it is there.
+/// `struct kqueue`, as far as the module looks, and what the kernel keeps beside it.
 #[repr(C)]
 pub(crate) struct Kqueue {
-    unread: [u8; KQX_KQ_FDP as usize],
-    kq_fdp: *const Filedesc,
-    lock: Mtx,
+    kq_lock: Mtx,
     state: State,
     /// Who is charged for it.
     pub(crate) owner: Shared<UidInfo>,
 }
 
 /// What the lock of a kqueue protects.
-#[derive(Default)]
+#[repr(C)]
 pub(crate) struct State {
-    active: ActiveQueue,
+    kq_refcnt: Cell<c_int>,
+    kq_list: [Cell<usize>; 2],
+    kq_head: Tailq,
     /// How many knotes are active and queued; markers do not count.
-    count: Cell<usize>,
-    /// A thread sleeps for an event.
-    sleeping: Cell<bool>,
-    /// A thread sleeps until a knote leaves flux.
-    flux_wait: Cell<bool>,
+    kq_count: Cell<c_int>,
+    kq_sel: Selinfo,
+    kq_sigio: Cell<*const c_void>,
+    /// Never changes.
+    kq_fdp: *const Filedesc,
+    /// KQ_SLEEP: a thread sleeps for an event. KQ_FLUXWAIT: a thread sleeps until a knote
+    /// leaves flux.
+    kq_state: Cell<c_int>,
     /// Heads of the hash chains, made by the first EV_ADD.
-    chains: OnceCell<Box<[Chain; CHAINS]>>,
+    chains: OnceCell<Box<[Link; CHAINS]>>,
 }
 
-// SAFETY: `state` is only reached through `Locked`, which holds the lock; `kq_fdp` never
-// changes.
+macro_rules! same_place {
+    ($($field:ident)*) => {
+        const _: () = {
+            $(assert!(offset_of!(Kqueue, state.$field) == offset_of!(sys::kqueue, $field));)*
+        };
+    };
+}
+
+same_place!(kq_head kq_count kq_sel kq_fdp kq_state);
+const _: () = assert!(offset_of!(Kqueue, kq_lock) == offset_of!(sys::kqueue, kq_lock));
+
+// SAFETY: `state` is only reached through `Locked`, which holds the lock, and by the
+// module with the lock held; `kq_fdp` never changes.
 unsafe impl Sync for Kqueue {}
 // SAFETY: nothing in it belongs to a thread.
 unsafe impl Send for Kqueue {}
@@ -92,7 +106,7 @@ impl Deref for Locked<'_> {
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        mtx::unlock(&self.0.lock);
+        mtx::unlock(&self.0.kq_lock);
     }
 }
 
@@ -101,26 +115,27 @@ impl Kqueue {
     /// knotes point to it.
     pub(crate) fn new(owner: Shared<UidInfo>, fdp: *const Filedesc) -> Arc<Kqueue> {
         let kq = Arc::new(Kqueue {
-            unread: [0; KQX_KQ_FDP as usize],
-            kq_fdp: fdp,
-            lock: Mtx {
-                lock_object: LockObject {
-                    lo_name: Cell::new(ptr::null()),
-                    lo_flags: Cell::new(0),
-                    lo_data: Cell::new(0),
-                    lo_witness: ptr::null_mut::<std::ffi::c_void>().into(),
-                },
-                mtx_lock: 0.into(),
+            kq_lock: Mtx::uninit(),
+            state: State {
+                kq_refcnt: Cell::new(0),
+                kq_list: [const { Cell::new(0) }; 2],
+                kq_head: Tailq::uninit(),
+                kq_count: Cell::new(0),
+                kq_sel: Selinfo::uninit(),
+                kq_sigio: Cell::new(ptr::null()),
+                kq_fdp: fdp,
+                kq_state: Cell::new(0),
+                chains: OnceCell::new(),
             },
-            state: State::default(),
             owner,
         });
-        mtx::init(&kq.lock, c"kqueue", mtx::MTX_DEF | mtx::MTX_DUPOK);
+        mtx::init(&kq.kq_lock, c"kqueue", mtx::MTX_DEF | mtx::MTX_DUPOK);
+        kq.state.kq_head.init();
         kq
     }
 
     pub(crate) fn lock(&self) -> Locked<'_> {
-        mtx::lock(&self.lock, mtx::KERNEL);
+        mtx::lock(&self.kq_lock, mtx::KERNEL);
         Locked(self)
     }
 
@@ -190,9 +205,21 @@ impl<'a> Locked<'a> {
         (kq.lock(), ended)
     }
 
+    /// Sets a bit of kq_state.
+    fn raise(&self, bit: u32) {
+        self.kq_state.set(self.kq_state.get() | bit as c_int);
+    }
+
+    /// Clears a bit of kq_state; whether it was set.
+    fn lower(&self, bit: u32) -> bool {
+        let state = self.kq_state.get();
+        self.kq_state.set(state & !(bit as c_int));
+        state & bit as c_int != 0
+    }
+
     /// Sleeps until a knote may have left flux.
     fn sleep_flux(self, what: &'static str) -> Locked<'a> {
-        self.flux_wait.set(true);
+        self.raise(KQ_FLUXWAIT);
         let sleep = Sleep {
             what,
             deadline: None,
@@ -203,7 +230,7 @@ impl<'a> Locked<'a> {
 
     /// Wakes those who wait for a knote to leave flux.
     fn wake_flux(&self) {
-        if self.flux_wait.replace(false) {
+        if self.lower(KQ_FLUXWAIT) {
             kernel().sched.wakeup(self.0.channel());
         }
     }
@@ -215,13 +242,13 @@ impl<'a> Locked<'a> {
 
     /// An event has become active: wakes those who wait for one.
     fn wake_sleepers(&self) {
-        if self.sleeping.replace(false) {
+        if self.lower(KQ_SLEEP) {
             kernel().sched.wakeup(self.0.channel());
         }
     }
 
     /// The hash chain of an ident; None before the first EV_ADD.
-    fn chain(&self, ident: usize) -> Option<&Chain> {
+    fn chain(&self, ident: usize) -> Option<&Link> {
         let index = (ident ^ (ident >> 8)) % CHAINS;
         self.chains.get().map(|chains| &chains[index])
     }

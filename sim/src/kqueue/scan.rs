@@ -2,7 +2,9 @@
 
 use std::mem::MaybeUninit;
 
-use freebsd_kernel_sys::{EV_DROP, KN_ACTIVE, KN_DISABLED, KN_MARKER, KN_QUEUED, KN_SCAN};
+use freebsd_kernel_sys::{
+    EV_DROP, KN_ACTIVE, KN_DISABLED, KN_MARKER, KN_QUEUED, KN_SCAN, KQ_SLEEP,
+};
 use kqx::event::{EV_CLEAR, EV_DISPATCH, EV_ONESHOT, Kevent};
 
 use super::knote::drop_attached;
@@ -43,13 +45,13 @@ impl Kqueue {
         marker.set(KN_MARKER);
         let mut locked = self.lock();
         loop {
-            while locked.count.get() == 0 {
+            while locked.kq_count.get() == 0 {
                 let deadline = match wait {
                     Wait::No => return Ok(0),
                     Wait::Until(uptime) => Some(uptime),
                     Wait::Forever => None,
                 };
-                locked.sleeping.set(true);
+                locked.raise(KQ_SLEEP);
                 let sleep = Sleep {
                     what: "kqread",
                     deadline,
@@ -86,11 +88,11 @@ impl Kqueue {
         marker: Shared<Knote>,
         events: &mut [Kevent],
     ) -> (Locked<'a>, usize) {
-        locked.active.push_back(marker);
+        locked.kq_head.push_back(marker);
         let mut delivered = 0;
         let mut was_in_flux = false;
         while delivered < events.len() {
-            let kn = locked.active.first().expect("the marker is queued");
+            let kn = locked.kq_head.first().expect("the marker is queued");
             if (kn.has(KN_MARKER) && kn != marker) || kn.in_flux() {
                 if std::mem::take(&mut was_in_flux) {
                     locked.wake_flux();
@@ -99,7 +101,7 @@ impl Kqueue {
                 continue;
             }
             if kn == marker {
-                locked.active.remove(marker);
+                locked.kq_head.remove(marker);
                 locked.wake_flux();
                 return (locked, delivered);
             }
@@ -116,7 +118,7 @@ impl Kqueue {
                 locked = self.lock();
             }
         }
-        locked.active.remove(marker);
+        locked.kq_head.remove(marker);
         (locked, delivered)
     }
 
@@ -128,8 +130,8 @@ impl Kqueue {
         event: &mut Kevent,
         was_in_flux: &mut bool,
     ) -> (Locked<'a>, Outcome) {
-        locked.active.remove(kn);
-        let unqueue = |locked: &Locked<'_>| locked.count.set(locked.count.get() - 1);
+        locked.kq_head.remove(kn);
+        let unqueue = |locked: &Locked<'_>| locked.kq_count.set(locked.kq_count.get() - 1);
         if kn.has(KN_DISABLED) {
             kn.clear(KN_QUEUED);
             unqueue(&locked);
@@ -184,7 +186,7 @@ impl Kqueue {
             kn.clear(KN_QUEUED | KN_ACTIVE);
             unqueue(&locked);
         } else {
-            locked.active.push_back(kn);
+            locked.kq_head.push_back(kn);
         }
         kn.clear(KN_SCAN);
         kn.leave_flux();

@@ -99,13 +99,14 @@ impl Slots {
         slots.get(index(filter.into())?).map(|slot| slot.references)
     }
 
-    /// Whether a module's filter is in the table.
+    /// Whether a module's filter is in the table that could have been taken out: with a count
+    /// that is not 0, kqueue_del_filteropts refuses.
     pub(crate) fn taken(&self) -> bool {
         let empty = Shared::from_ref(&NULL_FILTEROPS);
         let slots = self.0.lock();
         slots
             .iter()
-            .any(|slot| !slot.builtin && slot.filterops != empty)
+            .any(|slot| !slot.builtin && slot.filterops != empty && slot.references == 0)
     }
 
     fn add(&self, filter: c_int, filterops: Shared<Filterops>) -> Result<(), Errno> {

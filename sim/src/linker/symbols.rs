@@ -1,13 +1,13 @@
 //! What the kernel exports to a loaded file.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_long};
 use std::sync::OnceLock;
 
 use super::mapping::Mapping;
 use crate::abi::SysctlOid;
 use crate::{
-    callout, clock, console, counter, curthread, kqueue, malloc, mtx, sdt, strings, sysctl,
-    uidinfo, uma,
+    callout, clock, console, counter, curthread, eventhandler, kmem, kqueue, malloc, mtx, sdt,
+    strings, sysctl, ucred, uidinfo, uma,
 };
 
 /// Where a symbol is.
@@ -57,8 +57,11 @@ fn function(name: &str) -> Option<usize> {
         "uma_zdestroy" => uma::uma_zdestroy,
         "uma_zalloc_arg" => uma::uma_zalloc_arg,
         "uma_zfree_arg" => uma::uma_zfree_arg,
-        "uihold" => uidinfo::uihold,
-        "uifree" => uidinfo::uifree,
+        "kmem_malloc" => kmem::kmem_malloc,
+        "eventhandler_find_list" => eventhandler::eventhandler_find_list,
+        "eventhandler_register" => eventhandler::eventhandler_register,
+        "crhold" => ucred::crhold,
+        "crfree" => ucred::crfree,
         "chgkqcnt" => uidinfo::chgkqcnt,
         "lim_cur" => curthread::lim_cur,
         "counter_u64_alloc" => counter::counter_u64_alloc,
@@ -98,6 +101,7 @@ struct Variables {
     sdt_probe_func: usize,
     sdt_probes_enabled: u64,
     hz: c_int,
+    physmem: c_long,
 }
 
 fn variables() -> *mut Variables {
@@ -113,6 +117,7 @@ fn variables() -> *mut Variables {
             sdt_probe_func: sdt::probe_func as *const () as usize,
             sdt_probes_enabled: 0,
             hz: 1000,
+            physmem: kmem::physmem,
         };
         // SAFETY: a new page, large enough, that is never unmapped.
         unsafe { variables.write(initial) };
@@ -139,6 +144,7 @@ pub(super) fn find(name: &str) -> Option<Symbol> {
             "sdt_probe_func" => Some(&raw const (*variables).sdt_probe_func as usize),
             "sdt_probes_enabled" => Some(&raw const (*variables).sdt_probes_enabled as usize),
             "hz" => Some(&raw const (*variables).hz as usize),
+            "physmem" => Some(&raw const (*variables).physmem as usize),
             _ => None,
         }
     };

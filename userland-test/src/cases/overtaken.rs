@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use kqx::abi::{KQX_GATE, NOTE_KQX_ONE, NOTE_KQX_UPTIME, ident};
+use kqx::abi::{
+    KQX_GATE, NOTE_KQX_DELAY, NOTE_KQX_ONE, NOTE_KQX_SEMAPHORE, NOTE_KQX_UPTIME, ident,
+};
 use kqx::event::{
     EV_ADD, EV_CLEAR, EV_DISABLE, EV_ENABLE, EV_FORCEONESHOT, EV_ONESHOT, Kevent, NOTE_ABSTIME,
     NOTE_NSECONDS,
@@ -31,34 +33,19 @@ pub(super) const CASES: &[Case] = &[
         attach_oneshot,
     )),
     staged(case(
-        "overtaken.scan.oneshot",
-        "A one-shot that expires while a scan is about to ask for it is delivered once.",
-        scan_oneshot,
-    )),
-    staged(case(
         "overtaken.scan.forced",
         "A forced delivery that an expiry overtakes still says when the timer is due.",
         scan_forced,
     )),
     staged(case(
-        "overtaken.scan.counter",
-        "A one-shot counter whose delay passes while a scan is about to ask is delivered once.",
-        scan_counter,
-    )),
-    staged(case(
-        "overtaken.scan.periodic",
-        "A periodic timer that expires while a scan is about to ask for it is delivered by it.",
-        scan_periodic,
+        "overtaken.scan.semaphore",
+        "What a semaphore has left is delivered by the scan that its delay overtakes.",
+        scan_semaphore,
     )),
     staged(case(
         "overtaken.scan.gate",
         "A one-shot watcher that is woken while a scan is about to ask it is delivered once.",
         scan_gate,
-    )),
-    staged(case(
-        "overtaken.scan.level",
-        "A single expiry that is no one-shot is delivered by the scan it overtakes.",
-        scan_level,
     )),
     staged(case(
         "overtaken.dump.readd",
@@ -89,17 +76,6 @@ fn callouts(sys: &dyn System, body: impl FnOnce() -> Outcome) -> Result<i64, cra
     let before = sys.sysctl("kern.kqx.stats.callouts")?;
     body()?;
     Ok(sys.sysctl("kern.kqx.stats.callouts")? - before)
-}
-
-/// A queue with a one-shot `change` that was due, and taken back before it was delivered: the
-/// next scan still looks at it, and finds that it waits for another 10 us.
-fn taken_back<'a>(sys: &'a dyn System, due: &[Kevent]) -> Result<Queue<'a>, Errno> {
-    let queue = Queue::new(sys)?;
-    for &change in due {
-        queue.apply(change)?;
-    }
-    sys.overtake(Window::Scan, INSTANTLY);
-    Ok(queue)
 }
 
 /// EV_ADD of a timer that expires once, so many ns from now, and stays due.
@@ -151,22 +127,9 @@ fn attach_oneshot(sys: &dyn System) -> Outcome {
     sys.overtake(Window::Attach, INSTANTLY);
     queue.apply(oneshot(10 * US))?;
     let event = queue.take()?;
-    equal!((event.flags, event.data), (EV_ONESHOT, 1));
+    equal!((event.flags, event.data), (EV_ONESHOT | EV_CLEAR, 1));
     queue.quiet()?;
     equal!(queue.apply(delete(TIMER)), Err(Errno::ENOENT));
-    Ok(())
-}
-
-fn scan_oneshot(sys: &dyn System) -> Outcome {
-    // The first change is due with f_attach, the second with f_touch: each way kqueue is told
-    // differently that the next to ask is not a scan, and must not be told for too long.
-    for due in [oneshot(0), oneshot(10 * MS)] {
-        let queue = taken_back(sys, &[due, oneshot(0), oneshot(10 * US)])?;
-        let event = queue.wait()?;
-        equal!((event.flags, event.data), (EV_ONESHOT, 1));
-        queue.quiet()?;
-        equal!(queue.apply(delete(TIMER)), Err(Errno::ENOENT));
-    }
     Ok(())
 }
 
@@ -184,29 +147,19 @@ fn scan_forced(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-fn scan_counter(sys: &dyn System) -> Outcome {
-    let counter = Kevent {
-        flags: EV_ADD | EV_ONESHOT,
+fn scan_semaphore(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        fflags: NOTE_KQX_SEMAPHORE,
         ext: [2, 10 * US, 0, 0],
         ..add(COUNTER)
-    };
-    let queue = taken_back(sys, &[counter, trigger(COUNTER, 2), trigger(COUNTER, -1)])?;
-    let event = queue.wait()?;
-    equal!((event.flags, event.data), (EV_ONESHOT, 1));
-    queue.quiet()?;
-    equal!(queue.apply(delete(COUNTER)), Err(Errno::ENOENT));
-    Ok(())
-}
-
-fn scan_periodic(sys: &dyn System) -> Outcome {
-    let queue = taken_back(sys, &[periodic(US)])?;
-    sys.pass(INSTANTLY);
-    queue.apply(periodic(10 * US))?;
-    let start = sys.clock(Clock::Uptime);
+    })?;
+    queue.apply(trigger(COUNTER, 3))?;
+    equal!(queue.take()?.data, 2);
+    sys.overtake(Window::Scan, INSTANTLY);
     let event = queue.take()?;
-    equal!((event.flags, event.data), (EV_CLEAR, 2));
-    equal!(event.ext[0], start + 20 * US);
-    Ok(())
+    equal!((event.data, event.fflags), (1, NOTE_KQX_DELAY));
+    queue.quiet()
 }
 
 fn scan_gate(sys: &dyn System) -> Outcome {
@@ -244,15 +197,6 @@ fn scan_gate(sys: &dyn System) -> Outcome {
     sys.parallel(&[&take, &wake])?;
     equal!(queue.apply(delete(GATE)), Err(Errno::ENOENT));
     equal!(by.query(GATE)?, 0);
-    Ok(())
-}
-
-fn scan_level(sys: &dyn System) -> Outcome {
-    let queue = taken_back(sys, &[deadline(sys, 0), deadline(sys, 10 * US)])?;
-    for _ in 0..2 {
-        let event = queue.take()?;
-        equal!((event.flags, event.data), (0, 1));
-    }
     Ok(())
 }
 

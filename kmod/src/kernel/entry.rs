@@ -1,0 +1,281 @@
+//! The way in: the table that kqueue knows, and the first instructions of its callbacks.
+//!
+//! kqueue's own count of the users of a slot cannot be trusted: kqueue_add_filteropts
+//! zeroes it under threads that hold it, and it stays too low from then on
+//! (sys/kern/kern_event.c). So a thread can hold the table's address, and sleep, while
+//! kqueue_del_filteropts says that nobody does. What such a thread may touch must outlive
+//! the module: the table, and the code of f_attach. Both are in a page that the first load
+//! makes and the machine keeps until it reboots. A later load finds the page by its name in
+//! the kernel's lists of event handlers (EVENTHANDLER(9)).
+//!
+//! The page counts, in one word, the threads inside f_attach and the knotes that are
+//! attached: `live`. f_attach raises it before its first instruction in the module, f_detach
+//! lowers it after its last. f_event and f_touch are called for attached knotes alone.
+//!
+//! ```text
+//!              close: 0 ──▶ CLOSED, or EBUSY
+//!   open ─────────────────────────────────────▶ closed: f_attach answers ENXIO
+//!     ▲                                            │
+//!     └────────────────────────────────────────────┘
+//!              open, by the next load
+//! ```
+//!
+//! `close` replaces 0 by [`CLOSED`] in one step. From then on no thread is in the module on
+//! a knote's behalf, and none comes in.
+
+use core::arch::global_asm;
+use core::ffi::c_int;
+use core::mem::offset_of;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
+
+use freebsd_kernel_sys as sys;
+
+use super::errno::Errno;
+
+/// How many words the table has. Those behind the callbacks of the release that the module
+/// was built for are zero: a later kernel of the same major may have more callbacks, and
+/// takes zero for "none".
+const WORDS: usize = 16;
+
+/// The table as kqueue reads it: `struct filterops`, and zeros.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) union Table {
+    /// What this release has.
+    pub(super) filterops: sys::filterops,
+    words: [usize; WORDS],
+}
+
+const _: () = {
+    // Four callbacks more than the release has, at least.
+    assert!(size_of::<sys::filterops>() + 4 * size_of::<usize>() <= WORDS * size_of::<usize>());
+    assert!(offset_of!(sys::filterops, f_attach) == F_ATTACH * size_of::<usize>());
+    assert!(offset_of!(sys::filterops, f_detach) == F_DETACH * size_of::<usize>());
+    assert!(offset_of!(sys::filterops, f_event) == F_EVENT * size_of::<usize>());
+    assert!(offset_of!(sys::filterops, f_touch) == F_TOUCH * size_of::<usize>());
+};
+
+const F_ATTACH: usize = 1;
+const F_DETACH: usize = 2;
+const F_EVENT: usize = 3;
+const F_TOUCH: usize = 4;
+
+impl Table {
+    /// A table without callbacks.
+    pub(super) const fn zeroed() -> Table {
+        Table { words: [0; WORDS] }
+    }
+}
+
+/// `live` while the module is not there: far below what registrations can add to it.
+const CLOSED: i64 = i64::MIN;
+
+/// Of `slot`: none.
+const NO_SLOT: c_int = 0;
+
+/// What outlives the module, at the start of its page.
+#[repr(C)]
+pub(super) struct Entry {
+    /// Like a [`Table`]; kqueue reads it at any time.
+    table: [AtomicUsize; WORDS],
+    /// Threads in f_attach and knotes attached; with [`CLOSED`] added, f_attach refuses.
+    live: AtomicI64,
+    /// The module's f_attach and f_detach.
+    attach: AtomicUsize,
+    detach: AtomicUsize,
+    /// The filter number under which kqueue knows the table, or [`NO_SLOT`]. Read and
+    /// written in module events only, which the kernel makes one at a time.
+    slot: AtomicI32,
+}
+
+/// Where in the page the code is: not on cache lines that are written.
+const CODE: usize = 1024;
+
+/// How large the page is, PAGE_SIZE of amd64.
+const PAGE: usize = 4096;
+
+// The code of the page. It is copied, so it names nothing but by its distance.
+global_asm!(
+    ".pushsection .rodata.kqx_entry, \"a\"",
+    ".balign 16",
+    ".globl kqx_entry_code, kqx_entry_detach, kqx_entry_event, kqx_entry_touch, kqx_entry_end",
+    ".hidden kqx_entry_code, kqx_entry_detach, kqx_entry_event, kqx_entry_touch, kqx_entry_end",
+    "kqx_entry_code:",
+    ".Lkqx_page = . - {code}",
+    // f_attach: an int; rdi is the knote.
+    "push rbp",
+    "mov rbp, rsp",
+    "mov eax, 1",
+    "lock xadd qword ptr [rip + .Lkqx_page + {live}], rax",
+    "test rax, rax",
+    "js 2f",
+    "call qword ptr [rip + .Lkqx_page + {attach}]",
+    "test eax, eax",
+    "jnz 3f",
+    "pop rbp",
+    "ret",
+    "2:",
+    "mov eax, {enxio}",
+    "3:",
+    "lock dec qword ptr [rip + .Lkqx_page + {live}]",
+    "pop rbp",
+    "ret",
+    ".balign 16",
+    "kqx_entry_detach:",
+    "push rbp",
+    "mov rbp, rsp",
+    "call qword ptr [rip + .Lkqx_page + {detach}]",
+    "lock dec qword ptr [rip + .Lkqx_page + {live}]",
+    "pop rbp",
+    "ret",
+    // f_event and f_touch while the module is not there: nothing to say.
+    ".balign 16",
+    "kqx_entry_event:",
+    "xor eax, eax",
+    "ret",
+    ".balign 16",
+    "kqx_entry_touch:",
+    "ret",
+    "kqx_entry_end:",
+    ".popsection",
+    code = const CODE,
+    live = const offset_of!(Entry, live),
+    attach = const offset_of!(Entry, attach),
+    detach = const offset_of!(Entry, detach),
+    enxio = const sys::ENXIO,
+);
+
+unsafe extern "C" {
+    static kqx_entry_code: u8;
+    static kqx_entry_detach: u8;
+    static kqx_entry_event: u8;
+    static kqx_entry_touch: u8;
+    static kqx_entry_end: u8;
+}
+
+/// How far behind the start of the code `label` is.
+fn offset(label: *const u8) -> usize {
+    label as usize - &raw const kqx_entry_code as usize
+}
+
+/// The entry of this machine: that of an earlier load, or a new one, closed. ENOMEM where
+/// the kernel has no page. At MOD_LOAD: sleeps.
+pub(super) fn find() -> Result<&'static Entry, Errno> {
+    // SAFETY: the list has what `make` put there, or nothing.
+    let found = NonNull::new(unsafe { sys::kqx_entry_find() });
+    let entry = match found {
+        Some(page) => page.cast::<Entry>(),
+        None => make()?,
+    };
+    // SAFETY: `make` set it up, and nobody ever frees it; all its fields are atomic.
+    Ok(unsafe { entry.as_ref() })
+}
+
+fn make() -> Result<NonNull<Entry>, Errno> {
+    // SAFETY: a page of zeros, which is an `Entry`, or null.
+    let page = NonNull::new(unsafe { sys::kqx_entry_alloc(PAGE) }).ok_or(Errno::ENOMEM)?;
+    let entry = page.cast::<Entry>();
+    // SAFETY: the page is this thread's alone, and large enough (asserted below); the labels
+    // are the start and the end of one piece of code.
+    unsafe {
+        let code = page.cast::<u8>().add(CODE);
+        let start = &raw const kqx_entry_code;
+        start.copy_to_nonoverlapping(code.as_ptr(), offset(&raw const kqx_entry_end));
+        entry.as_ref().live.store(CLOSED, Ordering::Relaxed);
+        sys::kqx_entry_keep(page.as_ptr());
+    }
+    Ok(entry)
+}
+
+const _: () = assert!(size_of::<Entry>() <= CODE);
+
+impl Entry {
+    /// Where a piece of the page's code is.
+    fn code(&self, label: *const u8) -> usize {
+        (&raw const *self as usize) + CODE + offset(label)
+    }
+
+    /// Whether kqx is loaded.
+    pub(super) fn is_open(&self) -> bool {
+        self.live.load(Ordering::Relaxed) >= 0
+    }
+
+    /// Has kqueue call the functions of `table` for filter `slot`, or for the slot that an
+    /// earlier load could not give back. Returns which. EEXIST: the slot is taken, or kqx is
+    /// loaded already. EINVAL: `slot` is not a filter of the system.
+    ///
+    /// # Safety
+    /// The table's functions do what kqueue expects of them, and stay until
+    /// [`Entry::close`] has succeeded.
+    pub(super) unsafe fn open(&self, table: &Table, slot: c_int) -> Result<c_int, Errno> {
+        if self.is_open() {
+            return Err(Errno::EEXIST);
+        }
+        // SAFETY: any bytes are words.
+        let words = unsafe { table.words };
+        self.attach.store(words[F_ATTACH], Ordering::Relaxed);
+        self.detach.store(words[F_DETACH], Ordering::Relaxed);
+        for (to, from) in self.table.iter().zip(words) {
+            to.store(from, Ordering::Relaxed);
+        }
+        self.table[F_ATTACH].store(self.code(&raw const kqx_entry_code), Ordering::Relaxed);
+        self.table[F_DETACH].store(self.code(&raw const kqx_entry_detach), Ordering::Relaxed);
+        let kept = self.slot.load(Ordering::Relaxed);
+        if kept == NO_SLOT || (kept != slot && self.give_back(kept).is_ok()) {
+            self.kqueue_add_filteropts(slot)
+                .inspect_err(|_| self.mute())?;
+        }
+        // Release: who finds the entry open finds the functions.
+        self.live.fetch_sub(CLOSED, Ordering::Release);
+        Ok(self.slot.load(Ordering::Relaxed))
+    }
+
+    /// Keeps every thread out from now on. EBUSY while a thread is in f_attach or a knote is
+    /// attached: then nothing has changed. The slot is given back if kqueue lets go of it;
+    /// returns whether it did.
+    pub(super) fn close(&self) -> Result<bool, Errno> {
+        // Acquire: what the last f_detach did has happened.
+        self.live
+            .compare_exchange(0, CLOSED, Ordering::Acquire, Ordering::Relaxed)
+            .map_err(|_| Errno::EBUSY)?;
+        self.mute();
+        Ok(self.give_back(self.slot.load(Ordering::Relaxed)).is_ok())
+    }
+
+    /// Whether no thread is in f_attach and no knote is attached.
+    pub(super) fn is_idle(&self) -> bool {
+        self.live.load(Ordering::Relaxed) == 0
+    }
+
+    /// Leaves no address of the module in the table. A thread that still holds the table may
+    /// find a knote of the slot's next filter, and calls this table's f_touch for it.
+    fn mute(&self) {
+        self.table[F_EVENT].store(self.code(&raw const kqx_entry_event), Ordering::Relaxed);
+        self.table[F_TOUCH].store(self.code(&raw const kqx_entry_touch), Ordering::Relaxed);
+    }
+
+    fn kqueue_add_filteropts(&self, slot: c_int) -> Result<(), Errno> {
+        // The kernel lets 0 pass and would write in front of its table.
+        if slot >= 0 {
+            return Err(Errno::EINVAL);
+        }
+        // SAFETY: the table is never freed, and laid out like `struct filterops` at its
+        // start. That kqueue's pointer is not const matters to 14 alone, which never writes
+        // through it either.
+        let error =
+            unsafe { sys::kqueue_add_filteropts(slot, self.table.as_ptr().cast_mut().cast()) };
+        Errno::check(error)?;
+        self.slot.store(slot, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Gives the slot back. EBUSY where kqueue's count of its users is not 0.
+    fn give_back(&self, slot: c_int) -> Result<(), Errno> {
+        // SAFETY: the slot is this entry's. Success proves nothing, and need not: what a
+        // late thread touches stays.
+        Errno::check(unsafe { sys::kqueue_del_filteropts(slot) })?;
+        self.slot.store(NO_SLOT, Ordering::Relaxed);
+        Ok(())
+    }
+}
