@@ -4,7 +4,7 @@
 //! kernel plays in a process; making another waits until the first is gone.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -41,6 +41,8 @@ pub(crate) struct Kernel {
     pub(crate) creds: Creds,
     pub(crate) users: Users,
     pub(crate) slots: Slots,
+    /// How many knotes knote(9) has come to.
+    pub(crate) notified: AtomicU64,
     pub(crate) sysctls: Sysctls,
     pub(crate) linker: Linker,
 }
@@ -94,6 +96,7 @@ impl Kernel {
             creds: Creds::default(),
             users: Users::default(),
             slots: Slots::new(config.release),
+            notified: AtomicU64::new(0),
             sysctls: Sysctls::new(&config),
             linker: Linker::default(),
             config,

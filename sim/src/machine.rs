@@ -233,6 +233,12 @@ impl Machine {
         self.kernel.slots.references(filter)
     }
 
+    /// How many knotes knote(9) has come to: those that it asked, and those in flux, which it
+    /// passed by.
+    pub fn notified(&self) -> u64 {
+        self.kernel.notified.load(Ordering::Relaxed)
+    }
+
     /// How much of RLIMIT_KQUEUES is charged to a user.
     pub fn charged(&self, uid: u32) -> i64 {
         self.kernel.users.charged(uid)

@@ -201,6 +201,12 @@ pub trait System: Sync {
         unimplemented!("{window:?} cannot be held open for {time:?} but on a virtual clock");
     }
 
+    /// How many registrations knote(9) has come to: those that it asked, and those that it
+    /// passed by. Only with a virtual clock.
+    fn notified(&self) -> u64 {
+        unimplemented!("only a simulated kernel counts what knote(9) comes to");
+    }
+
     /// Reads an integer of sysctl(3), of any width.
     ///
     /// # Errors

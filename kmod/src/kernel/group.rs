@@ -701,6 +701,8 @@ impl Group {
 unsafe extern "C" fn retry(argument: *mut c_void, _pending: c_int) {
     // SAFETY: the group outlives its task; it is shared, all that changes is in cells.
     let group = unsafe { &*argument.cast::<Group>() };
+    // The timeout of a timeout task is a callout.
+    counter_u64_add(Stat::Callouts, 1);
     // SAFETY: the zone set it up; a task holds no lock.
     unsafe { sys::kqx_mtx_lock(group.mtx.get()) };
     while let Some(last) = NonNull::new(group.missed.last.get()) {

@@ -169,6 +169,10 @@ impl System for Sim {
         self.machine.overtake(window, time);
     }
 
+    fn notified(&self) -> u64 {
+        self.machine.notified()
+    }
+
     fn sysctl(&self, name: &str) -> Result<i64, Errno> {
         Ok(self.process().sysctl(name)?)
     }
