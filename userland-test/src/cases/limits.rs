@@ -613,7 +613,7 @@ fn timer_max_user_lowered(sys: &dyn System) -> Outcome {
 fn timer_max_user_default(sys: &dyn System) -> Outcome {
     let all = sys.sysctl("kern.kqx.timer_max")?;
     ensure!(all >= 65_536, "{all}");
-    equal!(sys.sysctl("kern.kqx.timer_max_user")?, all / 10 * 9);
+    equal!(sys.sysctl("kern.kqx.timer_max_user")?, all - all / 10);
     Ok(())
 }
 
