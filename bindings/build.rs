@@ -207,6 +207,7 @@ fn bind(flags: &[String], version: u32) {
         "mod_version",
         "moduledata",
         "malloc_type",
+        "timeout_task",
         "sbintime_t",
         "rlim_t",
         "kqx_.*",

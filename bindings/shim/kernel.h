@@ -23,6 +23,7 @@
 #include <sys/sdt.h>
 #include <sys/selinfo.h>
 #include <sys/sysctl.h>
+#include <sys/taskqueue.h>
 #include <sys/ucred.h>
 #include <sys/eventvar.h>
 
@@ -87,6 +88,11 @@ void	*kqx_entry_find(void);
 void	*kqx_entry_alloc(size_t size);
 void	kqx_entry_keep(void *page);
 void	kqx_knote_dequeue(struct knote *kn);
+void	kqx_timeout_task_init(struct timeout_task *t, task_fn_t *func,
+	    void *argument);
+void	kqx_taskqueue_enqueue_timeout_sbt(struct timeout_task *t,
+	    sbintime_t sbt);
+void	kqx_taskqueue_drain_timeout(struct timeout_task *t);
 void	kqx_counter_u64_add(enum kqx_stat stat, int64_t n);
 uint64_t kqx_counter_u64_fetch(enum kqx_stat stat);
 int	kqx_curcpu(void);
@@ -98,6 +104,7 @@ extern int	kqx_filter;
 extern u_int	kqx_timer_max;
 extern u_int	kqx_timer_max_user;
 extern u_int	kqx_timers;
+extern u_int	kqx_watcher_max;
 
 /* The module's own event handler, in Rust: 0 or an errno. */
 int	kqx_modevent(int what);

@@ -67,6 +67,7 @@ int	kqx_filter = EVFILT_SENDFILE;
 u_int	kqx_timer_max;		/* 0: not set, see kqx_modevent() */
 u_int	kqx_timer_max_user;	/* the same */
 u_int	kqx_timers;
+u_int	kqx_watcher_max = 16384;
 static int abi_version = 1;
 
 SYSCTL_NODE(_kern, OID_AUTO, kqx, CTLFLAG_RD | CTLFLAG_MPSAFE, NULL,
@@ -85,6 +86,9 @@ SYSCTL_UINT(_kern_kqx, OID_AUTO, timer_max, CTLFLAG_RWTUN, &kqx_timer_max, 0,
     "Most timers of all users together");
 SYSCTL_UINT(_kern_kqx, OID_AUTO, timer_max_user, CTLFLAG_RWTUN,
     &kqx_timer_max_user, 0, "Most timers of a user, and of a jail as a whole");
+
+SYSCTL_UINT(_kern_kqx, OID_AUTO, watcher_max, CTLFLAG_RWTUN,
+    &kqx_watcher_max, 0, "Most watchers of a gate");
 
 static SYSCTL_NODE(_kern_kqx, OID_AUTO, stats, CTLFLAG_RD | CTLFLAG_MPSAFE,
     NULL, "Totals since load");
@@ -351,4 +355,24 @@ void
 kqx_panic(const char *message, int len)
 {
 	panic("kqx: %.*s", len, message);
+}
+
+/* taskqueue(9): in a thread that may sleep, on the kernel's own queue. */
+
+void
+kqx_timeout_task_init(struct timeout_task *t, task_fn_t *func, void *argument)
+{
+	TIMEOUT_TASK_INIT(taskqueue_thread, t, 0, func, argument);
+}
+
+void
+kqx_taskqueue_enqueue_timeout_sbt(struct timeout_task *t, sbintime_t sbt)
+{
+	(void)taskqueue_enqueue_timeout_sbt(taskqueue_thread, t, sbt, 0, 0);
+}
+
+void
+kqx_taskqueue_drain_timeout(struct timeout_task *t)
+{
+	taskqueue_drain_timeout(taskqueue_thread, t);
 }

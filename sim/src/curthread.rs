@@ -51,12 +51,13 @@ impl Thread {
     }
 }
 
-/// A host thread's page and its two kernel threads: its own, and the one it runs
-/// callouts as.
+/// A host thread's page and its kernel threads: its own, and those that it runs callouts
+/// and tasks as.
 struct Cpu {
     index: usize,
     user: Box<Thread>,
     softclock: Box<Thread>,
+    taskqueue: Box<Thread>,
     registered: Cell<u64>,
 }
 
@@ -121,6 +122,7 @@ impl Cpu {
             index,
             user: Thread::new(false),
             softclock: Thread::new(true),
+            taskqueue: Thread::new(false),
             registered: Cell::new(0),
         };
         switch(page, &*cpu.user);
@@ -164,7 +166,11 @@ fn switch(page: usize, thread: *const Thread) -> *const Thread {
 }
 
 /// Runs `body` with this host thread's kernel thread of that kind as curthread.
-fn run_as<R>(softclock: bool, prepare: impl FnOnce(&Thread), body: impl FnOnce() -> R) -> R {
+fn run_as<R>(
+    thread: impl FnOnce(&Cpu) -> &Thread,
+    prepare: impl FnOnce(&Thread),
+    body: impl FnOnce() -> R,
+) -> R {
     struct Back(usize, *const Thread);
     impl Drop for Back {
         fn drop(&mut self) {
@@ -172,11 +178,7 @@ fn run_as<R>(softclock: bool, prepare: impl FnOnce(&Thread), body: impl FnOnce()
         }
     }
     CPU.with(|cpu| {
-        let thread = if softclock {
-            &*cpu.softclock
-        } else {
-            &*cpu.user
-        };
+        let thread = thread(cpu);
         prepare(thread);
         let page = pages().base + cpu.index * PCPU_SIZE;
         let _back = Back(page, switch(page, thread));
@@ -192,7 +194,7 @@ pub(crate) fn run_as_process<R>(
     body: impl FnOnce() -> R,
 ) -> R {
     run_as(
-        false,
+        |cpu| &cpu.user,
         |thread| {
             thread.image[TD_UCRED].set(ptr::from_ref(ucred).cast());
             thread.limit.set(limit);
@@ -204,7 +206,12 @@ pub(crate) fn run_as_process<R>(
 
 /// Runs `body` as the thread that runs callouts.
 pub(crate) fn run_as_softclock<R>(body: impl FnOnce() -> R) -> R {
-    run_as(true, |_| (), body)
+    run_as(|cpu| &cpu.softclock, |_| (), body)
+}
+
+/// Runs `body` as the thread of a taskqueue.
+pub(crate) fn run_as_taskqueue<R>(body: impl FnOnce() -> R) -> R {
+    run_as(|cpu| &cpu.taskqueue, |_| (), body)
 }
 
 /// The running kernel thread.

@@ -59,6 +59,7 @@ mod sched;
 mod sdt;
 mod strings;
 mod sysctl;
+mod taskqueue;
 mod ucred;
 mod uidinfo;
 mod uma;

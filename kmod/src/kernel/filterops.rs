@@ -25,9 +25,8 @@ pub trait Filterops: Expire + 'static {
     fn f_attach(kn: Knote<'_>) -> Result<(), Errno>;
     /// The registration goes.
     fn f_detach(kn: Knote<'_>);
-    /// Whether there is something to deliver. `before_scan`: of a knote with a timer, it
-    /// is certain that no scan asks, so that one has yet to look at the knote's flags.
-    fn f_event(kn: Knote<'_>, before_scan: bool) -> bool;
+    /// Whether there is something to deliver.
+    fn f_event(kn: Knote<'_>) -> bool;
     /// f_touch, EVENT_REGISTER: a change. What it leaves in `ext[0]` and `ext[1]` comes
     /// back to the caller with EV_RECEIPT.
     fn f_touch_register(kn: Knote<'_>, kev: &mut Kevent);
@@ -77,7 +76,7 @@ unsafe extern "C" fn f_event<O: Filterops>(kn: *mut sys::knote, hint: c_long) ->
     if kn.has_timer() {
         f_event_timed::<O>(kn, hint == FROM_KNOTE)
     } else {
-        O::f_event(kn, false).into()
+        O::f_event(kn).into()
     }
 }
 
@@ -88,8 +87,10 @@ fn f_event_timed<O: Filterops>(kn: Knote<'_>, from_knote: bool) -> c_int {
     // SAFETY: the same knote, to reach what does not change while it has a timer.
     let shared = unsafe { Knote::from_raw(NonNull::new_unchecked(kn.as_ptr())) };
     let lock = shared.timer().map(|timer| timer.lock());
-    let before_scan = lock.as_ref().is_some_and(|lock| lock.see(from_knote));
-    O::f_event(kn, before_scan).into()
+    if let Some(lock) = &lock {
+        lock.see(from_knote);
+    }
+    O::f_event(kn).into()
 }
 
 /// # Safety

@@ -10,7 +10,7 @@ use freebsd_kernel_sys as sys;
 use super::entry::{self, Entry, Table};
 use super::errno::Errno;
 use super::filterops::{self, Filterops};
-use super::{account, shared, timer, uidinfo};
+use super::{account, group, timer, uidinfo};
 
 /// Makes `$filterops` what the module registers.
 #[cfg(not(test))]
@@ -102,8 +102,8 @@ impl Registration {
 
     fn load(&'static self) -> Result<(), Errno> {
         uidinfo::set_defaults();
-        shared::init();
         account::init()?;
+        group::init()?;
         timer::uma_zcreate()?;
         let entry = entry::find()?;
         let slot = filter();
@@ -154,7 +154,7 @@ fn unload() -> Result<(), Errno> {
         OPEN.store(null_mut(), Relaxed);
     }
     timer::uma_zdestroy();
+    group::destroy();
     account::destroy();
-    shared::destroy();
     Ok(())
 }

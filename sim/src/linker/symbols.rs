@@ -7,7 +7,7 @@ use super::mapping::Mapping;
 use crate::abi::SysctlOid;
 use crate::{
     callout, clock, console, counter, curthread, eventhandler, kmem, kqueue, malloc, mtx, sdt,
-    strings, sysctl, ucred, uidinfo, uma,
+    strings, sysctl, taskqueue, ucred, uidinfo, uma,
 };
 
 /// Where a symbol is.
@@ -47,6 +47,9 @@ fn function(name: &str) -> Option<usize> {
         "_callout_init_lock" => callout::_callout_init_lock,
         "callout_reset_sbt_on" => callout::callout_reset_sbt_on,
         "_callout_stop_safe" => callout::_callout_stop_safe,
+        "_timeout_task_init" => taskqueue::_timeout_task_init,
+        "taskqueue_enqueue_timeout_sbt" => taskqueue::taskqueue_enqueue_timeout_sbt,
+        "taskqueue_drain_timeout" => taskqueue::taskqueue_drain_timeout,
         "binuptime" => clock::binuptime,
         "getboottimebin" => clock::getboottimebin,
         "malloc" => malloc::malloc,
@@ -102,6 +105,7 @@ struct Variables {
     sdt_probes_enabled: u64,
     hz: c_int,
     physmem: c_long,
+    taskqueue_thread: usize,
 }
 
 fn variables() -> *mut Variables {
@@ -118,6 +122,7 @@ fn variables() -> *mut Variables {
             sdt_probes_enabled: 0,
             hz: 1000,
             physmem: kmem::physmem,
+            taskqueue_thread: taskqueue::thread(),
         };
         // SAFETY: a new page, large enough, that is never unmapped.
         unsafe { variables.write(initial) };
@@ -144,6 +149,7 @@ pub(super) fn find(name: &str) -> Option<Symbol> {
             "sdt_probe_func" => Some(&raw const (*variables).sdt_probe_func as usize),
             "sdt_probes_enabled" => Some(&raw const (*variables).sdt_probes_enabled as usize),
             "hz" => Some(&raw const (*variables).hz as usize),
+            "taskqueue_thread" => Some(&raw const (*variables).taskqueue_thread as usize),
             "physmem" => Some(&raw const (*variables).physmem as usize),
             _ => None,
         }

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use kqx::abi::{
-    KQX_GATE, NOTE_KQX_DELAY, NOTE_KQX_ONE, NOTE_KQX_SEMAPHORE, NOTE_KQX_UPTIME, ident,
-};
+use kqx::abi::{KQX_GATE, NOTE_KQX_ONE, NOTE_KQX_UPTIME, ident};
 use kqx::event::{
     EV_ADD, EV_CLEAR, EV_DISABLE, EV_ENABLE, EV_FORCEONESHOT, EV_ONESHOT, Kevent, NOTE_ABSTIME,
     NOTE_NSECONDS,
@@ -12,7 +10,7 @@ use kqx::event::{
 
 use super::{MS, US, oneshot, periodic};
 use crate::case::{Case, Outcome, case};
-use crate::queue::{COUNTER, Queue, TIMER, add, change, delete, trigger};
+use crate::queue::{Queue, TIMER, add, change, delete, trigger};
 use crate::system::{Clock, Errno, Feature, System, Window};
 use crate::{ensure, equal};
 
@@ -36,11 +34,6 @@ pub(super) const CASES: &[Case] = &[
         "overtaken.scan.forced",
         "A forced delivery that an expiry overtakes still says when the timer is due.",
         scan_forced,
-    )),
-    staged(case(
-        "overtaken.scan.semaphore",
-        "What a semaphore has left is delivered by the scan that its delay overtakes.",
-        scan_semaphore,
     )),
     staged(case(
         "overtaken.scan.gate",
@@ -145,21 +138,6 @@ fn scan_forced(sys: &dyn System) -> Outcome {
     let event = queue.take()?;
     equal!((event.data, event.ext[0]), (0, start + 10 * US));
     Ok(())
-}
-
-fn scan_semaphore(sys: &dyn System) -> Outcome {
-    let queue = Queue::new(sys)?;
-    queue.apply(Kevent {
-        fflags: NOTE_KQX_SEMAPHORE,
-        ext: [2, 10 * US, 0, 0],
-        ..add(COUNTER)
-    })?;
-    queue.apply(trigger(COUNTER, 3))?;
-    equal!(queue.take()?.data, 2);
-    sys.overtake(Window::Scan, INSTANTLY);
-    let event = queue.take()?;
-    equal!((event.data, event.fflags), (1, NOTE_KQX_DELAY));
-    queue.quiet()
 }
 
 fn scan_gate(sys: &dyn System) -> Outcome {

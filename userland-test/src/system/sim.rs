@@ -8,7 +8,7 @@ use std::time::Duration;
 use kqx::event::Kevent;
 use kqx_sim::{ClockMode, Config, Machine, Process, Release, UNLIMITED};
 
-use super::{Clock, Errno, Fd, Feature, System, Window};
+use super::{Clock, Errno, Fd, Feature, SharedMemory, System, Window};
 use crate::case::{Failure, Outcome};
 
 /// The name of the module's file in the simulated kernel.
@@ -115,6 +115,7 @@ impl System for Sim {
         match feature {
             Feature::KernProcKq => Release::BUILT_FOR == Release::V15,
             Feature::VirtualClock => self.clock == ClockMode::Virtual,
+            Feature::Jails | Feature::Kernel => false,
             Feature::SetTime
             | Feature::Processes
             | Feature::Credentials
@@ -181,6 +182,15 @@ impl System for Sim {
         let outcome = run_in(&child, body);
         child.exit();
         outcome
+    }
+
+    fn in_jail(&self, _body: &(dyn Fn() -> Outcome + Sync)) -> Outcome {
+        Err(Errno::EOPNOTSUPP.into())
+    }
+
+    /// Its processes are threads of this program.
+    fn shared_memory(&self) -> Result<SharedMemory, Errno> {
+        Ok(Box::leak(Box::default()))
     }
 
     fn outlive_owner(
