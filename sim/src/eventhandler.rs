@@ -15,6 +15,7 @@ use crate::mtx;
 /// A list, with its entries, which do not move.
 struct List {
     list: Box<eventhandler_list>,
+    #[expect(clippy::vec_box, reason = "the list points to them")]
     entries: Vec<Box<eventhandler_entry>>,
 }
 

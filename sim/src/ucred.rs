@@ -14,7 +14,7 @@ use crate::uidinfo::UidInfo;
 
 /// Where a word that the module reads is, counted in words.
 const fn word(offset: u32) -> usize {
-    assert!(offset as usize % size_of::<usize>() == 0);
+    assert!((offset as usize).is_multiple_of(size_of::<usize>()));
     offset as usize / size_of::<usize>()
 }
 
@@ -35,6 +35,7 @@ pub(crate) struct Ucred {
 }
 
 /// All prisons and credentials; they stay until the machine ends.
+#[expect(clippy::vec_box, reason = "the module and the processes point to them")]
 #[derive(Default)]
 pub(crate) struct Creds {
     prisons: Mutex<Vec<Box<Prison>>>,

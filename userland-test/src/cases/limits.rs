@@ -134,11 +134,6 @@ pub(super) const CASES: &[Case] = &[
     )
     .needs(&[Feature::Processes, Feature::Credentials, Feature::Root]),
     case(
-        "limits.timer_max_user.default",
-        "kern.kqx.timer_max is 65,536 or more, and kern.kqx.timer_max_user nine tenths of it.",
-        timer_max_user_default,
-    ),
-    case(
         "limits.timer_max_user.jail",
         "All users of a jail together, its root too, have what one user outside has.",
         timer_max_user_jail,
@@ -608,13 +603,6 @@ fn timer_max_user_lowered(sys: &dyn System) -> Outcome {
         };
         sys.parallel(&[&user, &root])
     })
-}
-
-fn timer_max_user_default(sys: &dyn System) -> Outcome {
-    let all = sys.sysctl("kern.kqx.timer_max")?;
-    ensure!(all >= 65_536, "{all}");
-    equal!(sys.sysctl("kern.kqx.timer_max_user")?, all / 10 * 9);
-    Ok(())
 }
 
 fn timer_max_user_jail(sys: &dyn System) -> Outcome {

@@ -115,8 +115,9 @@ impl System for Sim {
         match feature {
             Feature::KernProcKq => Release::BUILT_FOR == Release::V15,
             Feature::VirtualClock => self.clock == ClockMode::Virtual,
-            Feature::Jails | Feature::Kernel => false,
-            Feature::SetTime
+            Feature::Kernel => false,
+            Feature::Jails
+            | Feature::SetTime
             | Feature::Processes
             | Feature::Credentials
             | Feature::SharedFiles
@@ -188,8 +189,12 @@ impl System for Sim {
         outcome
     }
 
-    fn in_jail(&self, _body: &(dyn Fn() -> Outcome + Sync)) -> Outcome {
-        Err(Errno::EOPNOTSUPP.into())
+    fn in_jail(&self, body: &(dyn Fn() -> Outcome + Sync)) -> Outcome {
+        let child = self.process().fork();
+        child.jail().map_err(Errno::from)?;
+        let outcome = run_in(&child, body);
+        child.exit();
+        outcome
     }
 
     /// Its processes are threads of this program.
