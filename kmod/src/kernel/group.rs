@@ -591,15 +591,19 @@ impl Member<'_> {
         self.watcher.place.get() == Place::Missed
     }
 
-    /// Puts the watcher at the end of the line, unless it waits already.
+    /// Puts the watcher at the end of the line, unless it waits already: a watcher that was
+    /// missed, back to the front, where it was.
     pub fn wait(&self) {
-        if self.watcher.place.get() != Place::Waiting {
-            self.leave_line();
-            let line = &self.group.line;
-            // SAFETY: the mutex is held; in no line.
-            unsafe { line.insert(self.at(), line.last.get(), null_mut()) };
-            self.watcher.place.set(Place::Waiting);
-        }
+        let line = &self.group.line;
+        let (prev, next) = match self.watcher.place.get() {
+            Place::Waiting => return,
+            Place::Away => (line.last.get(), null_mut()),
+            Place::Missed => (null_mut(), line.first.get()),
+        };
+        self.leave_line();
+        // SAFETY: the mutex is held; in no line.
+        unsafe { line.insert(self.at(), prev, next) };
+        self.watcher.place.set(Place::Waiting);
     }
 
     /// Takes the watcher out of the line that it is in.

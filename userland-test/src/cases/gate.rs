@@ -290,6 +290,13 @@ pub(super) const CASES: &[Case] = &[
     )
     .needs(&[Feature::KernProcKq]),
     case(
+        "gate.dump.keeps_place",
+        "A watcher that a trigger passed over keeps its place in the line, whether it is asked \
+         again or changed first.",
+        dump_keeps_place,
+    )
+    .needs(&[Feature::KernProcKq, Feature::VirtualClock]),
+    case(
         "gate.dump.backs_off",
         "A watcher that kern.proc.kq keeps from its trigger is asked again at growing intervals, \
          and no other watcher is; once it was woken, after the shortest again.",
@@ -1217,6 +1224,22 @@ fn dump(sys: &dyn System) -> Outcome {
             trigger_during_dump(sys, &queue, &by)?;
             equal!(queue.wait()?.data, 1);
         }
+    }
+    Ok(())
+}
+
+fn dump_keeps_place(sys: &dyn System) -> Outcome {
+    for changed in [false, true] {
+        let [a, b] = queues(sys, ONE)?;
+        let by = outsider(sys, ONE)?;
+        trigger_during_dump(sys, &a, &by)?;
+        equal!(taker(&[&a, &b])?, 1);
+        if changed {
+            a.apply(ONE)?;
+        } else {
+            sys.pass(Duration::from_millis(1));
+        }
+        equal!(woken(&by, &[&a, &b])?, 0);
     }
     Ok(())
 }
