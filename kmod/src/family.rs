@@ -37,28 +37,28 @@ macro_rules! family {
             fn f_detach(kn: Knote<'_>) {
                 match abi::member(kn.ident()) {
                     $($member => detach::<$filter>(kn),)+
-                    _ => unreachable!("f_attach refused it"),
+                    _ => not_attached(),
                 }
             }
 
             fn f_event(kn: Knote<'_>) -> bool {
                 match abi::member(kn.ident()) {
                     $($member => event::<$filter>(kn),)+
-                    _ => unreachable!("f_attach refused it"),
+                    _ => not_attached(),
                 }
             }
 
             fn f_touch_register(kn: Knote<'_>, kev: &mut Kevent) {
                 match abi::member(kn.ident()) {
                     $($member => register::<$filter>(kn, kev),)+
-                    _ => unreachable!("f_attach refused it"),
+                    _ => not_attached(),
                 }
             }
 
             fn f_touch_process(kn: Knote<'_>) -> Kevent {
                 match abi::member(kn.ident()) {
                     $($member => process::<$filter>(kn),)+
-                    _ => unreachable!("f_attach refused it"),
+                    _ => not_attached(),
                 }
             }
         }
@@ -67,7 +67,7 @@ macro_rules! family {
             fn expire(kn: Knote<'_>) -> bool {
                 match abi::member(kn.ident()) {
                     $($member => expire::<$filter>(kn),)+
-                    _ => unreachable!("f_attach refused it"),
+                    _ => not_attached(),
                 }
             }
         }
@@ -78,6 +78,13 @@ family! {
     abi::KQX_COUNTER => Counter,
     abi::KQX_TIMER => Timer,
     abi::KQX_GATE => Gate,
+}
+
+/// Of an ident that f_attach refuses.
+#[cold]
+#[inline(never)]
+fn not_attached() -> ! {
+    unreachable!("f_attach refused it")
 }
 
 /// What the family keeps of a registration, in one word of the knote.
@@ -233,6 +240,7 @@ fn attach_shared<F: Filter>(kn: &mut Knote<'_>) -> Result<(), Errno> {
 }
 
 /// Gives a watcher that waits what is there for it. False if there is nothing.
+#[inline(never)]
 fn offer<F: Filter>(member: &Member<'_>) -> bool {
     let mut filter: F = load_shared(member);
     filter.claim();
@@ -245,6 +253,7 @@ fn offer<F: Filter>(member: &Member<'_>) -> bool {
 /// After a change, or a delivery: what is `more` goes to those that wait. Then the watcher
 /// takes what is left, or waits; if it is disabled, it gives back what it has claimed, and is
 /// passed over.
+#[inline(never)]
 fn line_up<F: Filter>(member: &Member<'_>, disabled: bool, more: bool) {
     if disabled {
         member.leave_line();
@@ -262,6 +271,7 @@ fn line_up<F: Filter>(member: &Member<'_>, disabled: bool, more: bool) {
 }
 
 /// What a watcher has claimed, and not delivered, goes to the next.
+#[inline(never)]
 fn give_back<F: Filter>(member: &Member<'_>) {
     let mut cx = Context::new(&KernelClock, 0);
     let mut filter: F = load_shared(member);
@@ -526,6 +536,9 @@ fn process_errno<F: Filter>(mut kn: Knote<'_>, mode: Mode, errno: Errno) -> Keve
 
 #[inline(never)]
 fn expire<F: Filter>(mut kn: Knote<'_>) -> bool {
+    if F::SHARED {
+        return false;
+    }
     let mut cx = Context::new(&KernelClock, Mode::of(&kn).asked());
     let mut filter: F = load(&kn);
     let (before, _) = filter.store();

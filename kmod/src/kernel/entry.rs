@@ -213,14 +213,16 @@ impl Entry {
             return Err(Errno::EEXIST);
         }
         // SAFETY: any bytes are words.
-        let words = unsafe { table.words };
+        let mut words = unsafe { table.words };
         self.attach.store(words[F_ATTACH], Ordering::Relaxed);
         self.detach.store(words[F_DETACH], Ordering::Relaxed);
+        words[F_ATTACH] = self.code(&raw const kqx_entry_code);
+        words[F_DETACH] = self.code(&raw const kqx_entry_detach);
+        // A thread may call what it finds at once, where the slot was kept: no store may
+        // lead it past the count.
         for (to, from) in self.table.iter().zip(words) {
             to.store(from, Ordering::Relaxed);
         }
-        self.table[F_ATTACH].store(self.code(&raw const kqx_entry_code), Ordering::Relaxed);
-        self.table[F_DETACH].store(self.code(&raw const kqx_entry_detach), Ordering::Relaxed);
         let kept = self.slot.load(Ordering::Relaxed);
         if kept == NO_SLOT || (kept != slot && self.give_back(kept).is_ok()) {
             self.kqueue_add_filteropts(slot)

@@ -37,7 +37,7 @@ use freebsd_kernel_sys as sys;
 use super::counter::{Stat, counter_u64_add};
 use super::errno::Errno;
 use super::knote::Words;
-use super::timer::{FROM_KNOTE, backoff};
+use super::timer::{FROM_KNOTE, another_filters, backoff};
 use super::uidinfo::Charge;
 use crate::time::nstosbt;
 
@@ -518,6 +518,7 @@ impl Watcher {
 
     /// The watcher with its group's mutex, unless the thread has it: kqueue holds a knote's
     /// list for f_event and f_touch, but not for f_attach and f_detach.
+    #[inline(never)]
     pub(super) fn lock(&self) -> Member<'_> {
         // SAFETY: a watcher has a reference to its group.
         let group = unsafe { self.group.as_ref() };
@@ -556,10 +557,9 @@ impl Member<'_> {
     /// What the filter keeps for all watchers. Panics if that is of another type than the
     /// group was made with.
     pub fn shared<T: Copy + 'static>(&self) -> &Cell<T> {
-        assert!(
-            self.group.kind == TypeId::of::<T>(),
-            "another filter's group"
-        );
+        if self.group.kind != TypeId::of::<T>() {
+            another_filters();
+        }
         // SAFETY: written by `Group::obtain` as a T, and a Cell<T> is laid out like it. It
         // is read and written with the mutex held.
         unsafe { &*self.group.shared.get().cast::<Cell<T>>() }

@@ -51,6 +51,8 @@ fn set_filter(slot: c_int) {
 }
 
 /// One line on the console, as printf(9).
+#[cold]
+#[inline(never)]
 pub fn printf(line: fmt::Arguments<'_>) {
     let mut text = [0; 160];
     let mut room = Room {

@@ -43,6 +43,13 @@ const AGAIN: u64 = 100_000;
 /// The longest that is, in ns: who keeps a knote in flux does not keep a CPU busy.
 const AGAIN_MAX: u64 = 10_000_000;
 
+/// What is kept with a timer or a group is of another type than is asked for.
+#[cold]
+#[inline(never)]
+pub(super) fn another_filters() -> ! {
+    panic!("this is another filter's")
+}
+
 /// How long, in ns, until what was missed is tried again, after so many `tries` in a row.
 pub(super) fn backoff(tries: &Cell<u32>) -> u64 {
     let before = tries.replace(tries.get().saturating_add(1));
@@ -243,7 +250,9 @@ impl Timer {
     /// attached.
     #[inline(always)]
     pub(super) fn timed<T: Copy + 'static>(&self) -> &Cell<T> {
-        assert!(self.kind == TypeId::of::<T>(), "another filter's timer");
+        if self.kind != TypeId::of::<T>() {
+            another_filters();
+        }
         // SAFETY: written by `attach` as a T, and a Cell<T> is laid out like one. It is
         // read and written by whoever has the knote to himself.
         unsafe { &*self.timed.get().cast::<Cell<T>>() }
