@@ -69,6 +69,7 @@ void	kqx_trace_detach(struct knote *kn, enum kqx_stat gauge);
 void	kqx_mtx_init(struct mtx *m, const char *name);
 void	kqx_mtx_destroy(struct mtx *m);
 void	kqx_mtx_lock(struct mtx *m);
+bool	kqx_mtx_trylock(struct mtx *m);
 void	kqx_mtx_unlock(struct mtx *m);
 bool	kqx_mtx_owned(const struct mtx *m);
 void	kqx_callout_init_mtx(struct callout *c, struct mtx *m);

@@ -170,6 +170,12 @@ kqx_mtx_lock(struct mtx *m)
 	mtx_lock(m);
 }
 
+bool
+kqx_mtx_trylock(struct mtx *m)
+{
+	return (mtx_trylock(m) != 0);
+}
+
 void
 kqx_mtx_unlock(struct mtx *m)
 {

@@ -4,6 +4,7 @@ use std::cell::UnsafeCell;
 use std::ffi::{c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use freebsd_kernel_sys as sys;
@@ -47,6 +48,11 @@ impl Mutex {
         unsafe { sys::kqx_mtx_lock(self.0.ptr()) };
     }
 
+    fn trylock(&self) -> bool {
+        // SAFETY: initialised.
+        unsafe { sys::kqx_mtx_trylock(self.0.ptr()) }
+    }
+
     fn unlock(&self) {
         // SAFETY: initialised.
         unsafe { sys::kqx_mtx_unlock(self.0.ptr()) };
@@ -79,6 +85,22 @@ fn a_mutex_knows_its_owner_as_the_modules_inline_code_reads_it() {
     assert!(mutex.owned());
     mutex.unlock();
     assert!(!mutex.owned());
+    mutex.destroy();
+}
+
+#[test]
+fn a_mutex_is_tried_without_waiting_for_whoever_holds_it() {
+    let _machine = machine();
+    let mutex = Mutex::new(c"tried");
+    assert!(mutex.trylock());
+    assert!(mutex.owned());
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert!(!mutex.trylock()));
+    });
+    assert!(!mutex.trylock(), "not even for its owner");
+    mutex.unlock();
+    assert!(mutex.trylock());
+    mutex.unlock();
     mutex.destroy();
 }
 
@@ -554,6 +576,88 @@ fn drain_waits_for_a_handler_that_runs() {
         // The handler runs, or is about to: drop drains it, then frees all it uses.
         drop(alarm);
     }
+}
+
+/// A timeout task that counts its runs.
+struct Task {
+    task: Kernel<sys::timeout_task>,
+    runs: AtomicU32,
+    /// Drained by the task, which only a thread that may sleep can do.
+    idle: Box<Alarm>,
+}
+
+unsafe extern "C" fn work(argument: *mut c_void, _pending: c_int) {
+    // SAFETY: the task that was enqueued, which is drained before it goes.
+    let task = unsafe { &*argument.cast::<Task>() };
+    task.runs.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: initialised.
+    unsafe { sys::kqx_callout_drain(task.idle.callout.ptr()) };
+}
+
+impl Task {
+    fn new() -> Box<Task> {
+        let task = Box::new(Task {
+            task: Kernel::new(),
+            runs: AtomicU32::new(0),
+            idle: Alarm::new(),
+        });
+        let argument = ptr::from_ref(&*task).cast_mut().cast();
+        // SAFETY: memory for a task, and an argument that stays.
+        unsafe { sys::kqx_timeout_task_init(task.task.ptr(), Some(work), argument) };
+        task
+    }
+
+    fn enqueue(&self, after: i64) {
+        // SAFETY: initialised; drained by drop.
+        unsafe { sys::kqx_taskqueue_enqueue_timeout_sbt(self.task.ptr(), after) };
+    }
+
+    fn runs(&self) -> u32 {
+        self.runs.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        // SAFETY: initialised.
+        unsafe { sys::kqx_taskqueue_drain_timeout(self.task.ptr()) };
+    }
+}
+
+#[test]
+fn a_task_runs_after_its_time_in_a_thread_that_may_sleep() {
+    let machine = machine();
+    let task = Task::new();
+    task.enqueue(SECOND);
+    machine.advance(Duration::from_nanos(999_999_999));
+    assert_eq!(task.runs(), 0);
+    machine.advance(Duration::from_secs(1));
+    assert_eq!(task.runs(), 1);
+    machine.advance(Duration::from_secs(100));
+    assert_eq!(task.runs(), 1);
+    assert!(machine.take_faults().is_empty());
+}
+
+#[test]
+fn a_task_enqueued_again_runs_once_and_later() {
+    let machine = machine();
+    let task = Task::new();
+    task.enqueue(SECOND);
+    task.enqueue(3 * SECOND);
+    machine.advance(Duration::from_secs(2));
+    assert_eq!(task.runs(), 0);
+    machine.advance(Duration::from_secs(2));
+    assert_eq!(task.runs(), 1);
+}
+
+#[test]
+fn a_drained_task_does_not_run() {
+    let machine = machine();
+    let task = Task::new();
+    task.enqueue(SECOND);
+    drop(task);
+    assert_eq!(machine.callouts(), 0);
+    machine.advance(Duration::from_secs(2));
 }
 
 #[test]

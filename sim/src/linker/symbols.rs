@@ -42,6 +42,7 @@ fn function(name: &str) -> Option<usize> {
         "_mtx_destroy" => mtx::_mtx_destroy,
         "__mtx_lock_flags" => mtx::__mtx_lock_flags,
         "__mtx_unlock_flags" => mtx::__mtx_unlock_flags,
+        "_mtx_trylock_flags_" => mtx::_mtx_trylock_flags_,
         "__mtx_assert" => mtx::__mtx_assert,
         "callout_init" => callout::callout_init,
         "_callout_init_lock" => callout::_callout_init_lock,
