@@ -37,7 +37,7 @@ use freebsd_kernel_sys as sys;
 use super::counter::{Stat, counter_u64_add};
 use super::errno::Errno;
 use super::knote::Words;
-use super::timer::{FROM_KNOTE, another_filters, backoff};
+use super::timer::{AGAIN_MAX, FROM_KNOTE, another_filters, backoff};
 use super::uidinfo::Charge;
 use crate::time::nstosbt;
 
@@ -708,7 +708,16 @@ unsafe extern "C" fn retry(argument: *mut c_void, _pending: c_int) {
     // The timeout of a timeout task is a callout.
     counter_u64_add(Stat::Callouts, 1);
     // SAFETY: the zone set it up; a task holds no lock.
-    unsafe { sys::kqx_mtx_lock(group.mtx.get()) };
+    if !unsafe { sys::kqx_mtx_trylock(group.mtx.get()) } {
+        // The thread that has it may be waking thousands, and this one is the kernel's own:
+        // others' tasks would wait too.
+        // SAFETY: the group is there while its task runs; while it is drained, this does
+        // nothing.
+        unsafe {
+            sys::kqx_taskqueue_enqueue_timeout_sbt(group.retry.get(), nstosbt(AGAIN_MAX));
+        }
+        return;
+    }
     while let Some(last) = NonNull::new(group.missed.last.get()) {
         // SAFETY: the mutex is held; what is in a line is valid.
         unsafe {
@@ -723,4 +732,46 @@ unsafe extern "C" fn retry(argument: *mut c_void, _pending: c_int) {
     }
     // SAFETY: taken above.
     unsafe { sys::kqx_mtx_unlock(group.mtx.get()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use kqx::abi;
+    use kqx::event::{EV_ADD, Kevent};
+    use kqx_sim::{Config, Machine};
+
+    use super::*;
+    use crate::kqx_modevent;
+
+    /// The group that there is.
+    fn group() -> &'static Group {
+        let found = with_table(|table| table.chains.iter().find_map(|c| NonNull::new(c.get())));
+        // SAFETY: it has a watcher as long as the test runs.
+        unsafe { found.expect("there is a group").as_ref() }
+    }
+
+    #[test]
+    fn a_retry_comes_again_later_where_the_mutex_is_held() {
+        let machine = Machine::native(Config::default(), kqx_modevent).expect("loaded");
+        let process = machine.process(1001);
+        let kq = process.kqueue().expect("a kqueue");
+        let watch = Kevent {
+            ident: abi::ident(abi::KQX_GATE, 1),
+            filter: abi::EVFILT_KQX,
+            flags: EV_ADD,
+            ..Kevent::default()
+        };
+        process.kevent(kq, &[watch], &mut [], None).expect("added");
+        let group = group();
+        // SAFETY: set up; a mutex that this thread has cannot be waited for.
+        unsafe {
+            sys::kqx_mtx_lock(group.mtx.get());
+            retry((&raw const *group).cast_mut().cast(), 1);
+            sys::kqx_mtx_unlock(group.mtx.get());
+        }
+        assert_eq!(machine.callouts(), 1);
+        machine.advance(core::time::Duration::from_nanos(AGAIN_MAX));
+        assert_eq!(machine.callouts(), 0);
+        process.exit();
+    }
 }

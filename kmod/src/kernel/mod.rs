@@ -35,7 +35,6 @@ pub mod timer;
 pub mod trace;
 pub mod uidinfo;
 
-#[cfg(not(test))]
 pub(crate) use module::declare_module;
 
 pub use counter::Stat;

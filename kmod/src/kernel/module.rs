@@ -13,7 +13,6 @@ use super::filterops::{self, Filterops};
 use super::{account, group, timer, uidinfo};
 
 /// Makes `$filterops` what the module registers.
-#[cfg(not(test))]
 macro_rules! declare_module {
     ($filterops:ty) => {
         /// What kqueue is given, in a section where the module checker finds it.
@@ -31,7 +30,6 @@ macro_rules! declare_module {
         }
     };
 }
-#[cfg(not(test))]
 pub(crate) use declare_module;
 
 /// The entry that kqueue's table leads to, while it is open.

@@ -41,7 +41,7 @@ use crate::time::nstosbt;
 const AGAIN: u64 = 100_000;
 
 /// The longest that is, in ns: who keeps a knote in flux does not keep a CPU busy.
-const AGAIN_MAX: u64 = 10_000_000;
+pub(super) const AGAIN_MAX: u64 = 10_000_000;
 
 /// What is kept with a timer or a group is of another type than is asked for.
 #[cold]
