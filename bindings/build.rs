@@ -165,6 +165,7 @@ fn bind(flags: &[String], version: u32) {
         "knlist_destroy",
         "callout_reset_sbt_on",
         "getboottimebin",
+        "arc4random",
         "crhold",
         "crfree",
         "chgkqcnt",

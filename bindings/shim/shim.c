@@ -227,8 +227,9 @@ kqx_fdhold(struct filedesc *fdp)
 }
 
 /*
- * Not the last, which frees it: the process drops its own hold when it has
- * closed its kqueues.
+ * Does not free the table with the last hold.  The process drops its own hold
+ * when it has closed its kqueues; if it was first, another process had the
+ * kqueue, and kqueue_close() is about to lock the table: the memory is lost.
  */
 void
 kqx_fddrop(struct filedesc *fdp)

@@ -450,6 +450,9 @@ fn register_any<F: Filter>(mut kn: Knote<'_>, kev: &mut Kevent) {
     }
     // Before the callout, whose handler goes by it.
     kn.set_mode(mode.0);
+    if !F::SHARED {
+        take_back(&mut kn, &filter);
+    }
     if result.is_ok() {
         if add {
             kn.set_pass_through(kev);
@@ -464,8 +467,9 @@ fn register_any<F: Filter>(mut kn: Knote<'_>, kev: &mut Kevent) {
         let member = watcher(&kn);
         line_up::<F>(&member, kn.disabled(), result.is_ok() && cx.wake);
         filter = load_shared(&member);
+        drop(member);
+        take_back(&mut kn, &filter);
     }
-    take_back(&mut kn, &filter);
     trace::change(&kn, kev, result);
     if receipt {
         kev.ext[0] = before;

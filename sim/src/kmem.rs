@@ -19,6 +19,16 @@ const M_EXEC: c_int = 0x4000;
 #[derive(Default)]
 pub(crate) struct Kmem(Mutex<Vec<(usize, usize)>>);
 
+impl Kmem {
+    /// Whether an address is in one of the pages.
+    pub(crate) fn contains(&self, address: usize) -> bool {
+        let pages = self.0.lock();
+        pages
+            .iter()
+            .any(|&(base, size)| (base..base + size).contains(&address))
+    }
+}
+
 impl Drop for Kmem {
     fn drop(&mut self) {
         for (base, size) in self.0.get_mut().drain(..) {

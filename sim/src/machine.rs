@@ -299,8 +299,8 @@ impl Machine {
             let message = format!("{counters} counters left");
             self.kernel.faults.report(FaultKind::Leak, message);
         }
-        if self.kernel.slots.taken() {
-            let message = "a filter is still registered".into();
+        if self.kernel.slots.dangle() {
+            let message = "a filter is still registered, and its table is gone".into();
             self.kernel.faults.report(FaultKind::Leak, message);
         }
         self.kernel.users.report_leaks();

@@ -82,12 +82,12 @@ pub(super) fn destroy() {
             }
         }
     }
-    // SAFETY: from `init`; no callback runs any more.
-    unsafe {
-        if !zone.is_null() {
+    if !zone.is_null() {
+        // SAFETY: from `init`; no callback runs any more.
+        unsafe {
             sys::uma_zdestroy(zone);
+            sys::kqx_mtx_destroy(ACCOUNTS.mtx.get().cast());
         }
-        sys::kqx_mtx_destroy(ACCOUNTS.mtx.get().cast());
     }
 }
 

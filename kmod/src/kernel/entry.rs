@@ -21,10 +21,11 @@
 //! ```
 //!
 //! `close` replaces 0 by [`CLOSED`] in one step. From then on no thread is in the module on
-//! a knote's behalf, and none comes in.
+//! a knote's behalf, and none comes in. kqueue keeps the slot, so that it is zeroed once, at
+//! the first load, unless `kern.kqx.filter` names another at a later load.
 
 use core::arch::global_asm;
-use core::ffi::c_int;
+use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
@@ -159,33 +160,47 @@ fn offset(label: *const u8) -> usize {
     label as usize - &raw const kqx_entry_code as usize
 }
 
-/// The entry of this machine: that of an earlier load, or a new one, closed. ENOMEM where
-/// the kernel has no page. At MOD_LOAD: sleeps.
+/// The entry of this machine: that of an earlier load, or a new one, closed. EOPNOTSUPP where
+/// the earlier load was of a kqx with another entry. ENOMEM where the kernel has no page. At
+/// MOD_LOAD: sleeps.
 pub(super) fn find() -> Result<&'static Entry, Errno> {
     // SAFETY: the list has what `make` put there, or nothing.
     let found = NonNull::new(unsafe { sys::kqx_entry_find() });
-    let entry = match found {
-        Some(page) => page.cast::<Entry>(),
+    let page = match found {
+        Some(page) => page,
         None => make()?,
     };
-    // SAFETY: `make` set it up, and nobody ever frees it; all its fields are atomic.
-    Ok(unsafe { entry.as_ref() })
+    // SAFETY: the code of the page begins there; nobody changes it, and it ends in the page.
+    let there =
+        unsafe { core::slice::from_raw_parts(page.as_ptr().cast::<u8>().add(CODE), code().len()) };
+    if there != code() {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    // SAFETY: `make` set it up, for the same code, and nobody ever frees it; all its fields
+    // are atomic.
+    Ok(unsafe { page.cast::<Entry>().as_ref() })
 }
 
-fn make() -> Result<NonNull<Entry>, Errno> {
+/// The code that is copied into the page.
+fn code() -> &'static [u8] {
+    let length = offset(&raw const kqx_entry_end);
+    assert!(length <= PAGE - CODE);
+    // SAFETY: the labels are the start and the end of one piece of constant bytes.
+    unsafe { core::slice::from_raw_parts(&raw const kqx_entry_code, length) }
+}
+
+fn make() -> Result<NonNull<c_void>, Errno> {
     // SAFETY: a page of zeros, which is an `Entry`, or null.
     let page = NonNull::new(unsafe { sys::kqx_entry_alloc(PAGE) }).ok_or(Errno::ENOMEM)?;
-    let entry = page.cast::<Entry>();
-    // SAFETY: the page is this thread's alone, and large enough (asserted below); the labels
-    // are the start and the end of one piece of code.
+    // SAFETY: the page is this thread's alone, and has room for the code behind `CODE`.
     unsafe {
-        let code = page.cast::<u8>().add(CODE);
-        let start = &raw const kqx_entry_code;
-        start.copy_to_nonoverlapping(code.as_ptr(), offset(&raw const kqx_entry_end));
+        let to = page.as_ptr().cast::<u8>().add(CODE);
+        to.copy_from_nonoverlapping(code().as_ptr(), code().len());
+        let entry = page.cast::<Entry>();
         entry.as_ref().live.store(CLOSED, Ordering::Relaxed);
         sys::kqx_entry_keep(page.as_ptr());
     }
-    Ok(entry)
+    Ok(page)
 }
 
 const _: () = assert!(size_of::<Entry>() <= CODE);
@@ -202,8 +217,8 @@ impl Entry {
     }
 
     /// Has kqueue call the functions of `table` for filter `slot`, or for the slot that an
-    /// earlier load could not give back. Returns which. EEXIST: the slot is taken, or kqx is
-    /// loaded already. EINVAL: `slot` is not a filter of the system.
+    /// earlier load had and cannot give back. Returns which. EEXIST: the slot is taken, or kqx
+    /// is loaded already. EINVAL: `slot` is not a filter of the system.
     ///
     /// # Safety
     /// The table's functions do what kqueue expects of them, and stay until
@@ -218,31 +233,36 @@ impl Entry {
         self.detach.store(words[F_DETACH], Ordering::Relaxed);
         words[F_ATTACH] = self.code(&raw const kqx_entry_code);
         words[F_DETACH] = self.code(&raw const kqx_entry_detach);
-        // A thread may call what it finds at once, where the slot was kept: no store may
-        // lead it past the count.
+        let [event, touch] = [words[F_EVENT], words[F_TOUCH]];
+        [words[F_EVENT], words[F_TOUCH]] = self.silent();
+        // Where the slot was kept, a thread may call what it finds at once: no store may lead
+        // it past the count, and none into a module that may yet be refused.
         for (to, from) in self.table.iter().zip(words) {
             to.store(from, Ordering::Relaxed);
         }
         let kept = self.slot.load(Ordering::Relaxed);
-        if kept == NO_SLOT || (kept != slot && self.give_back(kept).is_ok()) {
-            self.kqueue_add_filteropts(slot)
-                .inspect_err(|_| self.mute())?;
+        if kept == NO_SLOT || (kept != slot && self.kqueue_del_filteropts(kept).is_ok()) {
+            self.kqueue_add_filteropts(slot)?;
         }
-        // Release: who finds the entry open finds the functions.
+        self.table[F_EVENT].store(event, Ordering::Relaxed);
+        self.table[F_TOUCH].store(touch, Ordering::Relaxed);
+        // Release: a thread that finds the entry open finds the functions.
         self.live.fetch_sub(CLOSED, Ordering::Release);
         Ok(self.slot.load(Ordering::Relaxed))
     }
 
     /// Keeps every thread out from now on. EBUSY while a thread is in f_attach or a knote is
-    /// attached: then nothing has changed. The slot is given back if kqueue lets go of it;
-    /// returns whether it did.
-    pub(super) fn close(&self) -> Result<bool, Errno> {
+    /// attached: then nothing has changed. kqueue keeps the slot for the next load: to give
+    /// it back and take it again would zero its count again.
+    pub(super) fn close(&self) -> Result<(), Errno> {
         // Acquire: what the last f_detach did has happened.
         self.live
             .compare_exchange(0, CLOSED, Ordering::Acquire, Ordering::Relaxed)
             .map_err(|_| Errno::EBUSY)?;
-        self.mute();
-        Ok(self.give_back(self.slot.load(Ordering::Relaxed)).is_ok())
+        let [event, touch] = self.silent();
+        self.table[F_EVENT].store(event, Ordering::Relaxed);
+        self.table[F_TOUCH].store(touch, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Whether no thread is in f_attach and no knote is attached.
@@ -250,11 +270,20 @@ impl Entry {
         self.live.load(Ordering::Relaxed) == 0
     }
 
-    /// Leaves no address of the module in the table. A thread that still holds the table may
-    /// find a knote of the slot's next filter, and calls this table's f_touch for it.
-    fn mute(&self) {
-        self.table[F_EVENT].store(self.code(&raw const kqx_entry_event), Ordering::Relaxed);
-        self.table[F_TOUCH].store(self.code(&raw const kqx_entry_touch), Ordering::Relaxed);
+    /// The f_event and f_touch of a closed entry, which do nothing: a thread that still holds
+    /// the table may find a knote of another filter, and calls this table's f_touch for it.
+    fn silent(&self) -> [usize; 2] {
+        [
+            self.code(&raw const kqx_entry_event),
+            self.code(&raw const kqx_entry_touch),
+        ]
+    }
+
+    /// Whether the table is that of `kn`.
+    pub(super) fn is_table_of(&self, kn: NonNull<sys::knote>) -> bool {
+        // SAFETY: a knote's filter does not change.
+        let fop = unsafe { (*kn.as_ptr()).kn_fop };
+        core::ptr::eq(fop.cast(), self)
     }
 
     fn kqueue_add_filteropts(&self, slot: c_int) -> Result<(), Errno> {
@@ -272,8 +301,8 @@ impl Entry {
         Ok(())
     }
 
-    /// Gives the slot back. EBUSY where kqueue's count of its users is not 0.
-    fn give_back(&self, slot: c_int) -> Result<(), Errno> {
+    /// EBUSY where kqueue's count of the slot's users is not 0.
+    fn kqueue_del_filteropts(&self, slot: c_int) -> Result<(), Errno> {
         // SAFETY: the slot is this entry's. Success proves nothing, and need not: what a
         // late thread touches stays.
         Errno::check(unsafe { sys::kqueue_del_filteropts(slot) })?;

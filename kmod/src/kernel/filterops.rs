@@ -16,6 +16,7 @@ use kqx::event::Kevent;
 use super::entry::Table;
 use super::errno::Errno;
 use super::knote::Knote;
+use super::module;
 use super::timer::{Expire, FROM_KNOTE};
 
 /// A filter, or a family of them, as kqueue calls it. A callback owns the knote while it
@@ -54,9 +55,13 @@ pub(super) const fn table<O: Filterops>() -> Table {
 /// # Safety
 /// For kqueue_register alone: `kn` is a knote of this filter, in flux.
 unsafe extern "C" fn f_attach<O: Filterops>(kn: *mut sys::knote) -> c_int {
-    // SAFETY: never null, and in flux: nobody else touches it.
-    let kn = unsafe { Knote::from_raw(NonNull::new_unchecked(kn)) };
-    Errno::code(O::f_attach(kn))
+    // SAFETY: never null.
+    let kn = unsafe { NonNull::new_unchecked(kn) };
+    if !module::owns(kn) {
+        return Errno::code(Err(Errno::EINVAL));
+    }
+    // SAFETY: in flux: nobody else touches it.
+    Errno::code(O::f_attach(unsafe { Knote::from_raw(kn) }))
 }
 
 /// # Safety
@@ -101,15 +106,17 @@ unsafe extern "C" fn f_touch<O: Filterops>(
     kev: *mut sys::kevent,
     event: sys::u_long,
 ) {
-    // SAFETY: as in `f_attach`.
-    let kn = unsafe { Knote::from_raw(NonNull::new_unchecked(kn)) };
+    // SAFETY: never null.
+    let raw = unsafe { NonNull::new_unchecked(kn) };
+    // SAFETY: as in `f_attach`; used where the knote is known to be of this filter.
+    let kn = unsafe { Knote::from_raw(raw) };
     let kev = kev.cast::<Kevent>();
     if event == sys::EVENT_PROCESS as sys::u_long {
         let delivered = O::f_touch_process(kn);
         // SAFETY: kqueue_scan's own buffer, laid out like `Kevent` (asserted above). It is
         // not initialised, so it is written as a whole and never read.
         unsafe { kev.write(delivered) };
-    } else {
+    } else if module::owns(raw) {
         // SAFETY: kqueue_kevent's own copy of the change, this thread's alone, and laid out
         // like `Kevent`.
         O::f_touch_register(kn, unsafe { &mut *kev });

@@ -30,7 +30,7 @@ use core::cell::{Cell, UnsafeCell};
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use freebsd_kernel_sys as sys;
 
@@ -42,7 +42,7 @@ use super::uidinfo::Charge;
 use crate::time::nstosbt;
 
 /// How many lists the groups are spread over.
-const CHAINS: usize = 64;
+const CHAINS: usize = 4096;
 
 /// The most that a filter may keep for all watchers, in bytes.
 const SHARED_MAX: usize = 64;
@@ -68,9 +68,11 @@ impl Name {
         }
     }
 
+    /// Which chain it is on. Nobody can choose idents that share a chain: `SALT` is a secret.
     fn chain(self) -> usize {
-        let mixed = (self.fdp as usize ^ self.ident).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        mixed >> (usize::BITS - CHAINS.ilog2())
+        let salt = SALT.load(Relaxed);
+        let mixed = (self.fdp as usize ^ self.ident ^ salt).wrapping_mul(salt | 1);
+        (mixed ^ mixed >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (usize::BITS - CHAINS.ilog2())
     }
 }
 
@@ -91,6 +93,8 @@ pub(super) struct Group {
     missed: Line,
     /// How often in a row some watcher was missed.
     tries: Cell<u32>,
+    /// The task was scheduled: it is to be drained.
+    retried: Cell<bool>,
     offer: Offer,
     /// The type of what `shared` holds.
     kind: TypeId,
@@ -177,6 +181,9 @@ impl Line {
     }
 }
 
+/// Drawn at each load.
+static SALT: AtomicUsize = AtomicUsize::new(0);
+
 /// The zones of groups and of watchers: from MOD_LOAD to MOD_UNLOAD.
 static GROUPS: AtomicPtr<sys::uma_zone> = AtomicPtr::new(null_mut());
 static WATCHERS: AtomicPtr<sys::uma_zone> = AtomicPtr::new(null_mut());
@@ -206,6 +213,8 @@ pub(super) fn init() -> Result<(), Errno> {
     // SAFETY: nobody knows the mutex yet; the functions do what uma(9) expects of an init
     // and a fini.
     unsafe {
+        let [low, high] = [sys::arc4random(), sys::arc4random()];
+        SALT.store((high as usize) << 32 | low as usize, Relaxed);
         sys::kqx_mtx_init(TABLE.mtx.get().cast(), c"kqx groups".as_ptr());
         let zone = |name: &core::ffi::CStr, size, init, fini| {
             sys::uma_zcreate(name.as_ptr(), size, None, None, init, fini, 7, 0)
@@ -230,15 +239,15 @@ pub(super) fn init() -> Result<(), Errno> {
 
 /// At MOD_UNLOAD, when no registration is left.
 pub(super) fn destroy() {
-    for zone in [&WATCHERS, &GROUPS] {
-        let zone = zone.swap(null_mut(), Relaxed);
-        if !zone.is_null() {
-            // SAFETY: made by `init`; nobody allocates any more.
-            unsafe { sys::uma_zdestroy(zone) };
-        }
+    let zones = [&WATCHERS, &GROUPS].map(|zone| zone.swap(null_mut(), Relaxed));
+    for zone in zones.into_iter().filter(|zone| !zone.is_null()) {
+        // SAFETY: made by `init`; nobody allocates any more.
+        unsafe { sys::uma_zdestroy(zone) };
     }
-    // SAFETY: from `init`; no callback runs any more.
-    unsafe { sys::kqx_mtx_destroy(TABLE.mtx.get().cast()) };
+    if !zones[0].is_null() {
+        // SAFETY: from `init`, which made the zone later; no callback runs any more.
+        unsafe { sys::kqx_mtx_destroy(TABLE.mtx.get().cast()) };
+    }
 }
 
 /// Sets up what lasts as long as the memory.
@@ -359,6 +368,7 @@ impl Group {
             (&raw mut (*raw).line).write(Line::new());
             (&raw mut (*raw).missed).write(Line::new());
             (&raw mut (*raw).tries).write(Cell::new(0));
+            (&raw mut (*raw).retried).write(Cell::new(false));
             (&raw mut (*raw).offer).write(offer);
             (&raw mut (*raw).kind).write(TypeId::of::<T>());
             UnsafeCell::raw_get(&raw const (*raw).shared)
@@ -397,7 +407,9 @@ impl Group {
             // schedules the task; `insert` has held the table of descriptors.
             unsafe {
                 let fdp = at.as_ref().name.fdp;
-                sys::kqx_taskqueue_drain_timeout(at.as_ref().retry.get());
+                if at.as_ref().retried.get() {
+                    sys::kqx_taskqueue_drain_timeout(at.as_ref().retry.get());
+                }
                 Group::free(at);
                 sys::kqx_fddrop(fdp);
             }
@@ -643,6 +655,7 @@ impl Member<'_> {
         let missed = &group.missed;
         if missed.first.get().is_null() {
             let delay = nstosbt(backoff(&group.tries));
+            group.retried.set(true);
             // SAFETY: `group_init` set it up; `Group::release` drains it, without the mutex,
             // before the group goes.
             unsafe { sys::kqx_taskqueue_enqueue_timeout_sbt(group.retry.get(), delay) };

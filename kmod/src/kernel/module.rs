@@ -2,7 +2,7 @@
 
 use core::ffi::c_int;
 use core::fmt;
-use core::ptr::null_mut;
+use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 use freebsd_kernel_sys as sys;
@@ -105,7 +105,13 @@ impl Registration {
         account::init()?;
         group::init()?;
         timer::uma_zcreate()?;
-        let entry = entry::find()?;
+        let entry = entry::find().inspect_err(|&error| {
+            if error == Errno::EOPNOTSUPP {
+                printf(format_args!(
+                    "another kqx was loaded before; reboot to load this one"
+                ));
+            }
+        })?;
         let slot = filter();
         // SAFETY: the functions are those of a `Filterops`, and `unload` closes the entry
         // before they go.
@@ -135,6 +141,14 @@ fn open() -> Option<&'static Entry> {
     unsafe { OPEN.load(Relaxed).as_ref() }
 }
 
+/// Whether a knote is of the slot that the module has: a thread can bring a table that it
+/// found under another number, before that was given back.
+pub(super) fn owns(kn: NonNull<sys::knote>) -> bool {
+    // SAFETY: a knote's filter does not change.
+    let slot = unsafe { (*kn.as_ptr()).kn_kevent.filter };
+    c_int::from(slot) == filter() && open().is_some_and(|entry| entry.is_table_of(kn))
+}
+
 /// EBUSY while there is a registration.
 fn quiesce() -> Result<(), Errno> {
     match open() {
@@ -145,12 +159,7 @@ fn quiesce() -> Result<(), Errno> {
 
 fn unload() -> Result<(), Errno> {
     if let Some(entry) = open() {
-        if !entry.close()? {
-            printf(format_args!(
-                "filter {} stays with kqx until it is loaded again: kqueue counts a user of it",
-                filter()
-            ));
-        }
+        entry.close()?;
         OPEN.store(null_mut(), Relaxed);
     }
     timer::uma_zdestroy();

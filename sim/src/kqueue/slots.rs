@@ -99,14 +99,15 @@ impl Slots {
         slots.get(index(filter.into())?).map(|slot| slot.references)
     }
 
-    /// Whether a module's filter is in the table that could have been taken out: with a count
-    /// that is not 0, kqueue_del_filteropts refuses.
-    pub(crate) fn taken(&self) -> bool {
+    /// Whether a module has left a filter in the table that is not in memory which outlives
+    /// modules.
+    pub(crate) fn dangle(&self) -> bool {
         let empty = Shared::from_ref(&NULL_FILTEROPS);
         let slots = self.0.lock();
-        slots
-            .iter()
-            .any(|slot| !slot.builtin && slot.filterops != empty && slot.references == 0)
+        slots.iter().any(|slot| {
+            let stays = kernel().kmem.contains(slot.filterops.as_ptr() as usize);
+            !slot.builtin && slot.filterops != empty && !stays
+        })
     }
 
     fn add(&self, filter: c_int, filterops: Shared<Filterops>) -> Result<(), Errno> {

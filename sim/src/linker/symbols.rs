@@ -94,6 +94,7 @@ fn function(name: &str) -> Option<usize> {
         "bcmp" => strings::memcmp,
         "strlcpy" => strings::strlcpy,
         "strlen" => strings::strlen,
+        "arc4random" => strings::arc4random,
     }
 }
 

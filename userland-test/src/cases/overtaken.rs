@@ -10,7 +10,7 @@ use kqx::event::{
 
 use super::{MS, US, oneshot, periodic};
 use crate::case::{Case, Outcome, case};
-use crate::queue::{Queue, TIMER, add, change, delete, trigger};
+use crate::queue::{COUNTER, Queue, TIMER, add, change, delete, trigger};
 use crate::system::{Clock, Errno, Feature, System, Window};
 use crate::{ensure, equal};
 
@@ -45,6 +45,12 @@ pub(super) const CASES: &[Case] = &[
         "EV_ADD again, while an expiry that fell into a reading of kern.proc.kq is tried again, \
          waits for its own deadline.",
         dump_readd,
+    ))
+    .needs(&[Feature::VirtualClock, Feature::KernProcKq]),
+    staged(case(
+        "overtaken.dump.backs_off",
+        "While kern.proc.kq is read in a loop, an expiry is tried again at growing intervals.",
+        dump_backs_off,
     ))
     .needs(&[Feature::VirtualClock, Feature::KernProcKq]),
     case(
@@ -186,6 +192,42 @@ fn dump_readd(sys: &dyn System) -> Outcome {
     let start = sys.clock(Clock::Uptime);
     let event = queue.wait()?;
     equal!((event.data, event.ext[0]), (1, start + 10 * MS));
+    Ok(())
+}
+
+fn dump_backs_off(sys: &dyn System) -> Outcome {
+    // 100 ms in all, in which a try every 100 us would be 1,000.
+    const READINGS: usize = 10_000;
+    let delayed = Kevent {
+        ext: [2, 5 * US, 0, 0],
+        ..add(COUNTER)
+    };
+    for changes in [vec![periodic(5 * US)], vec![delayed, trigger(COUNTER, 1)]] {
+        let queue = Queue::new(sys)?;
+        for change in changes {
+            queue.apply(change)?;
+        }
+        let ran = callouts(sys, || {
+            for _ in 0..READINGS {
+                sys.knotes(queue.fd)?;
+            }
+            Ok(())
+        })?;
+        ensure!((10..=20).contains(&ran), "{ran} callouts");
+        queue.wait()?;
+    }
+    // Seen: what is missed next is tried again as soon as the first was.
+    let queue = Queue::new(sys)?;
+    queue.apply(periodic(5 * US))?;
+    for _ in 0..READINGS {
+        sys.knotes(queue.fd)?;
+    }
+    queue.wait()?;
+    sys.knotes(queue.fd)?;
+    let missed = sys.clock(Clock::Uptime);
+    queue.wait()?;
+    let late = sys.clock(Clock::Uptime) - missed;
+    ensure!(late <= 200 * US, "after {late} ns");
     Ok(())
 }
 
