@@ -588,9 +588,9 @@ impl Member<'_> {
             counter_u64_add(Stat::Refused, 1);
             return Err(Errno::ENOMEM);
         }
-        join(self)?;
+        // Those that it wakes count it too.
         group.watchers.set(group.watchers.get() + 1);
-        Ok(())
+        join(self).inspect_err(|_| group.watchers.set(group.watchers.get() - 1))
     }
 
     /// f_event is being called.

@@ -201,6 +201,11 @@ pub(super) const CASES: &[Case] = &[
         oneshot_all,
     ),
     case(
+        "gate.oneshot.woken_by_new",
+        "A one-shot watcher that a new watcher wakes counts the new watcher too.",
+        oneshot_woken_by_new,
+    ),
+    case(
         "gate.oneshot.own_trigger",
         "A one-shot watcher that triggers has its event at once, in the change that adds it too.",
         oneshot_own_trigger,
@@ -806,6 +811,25 @@ fn oneshot_all(sys: &dyn System) -> Outcome {
     equal!(queue.apply(delete(GATE)), Err(Errno::ENOENT));
     other.apply(trigger(GATE, 1))?;
     queue.quiet()
+}
+
+fn oneshot_woken_by_new(sys: &dyn System) -> Outcome {
+    for fflags in [0, NOTE_KQX_ONE] {
+        let once = Queue::new(sys)?;
+        once.apply(Kevent {
+            flags: EV_ADD | EV_ONESHOT,
+            fflags,
+            ..add(GATE)
+        })?;
+        let new = Queue::new(sys)?;
+        new.apply(Kevent {
+            fflags: fflags | NOTE_TRIGGER,
+            ..add(GATE)
+        })?;
+        let event = once.take()?;
+        equal!((event.data, event.ext[1]), (1, 2));
+    }
+    Ok(())
 }
 
 fn oneshot_own_trigger(sys: &dyn System) -> Outcome {
