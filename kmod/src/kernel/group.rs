@@ -350,7 +350,11 @@ impl Group {
         if let Some(group) = with_table(|table| table.find(name)) {
             return Ok(group);
         }
-        let charge = Charge::new()?;
+        let charge = match Charge::new() {
+            Ok(charge) => charge,
+            // Another thread's may be there by now, which costs nothing.
+            Err(errno) => return with_table(|table| table.find(name)).ok_or(errno),
+        };
         // SAFETY: the zone is there from MOD_LOAD to MOD_UNLOAD, and this is a callback.
         let memory = unsafe {
             sys::uma_zalloc_arg(GROUPS.load(Relaxed), null_mut(), sys::M_WAITOK as c_int)

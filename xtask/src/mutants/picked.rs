@@ -274,6 +274,18 @@ const PICKED: &[Picked] = &[
         new: "(all, timer_max_user().load(Relaxed))",
     },
     Picked {
+        name: "a thread that comes after the unload goes in",
+        file: ENTRY,
+        old: "\"js 2f\",",
+        new: "\"nop\",",
+    },
+    Picked {
+        name: "a refused EV_ADD keeps the module",
+        file: ENTRY,
+        old: "\"jnz 3f\",",
+        new: "\"nop\",",
+    },
+    Picked {
         name: "the module unloads while there are registrations",
         file: ENTRY,
         old: ".compare_exchange(0, CLOSED, Ordering::Acquire, Ordering::Relaxed)",
