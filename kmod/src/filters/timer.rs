@@ -197,20 +197,21 @@ impl Filter for Timer {
     /// ns left to the next expiry, at least 1; 0 if there is none to come.
     fn receipt(&self, cx: &Context<'_>) -> u64 {
         let now = cx.now();
-        match self.stage {
-            Stage::Waiting => {
-                let next = match self.kind {
-                    // The clock may have been set back since the callout was armed.
-                    Kind::Realtime => self.next.max(cx.boottime().uptime_at(self.deadline)),
-                    Kind::Relative | Kind::Uptime => self.next,
-                };
-                next.saturating_sub(now).max(1)
+        let next = match (self.stage, self.kind) {
+            (Stage::Over, _) => return 0,
+            // The clock may have been set back since the callout was armed.
+            (Stage::Waiting, Kind::Realtime) => {
+                self.next.max(cx.boottime().uptime_at(self.deadline))
             }
-            Stage::Fired => {
-                let past = now.saturating_sub(self.next).checked_rem(self.period);
-                past.map_or(0, |past| self.period - past)
-            }
-            Stage::Over => 0,
+            _ => self.next,
+        };
+        if now < next {
+            return next - now;
+        }
+        match (now - next).checked_rem(self.period) {
+            Some(past) => self.period - past,
+            // The callout is late, and has yet to come.
+            None => (self.stage == Stage::Waiting).into(),
         }
     }
 
