@@ -12,7 +12,7 @@
 //! memory) is a [`Fault`], and fails the test that does not expect it.
 //!
 //! What is not: the kernel's own filters but EVFILT_USER and EVFILT_TIMER, signals other than
-//! those of exit, kqueues that watch kqueues, poll(2) and select(2) on one, two callouts at
+//! those of exit, select(2), two callouts at
 //! once, constructors of a file, SDT probes that fire.
 //!
 //! # Time

@@ -716,3 +716,70 @@ fn a_gate_holds_the_table_of_its_kqueues_so_that_no_other_comes_to_its_address()
     assert_eq!(all(EV_ADD), Ok(2));
     assert_eq!(all(EV_DELETE), Ok(1));
 }
+
+unsafe extern "C" fn attach(kn: *mut sys::knote) -> c_int {
+    // SAFETY: kqueue_register's, in flux.
+    unsafe { (*kn).kn_status &= !(sys::KN_DETACHED as c_int) };
+    0
+}
+
+unsafe extern "C" fn detach(kn: *mut sys::knote) {
+    // SAFETY: knote_drop's, in flux.
+    unsafe { (*kn).kn_status |= sys::KN_DETACHED as c_int };
+}
+
+unsafe extern "C" fn never(_kn: *mut sys::knote, _hint: std::ffi::c_long) -> c_int {
+    0
+}
+
+#[test]
+fn a_table_that_a_later_kernel_reads_past_is_a_fault() {
+    /// What lies behind the callbacks is no callback.
+    #[repr(C)]
+    struct Table(sys::filterops, [usize; 2]);
+    let machine = Machine::new(Config {
+        later: true,
+        ..Config::default()
+    });
+    // SAFETY: integers and optional functions.
+    let mut filterops: sys::filterops = unsafe { std::mem::zeroed() };
+    filterops.f_attach = Some(attach);
+    filterops.f_detach = Some(detach);
+    filterops.f_event = Some(never);
+    let table = Box::leak(Box::new(Table(filterops, [0xbad; 2])));
+    // SAFETY: the table stays.
+    let added = unsafe { sys::kqueue_add_filteropts(sys::EVFILT_SENDFILE, &mut table.0) };
+    assert_eq!(added, 0);
+    let process = machine.process(1001);
+    // Of 15 the headers have what the dump reads, and the fork reads further.
+    let on_14 = kqx_sim::Release::BUILT_FOR == kqx_sim::Release::V14;
+    let kq = if on_14 {
+        process.kqueue()
+    } else {
+        process.kqueue_cponfork()
+    };
+    let kq = kq.unwrap();
+    let change = |flags| Kevent {
+        ident: 1,
+        filter: sys::EVFILT_SENDFILE as i16,
+        flags,
+        ..Kevent::default()
+    };
+    process
+        .kevent(kq, &[change(EV_ADD)], &mut [], None)
+        .unwrap();
+    if on_14 {
+        process.knotes(kq, |_| ()).unwrap();
+    } else {
+        process.fork().exit();
+    }
+    let faults = machine.take_faults();
+    assert_eq!(faults.len(), 1);
+    assert_eq!(faults[0].kind, FaultKind::WildCall);
+    process.exit();
+    // SAFETY: nobody uses it any more.
+    assert_eq!(
+        unsafe { sys::kqueue_del_filteropts(sys::EVFILT_SENDFILE) },
+        0
+    );
+}

@@ -17,6 +17,7 @@ mod gate;
 mod lifetime;
 mod limits;
 mod mutants;
+mod nested;
 mod overtaken;
 mod races;
 mod timer;
@@ -34,6 +35,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         evfilt_timer::CASES,
         limits::CASES,
         lifetime::CASES,
+        nested::CASES,
         races::CASES,
         overtaken::CASES,
         mutants::CASES,

@@ -182,6 +182,13 @@ pub trait System: Sync {
         timeout: Option<Duration>,
     ) -> Result<usize, Errno>;
 
+    /// poll(2) of a kqueue for POLLIN, for at most `timeout` (None: for ever; zero: does not
+    /// wait): whether it is readable.
+    ///
+    /// # Errors
+    /// EBADF.
+    fn poll(&self, kq: Fd, timeout: Option<Duration>) -> Result<bool, Errno>;
+
     /// The clock's reading in ns.
     fn clock(&self, clock: Clock) -> u64;
 

@@ -315,7 +315,7 @@ impl Entry {
 mod tests {
     use kqx::abi;
     use kqx::event::{EV_ADD, EV_DELETE, Kevent, NOTE_TRIGGER};
-    use kqx_sim::{Config, EBUSY, ENXIO, Fd, Machine, Process, Window};
+    use kqx_sim::{Config, EBADF, EBUSY, ENOENT, ENXIO, Fd, Machine, Process, Release, Window};
 
     use crate::kqx_modevent;
 
@@ -430,6 +430,35 @@ mod tests {
         assert_eq!(process.kevent(kq, &[DELETE], &mut [], None), Ok(0));
         works(&machine, &process, kq);
         process.exit();
+    }
+
+    #[test]
+    fn a_later_kernel_of_the_same_major_finds_no_callback_but_ours() {
+        let machine = Machine::new(Config {
+            later: true,
+            ..Config::default()
+        });
+        load(&machine);
+        let process = machine.process(1001);
+        // On 14 the dump reads further than the headers know, on 15 the fork.
+        let kq = match Release::BUILT_FOR {
+            Release::V14 => process.kqueue(),
+            Release::V15 => process.kqueue_cponfork(),
+        };
+        let kq = kq.expect("a kqueue");
+        assert_eq!(process.kevent(kq, &[ADD], &mut [], None), Ok(0));
+        let dumped = process.knotes(kq, |_| ()).expect("kern.proc.kq");
+        assert_eq!(dumped.len(), 1);
+        let child = process.fork();
+        // No registration is copied into the child.
+        let refused = match Release::BUILT_FOR {
+            Release::V14 => EBADF,
+            Release::V15 => ENOENT,
+        };
+        assert_eq!(child.kevent(kq, &[DELETE], &mut [], None), Err(refused));
+        child.exit();
+        process.exit();
+        assert_eq!(machine.take_faults().len(), 0);
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    const fn new(filterops: Filterops) -> Table {
+    pub(super) const fn new(filterops: Filterops) -> Table {
         let newer = [0; 2];
         Table { filterops, newer }
     }

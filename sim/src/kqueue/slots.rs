@@ -5,8 +5,8 @@ use std::ffi::c_int;
 
 use parking_lot::Mutex;
 
-use super::builtin;
 use super::filterops::NULL_FILTEROPS;
+use super::{builtin, nested};
 use crate::abi::{Filterops, Shared};
 use crate::config::Release;
 use crate::errno::{EBUSY, EEXIST, EINVAL, Errno, code};
@@ -16,6 +16,7 @@ use crate::kernel::kernel;
 /// The one slot that is free: AIO and LIO, empty in the table too, are the standard
 /// kernel's AIO's from boot on.
 const SENDFILE: usize = 11;
+const READ: usize = 0;
 const TIMER: usize = 6;
 const USER: usize = 10;
 
@@ -60,6 +61,7 @@ impl Slots {
         let filterops = |index| match index {
             TIMER => builtin::TIMER.filterops(),
             USER => builtin::USER.filterops(),
+            READ => nested::READ.filterops(),
             _ => Shared::from_ref(&NULL_FILTEROPS),
         };
         let slot = |index| Slot {

@@ -324,6 +324,24 @@ impl System for Kernel {
         result.map(|count| count as usize)
     }
 
+    fn poll(&self, kq: Fd, timeout: Option<Duration>) -> Result<bool, Errno> {
+        let timeout = timeout.map_or(-1, |timeout| {
+            c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX)
+        });
+        let mut pollfd = libc::pollfd {
+            fd: kq,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: `pollfd` is an array of one.
+        let ready = unsafe { libc::poll(&raw mut pollfd, 1, timeout) };
+        check(ready.min(0))?;
+        if pollfd.revents & libc::POLLNVAL != 0 {
+            return Err(Errno::EBADF);
+        }
+        Ok(ready > 0)
+    }
+
     fn clock(&self, clock: Clock) -> u64 {
         let id = match clock {
             Clock::Uptime => libc::CLOCK_UPTIME,

@@ -146,6 +146,10 @@ impl System for Sim {
         Ok(self.process().kevent(kq, changes, events, timeout)?)
     }
 
+    fn poll(&self, kq: Fd, timeout: Option<Duration>) -> Result<bool, Errno> {
+        Ok(self.process().poll(kq, timeout)?)
+    }
+
     fn clock(&self, clock: Clock) -> u64 {
         match clock {
             Clock::Uptime => self.machine.uptime(),
