@@ -322,7 +322,15 @@ pub trait System: Sync {
     /// ENOENT before FreeBSD 15. EBADF.
     fn knotes(&self, kq: Fd) -> Result<usize, Errno>;
 
-    /// How many of those it shows as queued: the next scan looks at them, and poll(2) says
+    /// How many registrations it shows for all of them together.
+    ///
+    /// # Errors
+    /// As [`System::knotes`]; EOPNOTSUPP on a simulated kernel.
+    fn all_knotes(&self) -> Result<usize, Errno> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// How many of those of one kqueue it shows as queued: the next scan looks at them, and poll(2) says
     /// that there is something to read.
     ///
     /// # Errors

@@ -327,7 +327,12 @@ impl Run {
         directory: &Path,
     ) -> Result<Done> {
         let hardware = Hardware {
-            cpus: if self.icount { 1 } else { self.smp },
+            cpus: match self.hostile {
+                _ if self.icount => 1,
+                // A victim that has a CPU to itself, and two attackers at the same time.
+                Some(_) => self.smp.max(3),
+                None => self.smp,
+            },
             icount: self.icount,
             gdb: self.gdb,
             shell: self.shell,

@@ -100,12 +100,13 @@ impl Kernel {
         }
     }
 
-    /// sysctl kern.proc.kq of a kqueue of this process: a struct kinfo_knote for each
-    /// registration.
-    fn kinfo_knotes(&self, kq: Fd) -> Result<Vec<u8>, Errno> {
+    /// sysctl kern.proc.kq of a kqueue of this process, or of all: a struct kinfo_knote for
+    /// each registration.
+    fn kinfo_knotes(&self, kq: Option<Fd>) -> Result<Vec<u8>, Errno> {
         let mut mib = self.kern_proc_kq.clone().ok_or(Errno::ENOENT)?;
         // SAFETY: getpid has no preconditions.
-        mib.extend([unsafe { libc::getpid() }, kq]);
+        mib.push(unsafe { libc::getpid() });
+        mib.extend(kq);
         read_mib_into(&mib, KNOTES_AT_MOST * KINFO_KNOTE)
     }
 }
@@ -567,11 +568,15 @@ impl System for Kernel {
     }
 
     fn knotes(&self, kq: Fd) -> Result<usize, Errno> {
-        Ok(self.kinfo_knotes(kq)?.len() / KINFO_KNOTE)
+        Ok(self.kinfo_knotes(Some(kq))?.len() / KINFO_KNOTE)
+    }
+
+    fn all_knotes(&self) -> Result<usize, Errno> {
+        Ok(self.kinfo_knotes(None)?.len() / KINFO_KNOTE)
     }
 
     fn queued(&self, kq: Fd) -> Result<usize, Errno> {
-        let knotes = self.kinfo_knotes(kq)?;
+        let knotes = self.kinfo_knotes(Some(kq))?;
         let queued = |knote: &&[u8]| knote[KNT_STATUS] & KNOTE_STATUS_QUEUED != 0;
         Ok(knotes.chunks_exact(KINFO_KNOTE).filter(queued).count())
     }
