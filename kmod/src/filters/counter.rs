@@ -134,12 +134,12 @@ impl Counter {
             self.end_wait(cx);
         } else if delay.since.is_none() || cx.arm == Some(Arm::Off) {
             let since = *delay.since.get_or_insert_with(|| cx.now());
-            let deadline = since + delay.max;
             if delay.max == 0 {
                 return;
             }
-            // A new delay may have passed before it was given.
-            if cx.now() >= deadline {
+            let deadline = since + delay.max;
+            // A new delay may have passed before it was given; only EV_ADD has one.
+            if cx.arm == Some(Arm::Off) && cx.now() >= deadline {
                 delay.passed = true;
                 delay.first = self.count < self.threshold;
                 return;
