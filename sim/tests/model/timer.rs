@@ -4,6 +4,8 @@
 //! when its callout next looks: at the latest where the clock before the step had it, or,
 //! if it looked in between, where the clock had it then.
 
+use std::ops::RangeInclusive;
+
 use kqx::abi::{NOTE_KQX_STEPPED, NOTE_KQX_UPTIME};
 use kqx::event::*;
 
@@ -179,16 +181,37 @@ impl Timer {
         }
     }
 
-    /// None: it depends on whether the callout has looked since the deadline was moved.
-    pub fn receipt(&self, now: u64) -> Option<u64> {
-        if self.moved().is_some() {
-            return None;
+    /// What a query may say: ns left, 0 if nothing is to come. Of a deadline that was moved,
+    /// it depends on when the callout has looked; but it is 0 if it was taken or is due, and
+    /// not sooner than the clock of now has it.
+    pub fn receipt(&self, now: u64) -> RangeInclusive<u64> {
+        let due = self.due(now);
+        if self.over {
+            return 0..=0;
         }
-        Some(match now.checked_sub(self.next) {
-            None | Some(0) if self.next > now => self.next - now,
-            Some(past) if self.period > 0 => self.period - past % self.period,
-            _ => 0,
-        })
+        if let Some(deadline) = self.moved() {
+            let (_, boot) = self.boots[self.boots.len() - 1];
+            let targets = self
+                .boots
+                .iter()
+                .map(|(_, boot)| deadline.saturating_sub(*boot));
+            let left = |uptime: u64| uptime.saturating_sub(now).max(1);
+            let latest = targets.max().map_or(1, left);
+            return match due {
+                Some(true) => 0..=0,
+                Some(false) => left(deadline.saturating_sub(boot))..=latest,
+                None => 0..=latest,
+            };
+        }
+        match now.checked_sub(self.next) {
+            None => self.next - now..=self.next - now,
+            Some(past) if self.period > 0 => {
+                let left = self.period - past % self.period;
+                left..=left
+            }
+            // The callout of this very ns may be to come.
+            Some(_) => 0..=due.is_none().into(),
+        }
     }
 
     /// Whether NOTE_KQX_STEPPED is right. A one-shot's was written down when it became due.
