@@ -11,11 +11,11 @@ use crate::config::{ClockMode, Config};
 use crate::errno::{ENOENT, Errno};
 use crate::fault::{Fault, FaultKind};
 use crate::inject::Failure;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, kernel};
 use crate::linker::LoadError;
 use crate::process::Process;
 use crate::sched::Sleep;
-use crate::window::Window;
+use crate::window::{Meeting, Window};
 use crate::{counter, kqueue};
 
 /// The event handler of a module's crate. Nothing is called through it: naming it makes
@@ -247,7 +247,55 @@ impl Machine {
     /// to `window`: as if it were overtaken there by another CPU. Zero takes it back.
     pub fn overtake(&self, window: Window, time: Duration) {
         let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.kernel.windows.open(window, ns);
+        let overtake = (ns != 0).then(|| Box::new(move || kernel().sched.pass(ns)) as _);
+        self.kernel.windows.open(window, overtake);
+    }
+
+    /// Runs `during`; the first thread that comes to `window` waits there while `there` runs
+    /// on a thread of its own, as if on another CPU. Returns what both did; None: no thread
+    /// came to the window.
+    ///
+    /// # Panics
+    /// If one of them does.
+    pub fn at<T: Send, R>(
+        &self,
+        window: Window,
+        there: impl FnOnce() -> T + Send,
+        during: impl FnOnce() -> R,
+    ) -> (Option<T>, R) {
+        /// Also when a body panics, so that nobody waits for it for ever.
+        struct Finally<'a>(&'a Meeting, fn(&Meeting));
+        impl Drop for Finally<'_> {
+            fn drop(&mut self) {
+                self.1(self.0);
+            }
+        }
+        let (kernel, done) = (&self.kernel, AtomicBool::new(false));
+        let meeting = Arc::new(Meeting::default());
+        kernel.sched.register();
+        std::thread::scope(|scope| {
+            kernel.sched.expect_thread();
+            let thread = scope.spawn(|| {
+                run_thread(kernel, &done, || {
+                    let _end = Finally(&meeting, Meeting::end);
+                    meeting.meet().then(there)
+                })
+            });
+            let attend = meeting.clone();
+            let attend = Box::new(move || attend.attend());
+            kernel.windows.open(window, Some(attend));
+            let result = {
+                let _close = Finally(&meeting, Meeting::close);
+                let result = during();
+                kernel.windows.open(window, None);
+                result
+            };
+            wait_for(kernel, &done);
+            match thread.join() {
+                Ok(there) => (there, result),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
     }
 
     /// What the kernel has printed, line by line.

@@ -30,6 +30,7 @@ impl Kqueue {
             }
             spare = Some(Spare::new());
         }
+        kernel().windows.pass(Window::Find);
         if hold.filterops.f_isfd != 0 {
             // A process here has no descriptors but kqueues, which no filter of a module
             // watches.
@@ -122,6 +123,7 @@ impl Kqueue {
         kn.set(KN_SCAN);
         kn.enter_flux();
         drop(locked);
+        kernel().windows.pass(Window::Change);
         let list = kn.lock_list();
         if kev.flags & EV_KEEPUDATA == 0 {
             let now = kn.kn_kevent.get();
