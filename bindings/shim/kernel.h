@@ -14,25 +14,33 @@
 #include <sys/callout.h>
 #include <sys/counter.h>
 #include <sys/event.h>
+#include <sys/eventhandler.h>
 #include <sys/filedesc.h>
+#include <sys/jail.h>
 #include <sys/proc.h>
 #include <sys/refcount.h>
 #include <sys/resourcevar.h>
 #include <sys/sdt.h>
 #include <sys/selinfo.h>
 #include <sys/sysctl.h>
+#include <sys/taskqueue.h>
 #include <sys/ucred.h>
 #include <sys/eventvar.h>
 
+#include <vm/vm.h>
+#include <vm/vm_extern.h>
 #include <vm/uma.h>
 
 /*
- * Where curthread finds the uidinfo to charge, and who counts those who hold a file
- * table: for whoever plays the kernel.
+ * Where the module reads what is not in the types of bindgen: for the simulated
+ * kernel, which puts it there.
  */
 enum kqx_offset {
 	KQX_TD_UCRED = offsetof(struct thread, td_ucred),
+	KQX_CR_UID = offsetof(struct ucred, cr_uid),
 	KQX_CR_RUIDINFO = offsetof(struct ucred, cr_ruidinfo),
+	KQX_CR_PRISON = offsetof(struct ucred, cr_prison),
+	KQX_PR_PARENT = offsetof(struct prison, pr_parent),
 	KQX_FD_HOLDCNT = offsetof(struct filedesc, fd_holdcnt),
 };
 
@@ -61,6 +69,7 @@ void	kqx_trace_detach(struct knote *kn, enum kqx_stat gauge);
 void	kqx_mtx_init(struct mtx *m, const char *name);
 void	kqx_mtx_destroy(struct mtx *m);
 void	kqx_mtx_lock(struct mtx *m);
+bool	kqx_mtx_trylock(struct mtx *m);
 void	kqx_mtx_unlock(struct mtx *m);
 bool	kqx_mtx_owned(const struct mtx *m);
 void	kqx_callout_init_mtx(struct callout *c, struct mtx *m);
@@ -70,19 +79,33 @@ sbintime_t kqx_sbinuptime(void);
 struct filedesc *kqx_kq_fdp(const struct knote *kn);
 void	kqx_fdhold(struct filedesc *fdp);
 void	kqx_fddrop(struct filedesc *fdp);
-struct uidinfo *kqx_curthread_ruidinfo(void);
+struct ucred *kqx_curthread_ucred(void);
+struct uidinfo *kqx_cr_ruidinfo(const struct ucred *cred);
 rlim_t	kqx_curthread_lim_cur(int which);
+bool	kqx_curthread_is_host_root(void);
+void	*kqx_curthread_account(void);
+uint64_t kqx_physmem(void);
+void	*kqx_entry_find(void);
+void	*kqx_entry_alloc(size_t size);
+void	kqx_entry_keep(void *page);
+void	kqx_knote_dequeue(struct knote *kn);
+void	kqx_timeout_task_init(struct timeout_task *t, task_fn_t *func,
+	    void *argument);
+void	kqx_taskqueue_enqueue_timeout_sbt(struct timeout_task *t,
+	    sbintime_t sbt);
+void	kqx_taskqueue_drain_timeout(struct timeout_task *t);
 void	kqx_counter_u64_add(enum kqx_stat stat, int64_t n);
 uint64_t kqx_counter_u64_fetch(enum kqx_stat stat);
 int	kqx_curcpu(void);
-int	kqx_sysctl_uint(const char *name, u_int *value);
 void	kqx_printf(const char *line, int len);
 void	kqx_panic(const char *message, int len) __dead2;
 
 /* Tunables and gauges of kern.kqx, read and written by the module. */
 extern int	kqx_filter;
 extern u_int	kqx_timer_max;
+extern u_int	kqx_timer_max_user;
 extern u_int	kqx_timers;
+extern u_int	kqx_watcher_max;
 
 /* The module's own event handler, in Rust: 0 or an errno. */
 int	kqx_modevent(int what);

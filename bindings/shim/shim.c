@@ -65,7 +65,9 @@ kqx_counter_u64_fetch(enum kqx_stat stat)
 
 int	kqx_filter = EVFILT_SENDFILE;
 u_int	kqx_timer_max;		/* 0: not set, see kqx_modevent() */
+u_int	kqx_timer_max_user;	/* the same */
 u_int	kqx_timers;
+u_int	kqx_watcher_max = 16384;
 static int abi_version = 1;
 
 SYSCTL_NODE(_kern, OID_AUTO, kqx, CTLFLAG_RD | CTLFLAG_MPSAFE, NULL,
@@ -82,6 +84,11 @@ SYSCTL_COUNTER_U64(_kern_kqx, OID_AUTO, watchers, CTLFLAG_RD,
     &stats[KQX_STAT_WATCHERS], "Live watchers of gates");
 SYSCTL_UINT(_kern_kqx, OID_AUTO, timer_max, CTLFLAG_RWTUN, &kqx_timer_max, 0,
     "Most timers of all users together");
+SYSCTL_UINT(_kern_kqx, OID_AUTO, timer_max_user, CTLFLAG_RWTUN,
+    &kqx_timer_max_user, 0, "Most timers of a user, and of a jail as a whole");
+
+SYSCTL_UINT(_kern_kqx, OID_AUTO, watcher_max, CTLFLAG_RWTUN,
+    &kqx_watcher_max, 0, "Most watchers of a gate");
 
 static SYSCTL_NODE(_kern_kqx, OID_AUTO, stats, CTLFLAG_RD | CTLFLAG_MPSAFE,
     NULL, "Totals since load");
@@ -95,18 +102,6 @@ SYSCTL_COUNTER_U64(_kern_kqx_stats, OID_AUTO, callouts, CTLFLAG_RD,
     &stats[KQX_STAT_CALLOUTS], "Callouts run");
 SYSCTL_COUNTER_U64(_kern_kqx_stats, OID_AUTO, refused, CTLFLAG_RD,
     &stats[KQX_STAT_REFUSED], "Timers refused for a limit");
-
-int
-kqx_sysctl_uint(const char *name, u_int *value)
-{
-	char path[32];
-	size_t len;
-
-	strlcpy(path, name, sizeof(path));
-	len = sizeof(*value);
-	return (kernel_sysctlbyname(curthread, path, value, &len, NULL, 0,
-	    NULL, 0));
-}
 
 /* Probes, SDT(9), each with the statistic that goes with it. */
 
@@ -175,6 +170,12 @@ kqx_mtx_lock(struct mtx *m)
 	mtx_lock(m);
 }
 
+bool
+kqx_mtx_trylock(struct mtx *m)
+{
+	return (mtx_trylock(m) != 0);
+}
+
 void
 kqx_mtx_unlock(struct mtx *m)
 {
@@ -226,8 +227,9 @@ kqx_fdhold(struct filedesc *fdp)
 }
 
 /*
- * Not the last, which frees it: the process drops its own hold when it has
- * closed its kqueues.
+ * Does not free the table with the last hold.  The process drops its own hold
+ * when it has closed its kqueues; if it was first, another process had the
+ * kqueue, and kqueue_close() is about to lock the table: the memory is lost.
  */
 void
 kqx_fddrop(struct filedesc *fdp)
@@ -235,10 +237,107 @@ kqx_fddrop(struct filedesc *fdp)
 	(void)refcount_release((volatile u_int *)&fdp->fd_holdcnt);
 }
 
-struct uidinfo *
-kqx_curthread_ruidinfo(void)
+struct ucred *
+kqx_curthread_ucred(void)
 {
-	return (curthread->td_ucred->cr_ruidinfo);
+	return (curthread->td_ucred);
+}
+
+struct uidinfo *
+kqx_cr_ruidinfo(const struct ucred *cred)
+{
+	return (cred->cr_ruidinfo);
+}
+
+/* Outside of jails: only the host's own prison has no parent. */
+bool
+kqx_curthread_is_host_root(void)
+{
+	const struct ucred *cred;
+
+	cred = curthread->td_ucred;
+	return (cred->cr_uid == 0 && cred->cr_prison->pr_parent == NULL);
+}
+
+/*
+ * Whose account a timer of curthread is on, told by an address: the outermost
+ * jail, or the real user outside of jails.
+ */
+void *
+kqx_curthread_account(void)
+{
+	const struct ucred *cred;
+	struct prison *pr;
+
+	cred = curthread->td_ucred;
+	pr = cred->cr_prison;
+	if (pr->pr_parent == NULL)
+		return (cred->cr_ruidinfo);
+	while (pr->pr_parent->pr_parent != NULL)
+		pr = pr->pr_parent;
+	return (pr);
+}
+
+uint64_t
+kqx_physmem(void)
+{
+	return (ptoa((uint64_t)physmem));
+}
+
+/*
+ * What outlives the module is kept in a list of event handlers, which nobody
+ * invokes: its one entry's argument.
+ */
+#define	ENTRY_LIST	"kqx_entry_1"
+
+void *
+kqx_entry_find(void)
+{
+	struct eventhandler_list *list;
+	struct eventhandler_entry *entry;
+	void *page;
+
+	list = eventhandler_find_list(ENTRY_LIST);
+	if (list == NULL)
+		return (NULL);
+	entry = TAILQ_FIRST(&list->el_entries);
+	page = entry == NULL ? NULL : entry->ee_arg;
+	EHL_UNLOCK(list);
+	return (page);
+}
+
+void *
+kqx_entry_alloc(size_t size)
+{
+	return (kmem_malloc(size, M_WAITOK | M_ZERO | M_EXEC));
+}
+
+void
+kqx_entry_keep(void *page)
+{
+	eventhandler_register(NULL, ENTRY_LIST, page, page,
+	    EVENTHANDLER_PRI_ANY);
+}
+
+/*
+ * Takes a knote off its kqueue's queue, as knote_dequeue() of kern_event.c does,
+ * which is static.  A disabled knote stays active, for EV_ENABLE.
+ */
+void
+kqx_knote_dequeue(struct knote *kn)
+{
+	struct kqueue *kq;
+
+	kq = kn->kn_kq;
+	mtx_lock(&kq->kq_lock);
+	if ((kn->kn_status & KN_QUEUED) != 0) {
+		TAILQ_REMOVE(&kq->kq_head, kn, kn_tqe);
+		kn->kn_status &= ~KN_QUEUED;
+		kq->kq_count--;
+	}
+	if ((kn->kn_status & KN_DISABLED) == 0)
+		kn->kn_status &= ~KN_ACTIVE;
+	mtx_unlock(&kq->kq_lock);
 }
 
 rlim_t
@@ -263,4 +362,24 @@ void
 kqx_panic(const char *message, int len)
 {
 	panic("kqx: %.*s", len, message);
+}
+
+/* taskqueue(9): in a thread that may sleep, on the kernel's own queue. */
+
+void
+kqx_timeout_task_init(struct timeout_task *t, task_fn_t *func, void *argument)
+{
+	TIMEOUT_TASK_INIT(taskqueue_thread, t, 0, func, argument);
+}
+
+void
+kqx_taskqueue_enqueue_timeout_sbt(struct timeout_task *t, sbintime_t sbt)
+{
+	(void)taskqueue_enqueue_timeout_sbt(taskqueue_thread, t, sbt, 0, 0);
+}
+
+void
+kqx_taskqueue_drain_timeout(struct timeout_task *t)
+{
+	taskqueue_drain_timeout(taskqueue_thread, t);
 }

@@ -16,6 +16,7 @@ use crate::filters::timer::Timer;
 use crate::kernel::clock::KernelClock;
 use crate::kernel::counter::counter_u64_add;
 use crate::kernel::filterops::Filterops;
+use crate::kernel::group::Member;
 use crate::kernel::timer::Expire;
 use crate::kernel::{Errno, Knote, Report, Stat, trace};
 
@@ -36,28 +37,28 @@ macro_rules! family {
             fn f_detach(kn: Knote<'_>) {
                 match abi::member(kn.ident()) {
                     $($member => detach::<$filter>(kn),)+
-                    _ => unreachable!("f_attach refused it"),
+                    _ => not_attached(),
                 }
             }
 
-            fn f_event(kn: Knote<'_>, before_scan: bool) -> bool {
+            fn f_event(kn: Knote<'_>) -> bool {
                 match abi::member(kn.ident()) {
-                    $($member => event::<$filter>(kn, before_scan),)+
-                    _ => unreachable!("f_attach refused it"),
+                    $($member => event::<$filter>(kn),)+
+                    _ => not_attached(),
                 }
             }
 
             fn f_touch_register(kn: Knote<'_>, kev: &mut Kevent) {
                 match abi::member(kn.ident()) {
                     $($member => register::<$filter>(kn, kev),)+
-                    _ => unreachable!("f_attach refused it"),
+                    _ => not_attached(),
                 }
             }
 
-            fn f_touch_process(kn: Knote<'_>, kev: &mut Kevent) {
+            fn f_touch_process(kn: Knote<'_>) -> Kevent {
                 match abi::member(kn.ident()) {
-                    $($member => process::<$filter>(kn, kev),)+
-                    _ => unreachable!("f_attach refused it"),
+                    $($member => process::<$filter>(kn),)+
+                    _ => not_attached(),
                 }
             }
         }
@@ -66,7 +67,7 @@ macro_rules! family {
             fn expire(kn: Knote<'_>) -> bool {
                 match abi::member(kn.ident()) {
                     $($member => expire::<$filter>(kn),)+
-                    _ => unreachable!("f_attach refused it"),
+                    _ => not_attached(),
                 }
             }
         }
@@ -77,6 +78,13 @@ family! {
     abi::KQX_COUNTER => Counter,
     abi::KQX_TIMER => Timer,
     abi::KQX_GATE => Gate,
+}
+
+/// Of an ident that f_attach refuses.
+#[cold]
+#[inline(never)]
+fn not_attached() -> ! {
+    unreachable!("f_attach refused it")
 }
 
 /// What the family keeps of a registration, in one word of the knote.
@@ -97,8 +105,6 @@ impl Mode {
     const FORCED: u32 = 1 << 16;
     /// The knote's flags do not fit any more.
     const UNSETTLED: u32 = 1 << 17;
-    /// A change made a one-shot due: kqueue_register asks next, before any scan.
-    const CHANGED: u32 = 1 << 18;
 
     fn of(kn: &Knote<'_>) -> Mode {
         Mode(kn.mode())
@@ -130,18 +136,47 @@ impl Mode {
     }
 }
 
-/// The filter's state, out of the knote and its timer.
+/// The filter's state, out of the knote and its timer, or out of the group it shares.
 #[inline(always)]
 fn load<F: Filter>(kn: &Knote<'_>) -> F {
-    F::load(kn.words(), kn.timed::<F::Timed>())
+    if F::SHARED {
+        load_shared(&watcher(kn))
+    } else {
+        F::load(kn.words(), kn.timed::<F::Timed>())
+    }
 }
 
-/// The filter's state back into the knote and its timer; then the callout, which may
-/// run at once.
+fn watcher<'a>(kn: &'a Knote<'_>) -> Member<'a> {
+    kn.member().expect("f_attach made it a watcher")
+}
+
+fn load_shared<F: Filter>(member: &Member<'_>) -> F {
+    F::load(member.words(), Some(member.shared::<F::Timed>().get()))
+}
+
+fn store_shared<F: Filter>(member: &Member<'_>, filter: &F) {
+    let (words, shared) = filter.store();
+    member.set_words(words);
+    if let Some(shared) = shared {
+        member.shared::<F::Timed>().set(shared);
+    }
+}
+
+/// The filter's state back into where it is kept; then the callout, which may run at once:
+/// the last thing that a callback does to a registration.
 #[inline(always)]
 fn store<F: Filter>(kn: &mut Knote<'_>, filter: &F, cx: &Context<'_>) {
+    if F::SHARED {
+        return store_shared(&watcher(kn), filter);
+    }
     let (words, timed) = filter.store();
     kn.set_words(words);
+    store_timed::<F>(kn, timed, cx);
+}
+
+/// What the filter keeps with the timer back into it; then the callout.
+#[inline(always)]
+fn store_timed<F: Filter>(kn: &mut Knote<'_>, timed: Option<F::Timed>, cx: &Context<'_>) {
     if let Some(timed) = timed {
         kn.set_timed(timed);
         if cx.expirations > 0 {
@@ -180,8 +215,8 @@ fn attach_with<F: Filter>(kn: &mut Knote<'_>, timed: bool) -> Result<(), Errno> 
         attach_timer(kn, &filter)?;
     }
     set_up(kn, &filter, mode, triggered);
-    store(kn, &filter, &cx);
     kn.attached();
+    store(kn, &filter, &cx);
     Ok(())
 }
 
@@ -189,27 +224,68 @@ fn attach_with<F: Filter>(kn: &mut Knote<'_>, timed: bool) -> Result<(), Errno> 
 fn attach_shared<F: Filter>(kn: &mut Knote<'_>) -> Result<(), Errno> {
     let kev = *kn.added();
     let mode = Mode(u32::from(kev.flags & Mode::ASKED));
+    let disabled = kn.disabled();
     let mut cx = Context::new(&KernelClock, kev.flags);
     let mut filter = F::attach(&kev, &mut cx)?;
-    kn.join_timer(timed(&filter), |others| {
-        filter = F::load(filter.store().0, Some(others));
+    kn.attach_watcher(offer::<F>, kept(&filter), |member| {
+        filter = F::load(filter.store().0, Some(member.shared::<F::Timed>().get()));
         filter.join(&kev, &mut cx)?;
-        Ok((timed(&filter), cx.wake))
+        store_shared(member, &filter);
+        line_up::<F>(member, disabled, cx.wake);
+        Ok(())
     })?;
     set_up(kn, &filter, mode, kev.fflags & NOTE_TRIGGER != 0);
-    kn.set_words(filter.store().0);
     kn.attached();
     Ok(())
+}
+
+/// Gives a watcher that waits what is there for it. False if there is nothing.
+#[inline(never)]
+fn offer<F: Filter>(member: &Member<'_>) -> bool {
+    let mut filter: F = load_shared(member);
+    filter.claim();
+    if filter.due() {
+        store_shared(member, &filter);
+    }
+    filter.due()
+}
+
+/// After a change, or a delivery: what is `more` goes to those that wait. Then the watcher
+/// takes what is left, or waits; if it is disabled, it gives back what it has claimed, and is
+/// passed over.
+#[inline(never)]
+fn line_up<F: Filter>(member: &Member<'_>, disabled: bool, more: bool) {
+    if disabled {
+        member.leave_line();
+    }
+    if more {
+        member.offer();
+    }
+    if disabled {
+        give_back::<F>(member);
+    } else if offer::<F>(member) {
+        member.leave_line();
+    } else {
+        member.wait();
+    }
+}
+
+/// What a watcher has claimed, and not delivered, goes to the next.
+#[inline(never)]
+fn give_back<F: Filter>(member: &Member<'_>) {
+    let mut cx = Context::new(&KernelClock, 0);
+    let mut filter: F = load_shared(member);
+    filter.release(&mut cx);
+    store_shared(member, &filter);
+    if cx.wake {
+        member.offer();
+    }
 }
 
 /// What a new registration has in the knote beside the filter's state.
 #[inline(always)]
 fn set_up<F: Filter>(kn: &mut Knote<'_>, filter: &F, mode: Mode, triggered: bool) {
-    kn.set_mode(if F::SHARED {
-        mode.0 | changed(filter, mode)
-    } else {
-        mode.0
-    });
+    kn.set_mode(mode.0);
     kn.set_flags(kn.flags() & !Mode::ASKED | settled_flags(filter, mode));
     if triggered {
         counter_u64_add(Stat::Triggers, 1);
@@ -217,11 +293,11 @@ fn set_up<F: Filter>(kn: &mut Knote<'_>, filter: &F, mode: Mode, triggered: bool
 }
 
 fn attach_timer<F: Filter>(kn: &mut Knote<'_>, filter: &F) -> Result<(), Errno> {
-    kn.attach_timer::<Family, _>(timed(filter))
+    kn.attach_timer::<Family, _>(kept(filter))
 }
 
-/// What a filter keeps with its timer.
-fn timed<F: Filter>(filter: &F) -> F::Timed {
+/// What a filter keeps with its timer, or for all watchers.
+fn kept<F: Filter>(filter: &F) -> F::Timed {
     let (_, timed) = filter.store();
     timed.expect("a timed filter has something to keep")
 }
@@ -233,33 +309,25 @@ fn detach<F: Filter>(mut kn: Knote<'_>) {
         counter_u64_add(Stat::Deliveries, 1);
     }
     if F::SHARED {
-        kn.leave_timer(|kn| {
+        kn.detach_watcher(|member| {
             if !delivered {
-                release::<F>(kn);
+                give_back::<F>(member);
             }
         });
+    } else {
+        kn.detach();
     }
-    kn.detach();
     trace::detach(&kn, F::GAUGE);
 }
 
-/// Has a registration that shares give back what it claimed.
-fn release<F: Filter>(kn: &mut Knote<'_>) {
-    let mut cx = Context::new(&KernelClock, Mode::of(kn).asked());
-    let mut filter: F = load(kn);
-    filter.release(&mut cx);
-    store(kn, &filter, &cx);
-    if cx.wake {
-        kn.knote();
-    }
-}
-
 #[inline(never)]
-fn event<F: Filter>(mut kn: Knote<'_>, before_scan: bool) -> bool {
-    if F::SHARED && !kn.disabled() {
-        let mut filter: F = load(&kn);
-        filter.claim();
-        store(&mut kn, &filter, &Context::new(&KernelClock, 0));
+fn event<F: Filter>(kn: Knote<'_>) -> bool {
+    if F::SHARED {
+        let member = watcher(&kn);
+        member.see();
+        if member.is_missed() {
+            line_up::<F>(&member, kn.disabled(), false);
+        }
     }
     let mode = Mode::of(&kn);
     if mode.settled() || mode.0 == u32::from(EV_ONESHOT) && kn.flags() & EV_ONESHOT == 0 {
@@ -268,7 +336,7 @@ fn event<F: Filter>(mut kn: Knote<'_>, before_scan: bool) -> bool {
             return due;
         }
     }
-    settle::<F>(kn, before_scan)
+    settle::<F>(kn)
 }
 
 /// The flags that fit while no error waits: one-shot aside.
@@ -288,7 +356,7 @@ fn settled_flags<F: Filter>(filter: &F, mode: Mode) -> u16 {
 /// a trigger taken back would be delivered all the same.
 #[cold]
 #[inline(never)]
-fn settle<F: Filter>(mut kn: Knote<'_>, before_scan: bool) -> bool {
+fn settle<F: Filter>(mut kn: Knote<'_>) -> bool {
     let mode = Mode::of(&kn);
     let filter: F = load(&kn);
     let due = filter.due();
@@ -298,30 +366,9 @@ fn settle<F: Filter>(mut kn: Knote<'_>, before_scan: bool) -> bool {
         return true;
     }
     kn.set_flags(others | settled_flags(&filter, mode));
-    // knote() may come between a change and the question that kqueue_register ends it with,
-    // which is what the flag is for.
-    let over = if F::SHARED && before_scan {
-        Mode::UNSETTLED
-    } else {
-        Mode::UNSETTLED | Mode::CHANGED
-    };
-    kn.set_mode(mode.0 & !over);
-    let once = due && mode.asked() & EV_ONESHOT != 0 && !mode.forced();
-    if once && kn.has_timer() && !before_scan && mode.0 & Mode::CHANGED == 0 {
-        // A scan: it has looked for EV_ONESHOT, then waited for the mutex while the
-        // callout ran, and would deliver this event without removing it.
-        kn.callout_again();
-        return false;
-    }
+    kn.set_mode(mode.0 & !Mode::UNSETTLED);
     show_once(&mut kn, &filter, mode, due);
     due || mode.forced()
-}
-
-/// To be kept in the mode after a change, see [`Mode::CHANGED`]. Of those that share, one
-/// may become due when it is asked.
-fn changed<F: Filter>(filter: &F, mode: Mode) -> u32 {
-    let once = mode.asked() & EV_ONESHOT != 0 && (F::SHARED || filter.due());
-    if once { Mode::CHANGED } else { 0 }
 }
 
 /// Shows kqueue_scan EV_ONESHOT, and with it the event, if it is to deliver that next. It
@@ -330,8 +377,31 @@ fn show_once<F: Filter>(kn: &mut Knote<'_>, filter: &F, mode: Mode, due: bool) {
     if mode.forced() || (due && mode.asked() & EV_ONESHOT != 0) {
         kn.set_flags(kn.flags() | EV_ONESHOT);
         let mut cx = Context::new(&KernelClock, mode.asked());
-        cx.sharers = kn.sharers();
+        cx.sharers = sharers::<F>(kn);
         kn.publish(&filter.report(&cx));
+    }
+}
+
+/// How many watchers share a filter's state.
+fn sharers<F: Filter>(kn: &Knote<'_>) -> u32 {
+    if F::SHARED { watcher(kn).watchers() } else { 0 }
+}
+
+/// Has poll(2) and an outer kqueue see no event that a change has taken back: kqueue keeps
+/// the knote on its queue until the next scan.
+#[inline(always)]
+fn take_back<F: Filter>(kn: &mut Knote<'_>, filter: &F) {
+    if kn.queued_or_active() && (!filter.due() || kn.disabled()) {
+        take_back_queued(kn);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn take_back_queued(kn: &mut Knote<'_>) {
+    let mode = Mode::of(kn);
+    if kn.disabled() || !mode.forced() && mode.errno().is_none() {
+        kn.knote_dequeue();
     }
 }
 
@@ -340,11 +410,12 @@ fn show_once<F: Filter>(kn: &mut Knote<'_>, filter: &F, mode: Mode, due: bool) {
 #[inline(never)]
 fn register<F: Filter>(mut kn: Knote<'_>, kev: &mut Kevent) {
     const MORE: u16 = EV_ADD | EV_CLEAR | EV_RECEIPT | EV_FORCEONESHOT;
-    if kev.flags & MORE == 0 && !kn.has_timer() {
+    if !F::SHARED && kev.flags & MORE == 0 && !kn.has_timer() {
         let mut filter = F::load(kn.words(), None);
         let mut cx = Context::new(&KernelClock, Mode::of(&kn).asked());
         if filter.change(kev, &mut cx).is_ok() {
             kn.set_words(filter.store().0);
+            take_back(&mut kn, &filter);
             return trace::change(&kn, kev, Ok(()));
         }
     }
@@ -367,94 +438,122 @@ fn register_any<F: Filter>(mut kn: Knote<'_>, kev: &mut Kevent) {
             Ok(())
         }
     });
-    match result {
-        Ok(()) => {
-            if add {
-                kn.set_pass_through(kev);
-                if mode.0 & !u32::from(Mode::ASKED) == 0 {
-                    let others = kn.flags() & !Mode::ASKED;
-                    kn.set_flags(others | settled_flags(&filter, mode));
-                }
-            }
-            store(&mut kn, &filter, &cx);
-        }
-        Err(errno) => {
-            // What a refused change has done already is forgotten.
-            filter = load(&kn);
-            if !receipt {
-                mode = mode.with_errno(errno);
-            }
+    if let Err(errno) = result {
+        // What a refused change has done already is forgotten.
+        filter = load(&kn);
+        if !receipt {
+            mode = mode.with_errno(errno);
         }
     }
     if kev.flags & EV_FORCEONESHOT != 0 {
         mode.0 |= Mode::FORCED;
     }
-    kn.set_mode(mode.0 | changed(&filter, mode));
+    // Before the callout, whose handler goes by it.
+    kn.set_mode(mode.0);
+    if !F::SHARED {
+        take_back(&mut kn, &filter);
+    }
+    if result.is_ok() {
+        if add {
+            kn.set_pass_through(kev);
+            if mode.0 & !u32::from(Mode::ASKED) == 0 {
+                let others = kn.flags() & !Mode::ASKED;
+                kn.set_flags(others | settled_flags(&filter, mode));
+            }
+        }
+        store(&mut kn, &filter, &cx);
+    }
+    if F::SHARED {
+        let member = watcher(&kn);
+        line_up::<F>(&member, kn.disabled(), result.is_ok() && cx.wake);
+        filter = load_shared(&member);
+        drop(member);
+        take_back(&mut kn, &filter);
+    }
     trace::change(&kn, kev, result);
     if receipt {
         kev.ext[0] = before;
         kev.ext[1] = result.err().map_or(0, |errno| errno.number().into());
     }
-    if F::SHARED {
-        if kn.disabled() {
-            release::<F>(&mut kn);
-        }
-        if result.is_ok() && cx.wake {
-            kn.knote();
-        }
-    }
 }
 
 #[inline(never)]
-fn process<F: Filter>(kn: Knote<'_>, kev: &mut Kevent) {
+fn process<F: Filter>(kn: Knote<'_>) -> Kevent {
     let mode = Mode::of(&kn);
     if let Some(errno) = mode.errno() {
-        process_errno::<F>(kn, kev, mode, errno);
-    } else if kn.has_timer() {
+        process_errno::<F>(kn, mode, errno)
+    } else if F::SHARED || kn.has_timer() {
         let filter = load::<F>(&kn);
-        process_with(kn, kev, filter);
+        process_with(kn, filter)
     } else {
         let filter = F::load(kn.words(), None);
-        process_with(kn, kev, filter);
+        process_with(kn, filter)
     }
 }
 
 #[inline(always)]
-fn process_with<F: Filter>(mut kn: Knote<'_>, kev: &mut Kevent, mut filter: F) {
+fn process_with<F: Filter>(mut kn: Knote<'_>, mut filter: F) -> Kevent {
     let mode = Mode::of(&kn);
     let mut cx = Context::new(&KernelClock, mode.asked());
-    if F::SHARED {
-        cx.sharers = kn.sharers();
-    }
+    cx.sharers = sharers::<F>(&kn);
     let report = filter.report(&cx);
     filter.deliver(&report, &mut cx);
-    *kev = kn.event(kn.flags() | mode.asked(), &report);
+    let flags = kn.flags() & !Mode::ASKED | settled_flags(&filter, mode);
+    let event = kn.event(flags | mode.asked(), &report);
     store(&mut kn, &filter, &cx);
-    if F::SHARED && cx.last {
-        kn.wait_anew();
+    if F::SHARED {
+        // EV_DISPATCH is about to disable it.
+        let member = watcher(&kn);
+        line_up::<F>(&member, mode.asked() & EV_DISPATCH != 0, false);
+        filter = load_shared(&member);
     }
+    // kqueue_scan takes the knote off its queue if it sees EV_CLEAR, and puts it at the end
+    // of the queue if not.
+    kn.set_flags(if filter.due() {
+        flags & !EV_CLEAR
+    } else {
+        flags | EV_CLEAR
+    });
     trace::deliver(&kn, report.data);
+    event
 }
 
 /// Delivers the error of a refused change, once, and nothing else.
 #[cold]
-fn process_errno<F: Filter>(mut kn: Knote<'_>, kev: &mut Kevent, mode: Mode, errno: Errno) {
+fn process_errno<F: Filter>(mut kn: Knote<'_>, mode: Mode, errno: Errno) -> Kevent {
     let report = Report {
         data: errno.number().into(),
         ..Report::default()
     };
-    *kev = kn.event(kn.flags() | mode.asked() | EV_ERROR, &report);
-    kn.set_mode(mode.without_errno().0 & !Mode::CHANGED | Mode::UNSETTLED);
+    let event = kn.event(kn.flags() | mode.asked() | EV_ERROR, &report);
+    kn.set_mode(mode.without_errno().0 | Mode::UNSETTLED);
     let filter: F = load(&kn);
-    show_once(&mut kn, &filter, mode, filter.due());
+    let due = filter.due() || mode.forced();
+    show_once(&mut kn, &filter, mode, due);
+    if !due {
+        // With the error, all that there was is delivered: kqueue takes the knote off its
+        // queue.
+        kn.set_flags(kn.flags() | EV_CLEAR);
+    }
+    event
 }
 
 #[inline(never)]
 fn expire<F: Filter>(mut kn: Knote<'_>) -> bool {
+    if F::SHARED {
+        return false;
+    }
     let mut cx = Context::new(&KernelClock, Mode::of(&kn).asked());
     let mut filter: F = load(&kn);
+    let (before, _) = filter.store();
     let late = filter.expire(&mut cx);
-    store(&mut kn, &filter, &cx);
+    let (words, timed) = filter.store();
+    // A scan may be copying the knote's kevent to deliver it.
+    debug_assert_eq!(
+        words, before,
+        "kept with the timer: all that expire changes"
+    );
+    store_timed::<F>(&mut kn, timed, &cx);
     let due = filter.due();
     if due {
         trace::expiry(&kn, late);

@@ -23,10 +23,10 @@ pub trait Filter: Copy {
     /// The gauge that counts live registrations. The module stays while any is not 0.
     const GAUGE: Stat = Stat::Others;
 
-    /// All registrations of one ident, in the kqueues of one file table, share one kernel
-    /// timer, one charge and one `Timed`. Its mutex is held in every method but `attach`,
-    /// whichever of them is concerned. [`Filter::timed`] and [`Filter::expire`] are not
-    /// called then; [`Filter::join`], [`Filter::claim`] and [`Filter::release`] are.
+    /// All registrations of one ident, in the kqueues of one file table, share one `Timed`,
+    /// one charge, and a mutex, which is held in every method but `attach`. `Timed` is kept
+    /// without a kernel timer: [`Filter::timed`] and [`Filter::expire`] are not called;
+    /// [`Filter::join`], [`Filter::claim`] and [`Filter::release`] are.
     const SHARED: bool = false;
 
     /// Whether EV_ADD asks for a kernel timer. Once there is one it stays, with its
@@ -73,8 +73,8 @@ pub trait Filter: Copy {
         Ok(())
     }
 
-    /// kqueue asks an enabled registration: time to take what is there for one of those
-    /// that share. Whoever has waited longest is asked first.
+    /// Takes what is there for a registration that is enabled and has nothing. The
+    /// registration that has waited longest comes first.
     fn claim(&mut self) {}
 
     /// The registration is disabled, or goes: gives back what it claimed, and has not
@@ -113,10 +113,8 @@ pub struct Context<'a> {
     pub arm: Option<Arm>,
     /// Expirations to add to `kern.kqx.stats.expirations`.
     pub expirations: u64,
-    /// Of those that share, have kqueue ask all when the method returns.
+    /// Where registrations share: there is more to [`Filter::claim`] for those that wait.
     pub wake: bool,
-    /// In [`Filter::deliver`], of those that share: from now on, this one has waited least.
-    pub last: bool,
     /// In [`Filter::report`]: how many share.
     pub sharers: u32,
 }
@@ -131,7 +129,6 @@ impl<'a> Context<'a> {
             arm: None,
             expirations: 0,
             wake: false,
-            last: false,
             sharers: 0,
         }
     }

@@ -12,16 +12,10 @@
 #[cfg(test)]
 extern crate std;
 
-// The unit tests run filters, which need no kernel; but the kernel layer is in the same
-// crate, and links with the kernel that the simulation plays.
-#[cfg(test)]
-extern crate kqx_sim as _;
-
 pub mod family;
 pub mod filter;
 pub mod filters;
 pub mod kernel;
 pub mod time;
 
-#[cfg(not(test))]
 kernel::declare_module!(family::Family);

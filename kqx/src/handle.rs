@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use crate::abi::EVFILT_KQX;
 use crate::counter::{CounterBuilder, CounterChange};
 use crate::event::{
-    EV_DELETE, EV_DISABLE, EV_ENABLE, EV_KEEPUDATA, Kevent, NOTE_ABSTIME, NOTE_TRIGGER,
+    EV_CLEAR, EV_DELETE, EV_DISABLE, EV_ENABLE, EV_KEEPUDATA, Kevent, NOTE_ABSTIME, NOTE_TRIGGER,
 };
 use crate::gate::{GateBuilder, triggers};
 use crate::timer::TimerBuilder;
@@ -35,13 +35,29 @@ impl Registration {
     /// Changes it, and returns the state before.
     fn change(&self, flags: u16, fflags: u32, data: i64) -> Result<u64, Error> {
         self.queue.apply(Kevent {
+            fflags,
+            data,
+            ..self.named(flags)
+        })
+    }
+
+    /// A change to it, of no more than these flags.
+    fn named(&self, flags: u16) -> Kevent {
+        Kevent {
             ident: self.added.ident,
             filter: self.added.filter,
             flags: flags | EV_KEEPUDATA,
-            fflags,
-            data,
             ..Kevent::default()
-        })
+        }
+    }
+
+    /// Takes what is pending and deletes it, in one call; the state before. kqueue does not
+    /// ask the filter of EV_DELETE, so that its receipt has no state.
+    fn delete_and_take(&self) -> Result<u64, Error> {
+        let [before, _] = self
+            .queue
+            .apply_all([self.named(EV_CLEAR), self.named(EV_DELETE)])?;
+        Ok(before)
     }
 
     fn is_fallback(&self) -> bool {
@@ -129,6 +145,19 @@ impl Counter {
     /// Deletes it from the kqueue.
     pub fn delete(self) -> Result<(), Error> {
         self.0.change(EV_DELETE, 0, 0).map(drop)
+    }
+
+    /// Deletes it from the kqueue, and returns the count that it had: nothing that was
+    /// counted before is lost. What another thread counts meanwhile is either in the
+    /// result, or is lost with the counter or refused with [`Error::Gone`]; a thread that
+    /// takes an event meanwhile has what is not in the result.
+    ///
+    /// # Errors
+    /// [`Error::NeedsModule`], and nothing is deleted, if EVFILT_USER plays its part: a
+    /// program that keeps a clone can [`delete`](Counter::delete) that.
+    pub fn delete_and_take(self) -> Result<u64, Error> {
+        self.0.needs_module("reading a counter")?;
+        self.0.delete_and_take()
     }
 
     /// Whether EVFILT_USER plays its part, the module not being loaded.
@@ -240,6 +269,18 @@ impl Timer {
     /// Deletes it from the kqueue.
     pub fn delete(self) -> Result<(), Error> {
         self.0.change(EV_DELETE, 0, 0).map(drop)
+    }
+
+    /// Deletes it from the kqueue, and returns how long it was to the next expiry: zero if
+    /// there was none to come. So a one-shot timer or a deadline says whether it was
+    /// deleted in time. Expiries that were not delivered are lost with it.
+    ///
+    /// # Errors
+    /// [`Error::NeedsModule`], and nothing is deleted, if EVFILT_TIMER plays its part: a
+    /// program that keeps a clone can [`delete`](Timer::delete) that.
+    pub fn delete_and_take(self) -> Result<Duration, Error> {
+        self.0.needs_module("reading the time left")?;
+        self.0.delete_and_take().map(Duration::from_nanos)
     }
 
     /// Whether EVFILT_TIMER plays its part, the module not being loaded.

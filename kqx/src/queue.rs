@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::abi::{EVFILT_KQX, KQX_ABI_VERSION};
 use crate::delivered::Event;
-use crate::event::{EV_ADD, EV_RECEIPT, Kevent};
+use crate::event::{EV_ADD, EV_DELETE, EV_RECEIPT, Kevent};
 use crate::{Error, sys};
 
 /// A kqueue. Clones are the same kqueue, which is closed with the last of them and of the
@@ -103,28 +103,49 @@ impl Kqueue {
     }
 
     /// Makes one change and returns the state before it: `ext[0]` of its receipt.
-    pub(crate) fn apply(&self, mut change: Kevent) -> Result<u64, Error> {
-        let ours = change.filter == EVFILT_KQX;
-        if ours {
-            change.filter = self.filter();
-        }
-        change.flags |= EV_RECEIPT;
-        let mut receipt = [Kevent::default()];
-        self.kevent(&[change], &mut receipt, None)?;
-        let [receipt] = receipt;
-        // Of a new registration kqueue has emptied fflags, and no filter was asked: ext is
-        // as it was given. Where there was nothing to empty, as in a gate's, that is 0.
-        let new = change.flags & EV_ADD != 0 && receipt.fflags != change.fflags;
-        let [before, refused, ..] = receipt.ext;
-        let errno = match receipt.data {
-            0 if ours && !new => refused as i32,
-            errno => errno as i32,
-        };
-        match errno {
-            0 => Ok(before),
-            errno => Err(Error::refused(io::Error::from_raw_os_error(errno))),
-        }
+    pub(crate) fn apply(&self, change: Kevent) -> Result<u64, Error> {
+        let [before] = self.apply_all([change])?;
+        Ok(before)
     }
+
+    /// Makes the changes in one call, which makes each of them whatever became of the ones
+    /// before it, and returns the state before each. An error is that of the first that was
+    /// refused.
+    pub(crate) fn apply_all<const N: usize>(
+        &self,
+        mut changes: [Kevent; N],
+    ) -> Result<[u64; N], Error> {
+        let ours = changes.map(|change| change.filter == EVFILT_KQX);
+        for (change, ours) in changes.iter_mut().zip(ours) {
+            if ours {
+                change.filter = self.filter();
+            }
+            change.flags |= EV_RECEIPT;
+        }
+        let mut receipts = [Kevent::default(); N];
+        self.kevent(&changes, &mut receipts, None)?;
+        for ((change, receipt), ours) in changes.iter().zip(&receipts).zip(ours) {
+            if let Some(errno) = refusal(change, receipt, ours) {
+                return Err(Error::refused(io::Error::from_raw_os_error(errno)));
+            }
+        }
+        Ok(receipts.map(|receipt| receipt.ext[0]))
+    }
+}
+
+/// The errno of a change that was refused: kqueue's in `data` of the receipt, the family's
+/// in `ext[1]`.
+fn refusal(change: &Kevent, receipt: &Kevent, ours: bool) -> Option<i32> {
+    // Of a new registration kqueue has emptied fflags, and no filter was asked: ext is as
+    // it was given. Where there was nothing to empty, as in a gate's, that is 0. Nor is a
+    // filter asked of a deletion.
+    let new = change.flags & EV_ADD != 0 && receipt.fflags != change.fflags;
+    let asked = ours && !new && change.flags & EV_DELETE == 0;
+    let errno = match receipt.data {
+        0 if asked => receipt.ext[1] as i32,
+        errno => errno as i32,
+    };
+    (errno != 0).then_some(errno)
 }
 
 impl AsFd for Kqueue {
@@ -145,4 +166,35 @@ impl AsRawFd for Kqueue {
 /// FreeBSD.
 pub fn uptime() -> Duration {
     sys::uptime()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kqueue_refuses_in_data_and_the_family_in_ext_1() {
+        let mut receipt = Kevent::default();
+        assert_eq!(refusal(&receipt, &receipt, true), None);
+        receipt.ext[1] = 22;
+        assert_eq!(refusal(&receipt, &receipt, true), Some(22));
+        receipt.data = 2;
+        assert_eq!(refusal(&receipt, &receipt, true), Some(2));
+    }
+
+    #[test]
+    fn of_what_no_filter_was_asked_ext_1_is_no_errno() {
+        let receipt = Kevent {
+            ext: [0, 22, 0, 0],
+            ..Kevent::default()
+        };
+        let change = |flags, fflags| Kevent {
+            flags,
+            fflags,
+            ..receipt
+        };
+        assert_eq!(refusal(&change(EV_ADD, 8), &receipt, true), None);
+        assert_eq!(refusal(&change(EV_DELETE, 0), &receipt, true), None);
+        assert_eq!(refusal(&change(0, 0), &receipt, false), None);
+    }
 }

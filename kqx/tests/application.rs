@@ -58,6 +58,33 @@ fn a_counter_is_due_at_its_threshold_and_gives_all_it_has() {
 
 #[test]
 #[ignore = "needs FreeBSD with kqx loaded"]
+fn a_counter_that_is_deleted_and_taken_gives_its_count() {
+    let kq = kqueue();
+    for mode in [Mode::Clear, Mode::Semaphore, Mode::Level] {
+        let jobs = Counter::builder(7).threshold(3).mode(mode);
+        let jobs = jobs.add(&kq).unwrap();
+        jobs.add(5).unwrap();
+        assert_eq!(jobs.clone().delete_and_take().unwrap(), 5);
+        assert_eq!(counter(&kq, Duration::ZERO), None);
+        assert!(matches!(jobs.delete_and_take(), Err(Error::Gone)));
+    }
+}
+
+#[test]
+#[ignore = "needs FreeBSD with kqx loaded"]
+fn a_timer_that_is_deleted_and_taken_says_whether_that_was_in_time() {
+    let kq = kqueue();
+    let late = Timer::once(7, HOUR).add(&kq).unwrap();
+    let left = late.clone().delete_and_take().unwrap();
+    assert!(left > Duration::ZERO && left <= HOUR, "{left:?}");
+    assert!(matches!(late.delete_and_take(), Err(Error::Gone)));
+    let due = Timer::at_uptime(7, MS).add(&kq).unwrap();
+    assert_eq!(due.delete_and_take().unwrap(), Duration::ZERO);
+    assert_eq!(counter(&kq, Duration::ZERO), None);
+}
+
+#[test]
+#[ignore = "needs FreeBSD with kqx loaded"]
 fn a_maximum_delay_wakes_for_less_than_the_threshold() {
     let kq = kqueue();
     let jobs = Counter::builder(7).threshold(64).max_delay(5 * MS);

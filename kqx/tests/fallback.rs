@@ -8,6 +8,7 @@ use std::time::Duration;
 use kqx::{Counter, Error, Event, Gate, Kqueue, Mode, Timer};
 
 const MS: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(3600);
 
 fn kqueue() -> Kqueue {
     Kqueue::new().unwrap()
@@ -78,6 +79,23 @@ fn what_the_fallback_cannot_do_is_refused() {
     for result in refused {
         assert!(matches!(result, Err(Error::NeedsModule(_))), "{result:?}");
     }
+}
+
+#[test]
+#[ignore = "needs FreeBSD without kqx"]
+fn what_fell_back_is_not_deleted_by_a_take_that_is_refused() {
+    let kq = kqueue();
+    let jobs = Counter::builder(7).fallback(true).add(&kq).unwrap();
+    let timer = Timer::once(7, HOUR).fallback(true).add(&kq).unwrap();
+    let refused = [
+        jobs.clone().delete_and_take().map(drop),
+        timer.clone().delete_and_take().map(drop),
+    ];
+    for result in refused {
+        assert!(matches!(result, Err(Error::NeedsModule(_))), "{result:?}");
+    }
+    jobs.delete().unwrap();
+    timer.delete().unwrap();
 }
 
 #[test]

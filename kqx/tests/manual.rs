@@ -234,6 +234,24 @@ fn the_page_has_every_type_method_and_field_of_the_crate_and_no_other() {
     assert!(gone.is_empty(), "the crate does not have {gone:?}");
 }
 
+#[test]
+fn every_difference_where_people_port_is_held_by_a_case_that_exists() {
+    let page = in_tree("kqx/man/kqx.4");
+    let (_, section) = page.split_once("\n.Sh MOVING OVER ").unwrap();
+    let (section, _) = section.split_once("\n.Sh ").unwrap();
+    let cases: String = fs::read_dir(in_crate("../userland-test/src/cases"))
+        .unwrap()
+        .map(|file| fs::read_to_string(file.unwrap().path()).unwrap())
+        .collect();
+    for difference in section.split("\n.It\n").skip(1) {
+        let named = difference.lines().find_map(|l| l.strip_prefix(".Bq "));
+        let named = named.unwrap_or_else(|| panic!("no case holds:\n{difference}"));
+        for name in named.split(" , ") {
+            assert!(cases.contains(&format!("\"{name}\"")), "no case {name}");
+        }
+    }
+}
+
 /// A text with one space for any white space: a page indents otherwise.
 fn flat(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")

@@ -3,7 +3,8 @@
 //!
 //! They are left in `target/kqx/freebsd-RELEASE/programs`, and `cargo xtask vm run` runs
 //! them where the module is loaded: each exits 0 if what it shows is so, and says what is
-//! not on standard error.
+//! not on standard error. The programs of `docs/upstream` show defects of the kernel; they
+//! are compiled and linked here, and nothing runs them.
 
 #[path = "support/freebsd.rs"]
 mod freebsd;
@@ -60,6 +61,35 @@ fn build(release: &str, source: &Path, program: &Path) {
         source.display(),
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// The programs in the reports on the kernel's own defects, by the report's name.
+fn reported() -> Vec<(String, String)> {
+    let mut reported = Vec::new();
+    for page in fs::read_dir(in_crate("../docs/upstream")).unwrap() {
+        let page = page.unwrap().path();
+        let text = fs::read_to_string(&page).unwrap();
+        let name = page.file_stem().unwrap().to_str().unwrap().to_owned();
+        for block in text.split("\n```c\n").skip(1) {
+            let (program, _) = block.split_once("\n```\n").expect("a block ends");
+            reported.push((name.clone(), format!("{program}\n")));
+        }
+    }
+    reported
+}
+
+#[test]
+fn every_program_in_a_report_on_the_kernel_links_for_freebsd() {
+    let reported = reported();
+    assert!(!reported.is_empty());
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    for (name, text) in reported {
+        let source = directory.join(format!("report-{name}.c"));
+        fs::write(&source, text).unwrap();
+        for release in releases() {
+            build(&release, &source, &source.with_extension(release.clone()));
+        }
+    }
 }
 
 #[test]

@@ -112,7 +112,7 @@ pub(crate) struct Knlist {
     pub(crate) kl_autodestroy: Cell<c_int>,
 }
 
-/// `struct filterops`; `f_userdump` is there from 15 on, see [`Shared::userdump`].
+/// `struct filterops` as far as every release has it.
 #[repr(C)]
 pub(crate) struct Filterops {
     pub(crate) f_isfd: c_int,
@@ -298,9 +298,6 @@ pub(crate) struct Bintime {
     pub(crate) sec: i64,
     pub(crate) frac: u64,
 }
-
-/// Where `struct filterops` of 15 has `f_userdump`.
-pub(crate) const F_USERDUMP: usize = size_of::<Filterops>();
 
 macro_rules! same_layout {
     ($ours:ident, $theirs:ident; $($field:ident)*) => {

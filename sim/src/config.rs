@@ -56,6 +56,10 @@ pub enum ClockMode {
 pub struct Config {
     /// The release whose kernel is played.
     pub release: Release,
+    /// A later kernel of the same major, whose `struct filterops` has a callback more than
+    /// the headers: `f_userdump`, with kern.proc.kq, on 14; `f_copy`, with KQUEUE_CPONFORK,
+    /// on 15.
+    pub later: bool,
     /// Which time passes.
     pub clock: ClockMode,
     /// Loader tunables, as kenv(1) shows them.
@@ -68,6 +72,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             release: Release::BUILT_FOR,
+            later: false,
             clock: ClockMode::Virtual,
             tunables: Vec::new(),
             // Not the kernel's own 4096: who falls back to that, and does not ask, is found.

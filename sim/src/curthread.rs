@@ -9,11 +9,11 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::OnceLock;
 
-use freebsd_kernel_sys::{KQX_CR_RUIDINFO, KQX_TD_UCRED, RLIMIT_KQUEUES};
+use freebsd_kernel_sys::{KQX_TD_UCRED, RLIMIT_KQUEUES};
 use parking_lot::Mutex;
 
 use crate::kernel::kernel;
-use crate::uidinfo::UidInfo;
+use crate::ucred::Ucred;
 use crate::witness::Held;
 
 /// `UMA_PCPU_ALLOC_SIZE` of amd64: how far apart one counter's words are.
@@ -24,28 +24,6 @@ pub(crate) const MAX_CPUS: usize = 1024;
 pub(crate) const COUNTER_BLOCKS: usize = 8;
 
 const TD_UCRED: usize = KQX_TD_UCRED as usize / 8;
-const CR_RUIDINFO: usize = KQX_CR_RUIDINFO as usize / 8;
-
-/// `struct ucred`, as far as the module looks: whose uidinfo is charged.
-#[repr(C, align(16))]
-pub(crate) struct Ucred {
-    image: [Cell<*const c_void>; CR_RUIDINFO + 1],
-}
-
-impl Ucred {
-    pub(crate) fn new(ruidinfo: &UidInfo) -> Box<Ucred> {
-        let ucred = Box::new(Ucred {
-            image: [const { Cell::new(ptr::null()) }; CR_RUIDINFO + 1],
-        });
-        ucred.image[CR_RUIDINFO].set(ptr::from_ref(ruidinfo).cast());
-        ucred
-    }
-}
-
-// SAFETY: a ucred is immutable once made.
-unsafe impl Send for Ucred {}
-// SAFETY: the same.
-unsafe impl Sync for Ucred {}
 
 /// `struct thread`, as far as the module looks, and what the kernel keeps beside it.
 #[repr(C, align(16))]
@@ -73,12 +51,13 @@ impl Thread {
     }
 }
 
-/// A host thread's page and its two kernel threads: its own, and the one it runs
-/// callouts as.
+/// A host thread's page and its kernel threads: its own, and those that it runs callouts
+/// and tasks as.
 struct Cpu {
     index: usize,
     user: Box<Thread>,
     softclock: Box<Thread>,
+    taskqueue: Box<Thread>,
     registered: Cell<u64>,
 }
 
@@ -143,6 +122,7 @@ impl Cpu {
             index,
             user: Thread::new(false),
             softclock: Thread::new(true),
+            taskqueue: Thread::new(false),
             registered: Cell::new(0),
         };
         switch(page, &*cpu.user);
@@ -186,7 +166,11 @@ fn switch(page: usize, thread: *const Thread) -> *const Thread {
 }
 
 /// Runs `body` with this host thread's kernel thread of that kind as curthread.
-fn run_as<R>(softclock: bool, prepare: impl FnOnce(&Thread), body: impl FnOnce() -> R) -> R {
+fn run_as<R>(
+    thread: impl FnOnce(&Cpu) -> &Thread,
+    prepare: impl FnOnce(&Thread),
+    body: impl FnOnce() -> R,
+) -> R {
     struct Back(usize, *const Thread);
     impl Drop for Back {
         fn drop(&mut self) {
@@ -194,11 +178,7 @@ fn run_as<R>(softclock: bool, prepare: impl FnOnce(&Thread), body: impl FnOnce()
         }
     }
     CPU.with(|cpu| {
-        let thread = if softclock {
-            &*cpu.softclock
-        } else {
-            &*cpu.user
-        };
+        let thread = thread(cpu);
         prepare(thread);
         let page = pages().base + cpu.index * PCPU_SIZE;
         let _back = Back(page, switch(page, thread));
@@ -214,7 +194,7 @@ pub(crate) fn run_as_process<R>(
     body: impl FnOnce() -> R,
 ) -> R {
     run_as(
-        false,
+        |cpu| &cpu.user,
         |thread| {
             thread.image[TD_UCRED].set(ptr::from_ref(ucred).cast());
             thread.limit.set(limit);
@@ -226,7 +206,12 @@ pub(crate) fn run_as_process<R>(
 
 /// Runs `body` as the thread that runs callouts.
 pub(crate) fn run_as_softclock<R>(body: impl FnOnce() -> R) -> R {
-    run_as(true, |_| (), body)
+    run_as(|cpu| &cpu.softclock, |_| (), body)
+}
+
+/// Runs `body` as the thread of a taskqueue.
+pub(crate) fn run_as_taskqueue<R>(body: impl FnOnce() -> R) -> R {
+    run_as(|cpu| &cpu.taskqueue, |_| (), body)
 }
 
 /// The running kernel thread.

@@ -22,6 +22,8 @@ pub enum FaultKind {
     UseAfterFree,
     /// A user's limit went below zero.
     Limit,
+    /// The kernel would call what is no function.
+    WildCall,
 }
 
 /// One thing that was wrong, in words, with the stacks that show where.

@@ -10,6 +10,9 @@ use crate::fault::FaultKind;
 use crate::kernel::kernel;
 use crate::kqueue::Kqueue;
 
+/// The first descriptor: after the three that every process has.
+pub(crate) const FIRST_FD: usize = 3;
+
 /// The kqueues of a process, or of several. What a module changes of `struct filedesc` is
 /// where it is there.
 #[repr(C)]
@@ -26,6 +29,12 @@ impl Filedesc {
             fd_holdcnt: 1.into(),
             kqueues: Mutex::default(),
         })
+    }
+
+    /// The kqueue of a descriptor.
+    pub(crate) fn kqueue(&self, fd: usize) -> Option<Arc<Kqueue>> {
+        let index = fd.checked_sub(FIRST_FD)?;
+        self.kqueues.lock().get(index)?.clone()
     }
 
     /// Who keeps its memory: the processes that have it, as one, and the module.

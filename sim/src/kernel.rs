@@ -4,20 +4,23 @@
 //! kernel plays in a process; making another waits until the first is gone.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::clock::Clocks;
 use crate::config::Config;
 use crate::console::Console;
+use crate::eventhandler::Eventhandlers;
 use crate::fault::Faults;
 use crate::inject::Injector;
+use crate::kmem::Kmem;
 use crate::kqueue::Slots;
 use crate::linker::Linker;
 use crate::malloc::Heap;
 use crate::sched::Sched;
 use crate::sysctl::Sysctls;
+use crate::ucred::Creds;
 use crate::uidinfo::Users;
 use crate::window::Windows;
 use crate::witness::Witness;
@@ -33,8 +36,13 @@ pub(crate) struct Kernel {
     pub(crate) clocks: Clocks,
     pub(crate) sched: Sched,
     pub(crate) heap: Heap,
+    pub(crate) kmem: Kmem,
+    pub(crate) eventhandlers: Eventhandlers,
+    pub(crate) creds: Creds,
     pub(crate) users: Users,
     pub(crate) slots: Slots,
+    /// How many knotes knote(9) has come to.
+    pub(crate) notified: AtomicU64,
     pub(crate) sysctls: Sysctls,
     pub(crate) linker: Linker,
 }
@@ -83,8 +91,12 @@ impl Kernel {
             clocks: Clocks::new(config.clock),
             sched: Sched::new(config.clock),
             heap: Heap::default(),
+            kmem: Kmem::default(),
+            eventhandlers: Eventhandlers::default(),
+            creds: Creds::default(),
             users: Users::default(),
             slots: Slots::new(config.release),
+            notified: AtomicU64::new(0),
             sysctls: Sysctls::new(&config),
             linker: Linker::default(),
             config,

@@ -12,7 +12,7 @@
 //! memory) is a [`Fault`], and fails the test that does not expect it.
 //!
 //! What is not: the kernel's own filters but EVFILT_USER and EVFILT_TIMER, signals other than
-//! those of exit, kqueues that watch kqueues, poll(2) and select(2) on one, two callouts at
+//! those of exit, select(2), two callouts at
 //! once, constructors of a file, SDT probes that fire.
 //!
 //! # Time
@@ -42,11 +42,13 @@ mod console;
 mod counter;
 mod curthread;
 mod errno;
+mod eventhandler;
 mod fault;
 mod filedesc;
 pub mod fuzzing;
 mod inject;
 mod kernel;
+mod kmem;
 mod kqueue;
 mod linker;
 mod machine;
@@ -57,6 +59,8 @@ mod sched;
 mod sdt;
 mod strings;
 mod sysctl;
+mod taskqueue;
+mod ucred;
 mod uidinfo;
 mod uma;
 mod window;

@@ -233,6 +233,12 @@ impl Machine {
         self.kernel.slots.references(filter)
     }
 
+    /// How many knotes knote(9) has come to: those that it asked, and those in flux, which it
+    /// passed by.
+    pub fn notified(&self) -> u64 {
+        self.kernel.notified.load(Ordering::Relaxed)
+    }
+
     /// How much of RLIMIT_KQUEUES is charged to a user.
     pub fn charged(&self, uid: u32) -> i64 {
         self.kernel.users.charged(uid)
@@ -341,11 +347,12 @@ impl Machine {
             let message = format!("{counters} counters left");
             self.kernel.faults.report(FaultKind::Leak, message);
         }
-        if self.kernel.slots.taken() {
-            let message = "a filter is still registered".into();
+        if self.kernel.slots.dangle() {
+            let message = "a filter is still registered, and its table is gone".into();
             self.kernel.faults.report(FaultKind::Leak, message);
         }
         self.kernel.users.report_leaks();
+        self.kernel.creds.report_leaks();
         self.kernel.heap.finish();
     }
 }

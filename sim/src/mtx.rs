@@ -151,6 +151,23 @@ pub(crate) fn lock(m: &Mtx, place: Place) {
     });
 }
 
+/// mtx_trylock(9): false if it is held. Whoever does not wait takes part in no deadlock, so
+/// the order of locks does not matter.
+fn trylock(m: &Mtx, place: Place) -> bool {
+    let state = state(m, "mtx_trylock");
+    if !state.raw.try_lock() {
+        return false;
+    }
+    let thread = curthread();
+    m.mtx_lock.store(owner(thread), Ordering::Relaxed);
+    thread.held.borrow_mut().push(Held {
+        lock: Shared::from_ref(m),
+        class: state.class,
+        place,
+    });
+    true
+}
+
 /// mtx_unlock(9).
 pub(crate) fn unlock(m: &Mtx) {
     let state = state(m, "mtx_unlock");
@@ -172,7 +189,7 @@ pub(crate) fn unlock(m: &Mtx) {
         held.remove(at);
     }
     m.mtx_lock.store(0, Ordering::Relaxed);
-    // SAFETY: this thread took the raw lock in `lock`.
+    // SAFETY: this thread took the raw lock, in `lock` or `trylock`.
     unsafe { state.raw.unlock() };
 }
 
@@ -224,6 +241,20 @@ pub unsafe extern "C-unwind" fn __mtx_lock_flags(
     line: c_int,
 ) {
     lock(&container(c), Place { file, line });
+}
+
+/// mtx_trylock(9): 1 if it was free.
+///
+/// # Safety
+/// `c` is the lock word of an initialised `struct mtx`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn _mtx_trylock_flags_(
+    c: *const usize,
+    _opts: c_int,
+    file: *const c_char,
+    line: c_int,
+) -> c_int {
+    c_int::from(trylock(&container(c), Place { file, line }))
 }
 
 /// mtx_unlock(9).

@@ -7,14 +7,16 @@ use std::time::Duration;
 use kqx::event::Kevent;
 use parking_lot::Mutex;
 
+use crate::abi::Shared;
 use crate::clock::nstosbt;
 use crate::config::Release;
-use crate::curthread::{Ucred, run_as_process};
-use crate::errno::{EBADF, ENOENT, ENOMEM, EPERM, ESRCH, Errno};
-use crate::filedesc::Filedesc;
+use crate::curthread::run_as_process;
+use crate::errno::{EBADF, EINVAL, ENOENT, ENOMEM, EPERM, ESRCH, Errno};
+use crate::filedesc::{FIRST_FD, Filedesc};
 use crate::kernel::Kernel;
 use crate::kqueue::{KnoteInfo, Kqueue, Wait};
 use crate::sched::Sleep;
+use crate::ucred::{Prison, Ucred};
 use crate::uidinfo::charge;
 
 /// A file descriptor.
@@ -23,17 +25,16 @@ pub type Fd = i32;
 /// RLIM_INFINITY.
 pub const UNLIMITED: u64 = i64::MAX as u64;
 
-/// The first descriptor: after the three that every process has.
-const FIRST_FD: usize = 3;
-
+#[derive(Clone, Copy)]
 struct Credential {
     uid: u32,
-    ucred: Box<Ucred>,
+    prison: Shared<Prison>,
+    ucred: Shared<Ucred>,
 }
 
 struct State {
     pid: u32,
-    credential: Mutex<Arc<Credential>>,
+    credential: Mutex<Credential>,
     limit: AtomicU64,
     /// None once it has exited.
     files: Mutex<Option<Arc<Filedesc>>>,
@@ -63,11 +64,11 @@ impl Drop for State {
 }
 
 impl State {
-    fn new(kernel: &Arc<Kernel>, uid: u32, limit: u64, files: Arc<Filedesc>) -> Self {
+    fn new(kernel: &Arc<Kernel>, credential: Credential, limit: u64, files: Arc<Filedesc>) -> Self {
         static NEXT_PID: AtomicU32 = AtomicU32::new(1);
         State {
             pid: NEXT_PID.fetch_add(1, Ordering::Relaxed),
-            credential: Mutex::new(Arc::new(Credential::new(kernel, uid))),
+            credential: Mutex::new(credential),
             limit: AtomicU64::new(limit),
             files: Mutex::new(Some(files)),
             in_kernel: AtomicUsize::new(0),
@@ -95,11 +96,23 @@ impl State {
         self.kernel.sched.register();
         self.in_kernel.fetch_add(1, Ordering::AcqRel);
         let _leave = Leave(self);
-        let credential = self.credential.lock().clone();
+        let credential = *self.credential.lock();
         let limit = self.limit.load(Ordering::Relaxed);
         let result = run_as_process(self.pid, &credential.ucred, limit, || body(&credential));
         self.kernel.sched.run_overdue();
         result
+    }
+
+    fn wait(&self, timeout: Option<Duration>) -> Wait {
+        match timeout {
+            None => Wait::Forever,
+            Some(Duration::ZERO) => Wait::No,
+            Some(timeout) => {
+                let ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+                let now = self.kernel.clocks.uptime();
+                Wait::Until(now.saturating_add(nstosbt(ns)))
+            }
+        }
     }
 
     fn channel(&self) -> usize {
@@ -115,13 +128,8 @@ impl State {
     }
 
     fn kqueue(&self, fd: Fd) -> Result<Arc<Kqueue>, Errno> {
-        let files = self.files()?;
-        let files = files.kqueues.lock();
-        let index = usize::try_from(fd)
-            .ok()
-            .and_then(|fd| fd.checked_sub(FIRST_FD));
-        let file = index.and_then(|index| files.get(index)).ok_or(EBADF)?;
-        file.clone().ok_or(EBADF)
+        let fd = usize::try_from(fd).map_err(|_| EBADF)?;
+        self.files()?.kqueue(fd).ok_or(EBADF)
     }
 
     /// The threads leave the kernel first, then the descriptors go.
@@ -148,27 +156,44 @@ impl State {
 }
 
 impl Credential {
-    fn new(kernel: &Kernel, uid: u32) -> Self {
+    fn new(kernel: &Kernel, uid: u32, prison: Shared<Prison>) -> Self {
         Credential {
             uid,
-            ucred: Ucred::new(&kernel.users.find(uid)),
+            prison,
+            ucred: kernel.creds.ucred(uid, kernel.users.find(uid), prison),
         }
     }
 }
 
 impl Process {
     pub(crate) fn new(kernel: &Arc<Kernel>, uid: u32) -> Process {
+        let credential = Credential::new(kernel, uid, kernel.creds.host());
         Process(Arc::new(State::new(
             kernel,
-            uid,
+            credential,
             UNLIMITED,
             Filedesc::new(),
         )))
     }
 
-    /// fork(2): a process of the same user and limit, with no kqueue.
+    /// fork(2): a process of the same user and limit, with no kqueue but copies of those made
+    /// with KQUEUE_CPONFORK.
     pub fn fork(&self) -> Process {
-        self.child(Filedesc::new())
+        let child = self.child(Filedesc::new());
+        if let (Ok(ours), Ok(theirs)) = (self.0.files(), child.0.files()) {
+            child.0.enter(|credential| {
+                let owner = self.0.kernel.users.find(credential.uid);
+                let copy = |kq: &Option<Arc<Kqueue>>| {
+                    let kq = kq.as_ref().filter(|kq| kq.copied_on_fork)?;
+                    kq.copy_knotes();
+                    charge(&owner, 1, 0);
+                    Some(Kqueue::new(owner, Arc::as_ptr(&theirs), true))
+                };
+                let copies = ours.kqueues.lock().clone();
+                *theirs.kqueues.lock() = copies.iter().map(copy).collect();
+            });
+        }
+        child
     }
 
     /// rfork(2) without RFFDG: a process of the same user and limit that shares this
@@ -183,9 +208,10 @@ impl Process {
     fn child(&self, files: Arc<Filedesc>) -> Process {
         let state = &self.0;
         let limit = state.limit.load(Ordering::Relaxed);
+        let credential = *state.credential.lock();
         Process(Arc::new(State::new(
             &state.kernel,
-            self.uid(),
+            credential,
             limit,
             files,
         )))
@@ -210,7 +236,24 @@ impl Process {
         if now != 0 && now != uid {
             return Err(EPERM);
         }
-        *self.0.credential.lock() = Arc::new(Credential::new(&self.0.kernel, uid));
+        let mut credential = self.0.credential.lock();
+        *credential = Credential::new(&self.0.kernel, uid, credential.prison);
+        Ok(())
+    }
+
+    /// jail_set(2) with JAIL_CREATE and JAIL_ATTACH: the process goes on in a new jail,
+    /// inside of the jail that it is in, if any.
+    ///
+    /// # Errors
+    /// EPERM: only root may.
+    pub fn jail(&self) -> Result<(), Errno> {
+        let mut credential = self.0.credential.lock();
+        if credential.uid != 0 {
+            return Err(EPERM);
+        }
+        let kernel = &self.0.kernel;
+        let prison = kernel.creds.prison(Some(credential.prison));
+        *credential = Credential::new(kernel, credential.uid, prison);
         Ok(())
     }
 
@@ -238,13 +281,29 @@ impl Process {
     /// # Errors
     /// ENOMEM: over RLIMIT_KQUEUES. ESRCH: the process has exited.
     pub fn kqueue(&self) -> Result<Fd, Errno> {
+        self.make_kqueue(false)
+    }
+
+    /// kqueuex(2) with KQUEUE_CPONFORK, as a 15.1 has it.
+    ///
+    /// # Errors
+    /// As [`Process::kqueue`]. EINVAL before 15.1.
+    pub fn kqueue_cponfork(&self) -> Result<Fd, Errno> {
+        let config = &self.0.kernel.config;
+        if config.release == Release::V14 || !config.later {
+            return Err(EINVAL);
+        }
+        self.make_kqueue(true)
+    }
+
+    fn make_kqueue(&self, copied_on_fork: bool) -> Result<Fd, Errno> {
         self.0.enter(|credential| {
             let files = self.0.files()?;
             let owner = self.0.kernel.users.find(credential.uid);
             if !charge(&owner, 1, self.0.limit.load(Ordering::Relaxed)) {
                 return Err(ENOMEM);
             }
-            let kq = Some(Kqueue::new(owner, Arc::as_ptr(&files)));
+            let kq = Some(Kqueue::new(owner, Arc::as_ptr(&files), copied_on_fork));
             let mut files = files.kqueues.lock();
             let free = files.iter().position(Option::is_none);
             let index = free.unwrap_or(files.len());
@@ -265,7 +324,14 @@ impl Process {
         self.0.enter(|_| {
             let kq = self.0.kqueue(fd)?;
             let files = self.0.files()?;
-            let entry = files.kqueues.lock()[fd as usize - FIRST_FD].take();
+            let (entry, all) = {
+                let mut kqueues = files.kqueues.lock();
+                let all: Vec<_> = kqueues.iter().flatten().cloned().collect();
+                (kqueues[fd as usize - FIRST_FD].take(), all)
+            };
+            for watching in all {
+                watching.fdclose(fd as usize);
+            }
             drop(entry);
             drop(kq);
             Ok(())
@@ -288,17 +354,18 @@ impl Process {
     ) -> Result<usize, Errno> {
         self.0.enter(|_| {
             let kq = self.0.kqueue(fd)?;
-            let wait = match timeout {
-                None => Wait::Forever,
-                Some(Duration::ZERO) => Wait::No,
-                Some(timeout) => {
-                    let ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
-                    let now = self.0.kernel.clocks.uptime();
-                    Wait::Until(now.saturating_add(nstosbt(ns)))
-                }
-            };
-            kq.kevent(changes, events, wait)
+            kq.kevent(changes, events, self.0.wait(timeout))
         })
+    }
+
+    /// poll(2) of a kqueue, for at most `timeout` (None: for ever; zero: does not wait):
+    /// whether it is readable.
+    ///
+    /// # Errors
+    /// EBADF; EINTR: the process exits.
+    pub fn poll(&self, fd: Fd, timeout: Option<Duration>) -> Result<bool, Errno> {
+        self.0
+            .enter(|_| self.0.kqueue(fd)?.poll(self.0.wait(timeout)))
     }
 
     /// How often its table of descriptors is held: by itself, once, and by the module.
@@ -313,9 +380,10 @@ impl Process {
     /// it is in flux for the dump, when an event on it is passed by.
     ///
     /// # Errors
-    /// ENOENT before FreeBSD 15. EBADF.
+    /// ENOENT before FreeBSD 15, but on a later 14. EBADF.
     pub fn knotes(&self, fd: Fd, during: impl FnMut(&KnoteInfo)) -> Result<Vec<KnoteInfo>, Errno> {
-        if self.0.kernel.config.release == Release::V14 {
+        let config = &self.0.kernel.config;
+        if config.release == Release::V14 && !config.later {
             return Err(ENOENT);
         }
         self.0.enter(|_| Ok(self.0.kqueue(fd)?.dump(during)))

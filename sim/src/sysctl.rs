@@ -83,6 +83,7 @@ impl Sysctls {
             ],
             own: HashMap::from([
                 ("kern.kq_calloutmax", i64::from(config.kq_calloutmax)),
+                ("hw.physmem", crate::kmem::physmem * 4096),
                 ("kern.osreldate", i64::from(osreldate)),
             ]),
             tunables: Mutex::new(config.tunables.iter().cloned().collect()),

@@ -14,7 +14,6 @@ use crate::kernel::kernel;
 /// `struct uidinfo`: the module only points to it.
 pub struct UidInfo {
     uid: u32,
-    references: AtomicI64,
     kqueues: AtomicI64,
 }
 
@@ -29,7 +28,6 @@ impl Users {
         let user = users.entry(uid).or_insert_with(|| {
             Box::new(UidInfo {
                 uid,
-                references: AtomicI64::new(0),
                 kqueues: AtomicI64::new(0),
             })
         });
@@ -41,19 +39,9 @@ impl Users {
         self.find(uid).kqueues.load(Ordering::Relaxed)
     }
 
-    /// Faults for the references and charges that nobody gave back.
+    /// Faults for the charges that nobody gave back.
     pub(crate) fn report_leaks(&self) {
         for user in self.0.lock().values() {
-            let references = user.references.load(Ordering::Relaxed);
-            if references != 0 {
-                kernel().faults.report(
-                    FaultKind::Leak,
-                    format!(
-                        "{references} references to the uidinfo of user {} left",
-                        user.uid
-                    ),
-                );
-            }
             let charged = user.kqueues.load(Ordering::Relaxed);
             if charged != 0 {
                 kernel().faults.report(
@@ -95,29 +83,4 @@ pub(crate) fn charge(user: &UidInfo, diff: c_int, max: u64) -> bool {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn chgkqcnt(uip: *const UidInfo, diff: c_int, max: u64) -> c_int {
     c_int::from(charge(&Shared::new(uip, "chgkqcnt"), diff, max))
-}
-
-/// uihold(9).
-///
-/// # Safety
-/// `uip` is a uidinfo that somebody holds.
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn uihold(uip: *const UidInfo) {
-    let user = Shared::new(uip, "uihold");
-    user.references.fetch_add(1, Ordering::Relaxed);
-}
-
-/// uifree(9).
-///
-/// # Safety
-/// `uip` is a uidinfo that the caller holds, and lets go of.
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn uifree(uip: *const UidInfo) {
-    let user = Shared::new(uip, "uifree");
-    if user.references.fetch_sub(1, Ordering::AcqRel) <= 0 {
-        kernel().faults.report(
-            FaultKind::Leak,
-            format!("uifree of user {} whose uidinfo is not held", user.uid),
-        );
-    }
 }

@@ -4,6 +4,7 @@ use std::cell::UnsafeCell;
 use std::ffi::{c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use freebsd_kernel_sys as sys;
@@ -47,6 +48,11 @@ impl Mutex {
         unsafe { sys::kqx_mtx_lock(self.0.ptr()) };
     }
 
+    fn trylock(&self) -> bool {
+        // SAFETY: initialised.
+        unsafe { sys::kqx_mtx_trylock(self.0.ptr()) }
+    }
+
     fn unlock(&self) {
         // SAFETY: initialised.
         unsafe { sys::kqx_mtx_unlock(self.0.ptr()) };
@@ -79,6 +85,22 @@ fn a_mutex_knows_its_owner_as_the_modules_inline_code_reads_it() {
     assert!(mutex.owned());
     mutex.unlock();
     assert!(!mutex.owned());
+    mutex.destroy();
+}
+
+#[test]
+fn a_mutex_is_tried_without_waiting_for_whoever_holds_it() {
+    let _machine = machine();
+    let mutex = Mutex::new(c"tried");
+    assert!(mutex.trylock());
+    assert!(mutex.owned());
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert!(!mutex.trylock()));
+    });
+    assert!(!mutex.trylock(), "not even for its owner");
+    mutex.unlock();
+    assert!(mutex.trylock());
+    mutex.unlock();
     mutex.destroy();
 }
 
@@ -556,6 +578,88 @@ fn drain_waits_for_a_handler_that_runs() {
     }
 }
 
+/// A timeout task that counts its runs.
+struct Task {
+    task: Kernel<sys::timeout_task>,
+    runs: AtomicU32,
+    /// Drained by the task, which only a thread that may sleep can do.
+    idle: Box<Alarm>,
+}
+
+unsafe extern "C" fn work(argument: *mut c_void, _pending: c_int) {
+    // SAFETY: the task that was enqueued, which is drained before it goes.
+    let task = unsafe { &*argument.cast::<Task>() };
+    task.runs.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: initialised.
+    unsafe { sys::kqx_callout_drain(task.idle.callout.ptr()) };
+}
+
+impl Task {
+    fn new() -> Box<Task> {
+        let task = Box::new(Task {
+            task: Kernel::new(),
+            runs: AtomicU32::new(0),
+            idle: Alarm::new(),
+        });
+        let argument = ptr::from_ref(&*task).cast_mut().cast();
+        // SAFETY: memory for a task, and an argument that stays.
+        unsafe { sys::kqx_timeout_task_init(task.task.ptr(), Some(work), argument) };
+        task
+    }
+
+    fn enqueue(&self, after: i64) {
+        // SAFETY: initialised; drained by drop.
+        unsafe { sys::kqx_taskqueue_enqueue_timeout_sbt(self.task.ptr(), after) };
+    }
+
+    fn runs(&self) -> u32 {
+        self.runs.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        // SAFETY: initialised.
+        unsafe { sys::kqx_taskqueue_drain_timeout(self.task.ptr()) };
+    }
+}
+
+#[test]
+fn a_task_runs_after_its_time_in_a_thread_that_may_sleep() {
+    let machine = machine();
+    let task = Task::new();
+    task.enqueue(SECOND);
+    machine.advance(Duration::from_nanos(999_999_999));
+    assert_eq!(task.runs(), 0);
+    machine.advance(Duration::from_secs(1));
+    assert_eq!(task.runs(), 1);
+    machine.advance(Duration::from_secs(100));
+    assert_eq!(task.runs(), 1);
+    assert!(machine.take_faults().is_empty());
+}
+
+#[test]
+fn a_task_enqueued_again_runs_once_and_later() {
+    let machine = machine();
+    let task = Task::new();
+    task.enqueue(SECOND);
+    task.enqueue(3 * SECOND);
+    machine.advance(Duration::from_secs(2));
+    assert_eq!(task.runs(), 0);
+    machine.advance(Duration::from_secs(2));
+    assert_eq!(task.runs(), 1);
+}
+
+#[test]
+fn a_drained_task_does_not_run() {
+    let machine = machine();
+    let task = Task::new();
+    task.enqueue(SECOND);
+    drop(task);
+    assert_eq!(machine.callouts(), 0);
+    machine.advance(Duration::from_secs(2));
+}
+
 #[test]
 fn the_nth_charge_can_be_told_to_fail() {
     let machine = machine();
@@ -588,7 +692,7 @@ fn a_tunable_is_loaded_and_forgotten_at_the_next_load() {
     machine.kldunload("kqx.ko", false).unwrap();
     machine.set_tunable("kern.kqx.timer_max", None);
     load().unwrap();
-    assert_eq!(machine.init().sysctl("kern.kqx.timer_max"), Ok(5000));
+    assert_eq!(machine.init().sysctl("kern.kqx.timer_max"), Ok(131_072));
 }
 
 #[test]
@@ -611,4 +715,71 @@ fn a_gate_holds_the_table_of_its_kqueues_so_that_no_other_comes_to_its_address()
     assert_eq!(process.fd_holdcnt(), Ok(1));
     assert_eq!(all(EV_ADD), Ok(2));
     assert_eq!(all(EV_DELETE), Ok(1));
+}
+
+unsafe extern "C" fn attach(kn: *mut sys::knote) -> c_int {
+    // SAFETY: kqueue_register's, in flux.
+    unsafe { (*kn).kn_status &= !(sys::KN_DETACHED as c_int) };
+    0
+}
+
+unsafe extern "C" fn detach(kn: *mut sys::knote) {
+    // SAFETY: knote_drop's, in flux.
+    unsafe { (*kn).kn_status |= sys::KN_DETACHED as c_int };
+}
+
+unsafe extern "C" fn never(_kn: *mut sys::knote, _hint: std::ffi::c_long) -> c_int {
+    0
+}
+
+#[test]
+fn a_table_that_a_later_kernel_reads_past_is_a_fault() {
+    /// What lies behind the callbacks is no callback.
+    #[repr(C)]
+    struct Table(sys::filterops, [usize; 2]);
+    let machine = Machine::new(Config {
+        later: true,
+        ..Config::default()
+    });
+    // SAFETY: integers and optional functions.
+    let mut filterops: sys::filterops = unsafe { std::mem::zeroed() };
+    filterops.f_attach = Some(attach);
+    filterops.f_detach = Some(detach);
+    filterops.f_event = Some(never);
+    let table = Box::leak(Box::new(Table(filterops, [0xbad; 2])));
+    // SAFETY: the table stays.
+    let added = unsafe { sys::kqueue_add_filteropts(sys::EVFILT_SENDFILE, &mut table.0) };
+    assert_eq!(added, 0);
+    let process = machine.process(1001);
+    // Of 15 the headers have what the dump reads, and the fork reads further.
+    let on_14 = kqx_sim::Release::BUILT_FOR == kqx_sim::Release::V14;
+    let kq = if on_14 {
+        process.kqueue()
+    } else {
+        process.kqueue_cponfork()
+    };
+    let kq = kq.unwrap();
+    let change = |flags| Kevent {
+        ident: 1,
+        filter: sys::EVFILT_SENDFILE as i16,
+        flags,
+        ..Kevent::default()
+    };
+    process
+        .kevent(kq, &[change(EV_ADD)], &mut [], None)
+        .unwrap();
+    if on_14 {
+        process.knotes(kq, |_| ()).unwrap();
+    } else {
+        process.fork().exit();
+    }
+    let faults = machine.take_faults();
+    assert_eq!(faults.len(), 1);
+    assert_eq!(faults[0].kind, FaultKind::WildCall);
+    process.exit();
+    // SAFETY: nobody uses it any more.
+    assert_eq!(
+        unsafe { sys::kqueue_del_filteropts(sys::EVFILT_SENDFILE) },
+        0
+    );
 }

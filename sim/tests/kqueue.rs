@@ -513,3 +513,92 @@ fn time_passes_in_the_window_of_a_change() {
     queue.change(user(1, 0, NOTE_TRIGGER)).unwrap();
     assert_eq!(machine.uptime() - before, 1_000_000, "in the first change");
 }
+
+#[test]
+fn a_thread_stays_in_its_window_until_the_other_is_done() {
+    let machine = machine();
+    let queue = Queue::new(&machine);
+    let (process, fd) = (queue.0.clone(), queue.1);
+    let add = move || process.kevent(fd, &[user(1, EV_ADD, 0)], &mut [], NOW);
+    let there = || {
+        machine.advance(MS);
+        queue.change(user(1, EV_DELETE, 0))
+    };
+    let (there, adding) = machine.at(Window::Find, there, || {
+        let adding = machine.spawn(add);
+        machine.settle();
+        adding
+    });
+    assert_eq!(there, Some(Err(ENOENT)), "nothing is added before");
+    assert_eq!(adding.join(), Ok(0));
+}
+
+/// A kqueue that watches another of the same process.
+fn watching(inner: &Queue, flags: u16) -> Queue {
+    let outer = Queue(inner.0.clone(), inner.0.kqueue().unwrap());
+    outer.change(watch(inner, flags)).unwrap();
+    outer
+}
+
+fn watch(inner: &Queue, flags: u16) -> Kevent {
+    Kevent {
+        ident: inner.1 as usize,
+        filter: -1,
+        flags,
+        ..Kevent::default()
+    }
+}
+
+#[test]
+fn a_kqueue_that_watches_another_is_due_while_that_has_an_event() {
+    let machine = machine();
+    let inner = Queue::new(&machine);
+    let level = watching(&inner, EV_ADD);
+    let edge = watching(&inner, EV_ADD | EV_CLEAR);
+    assert!(level.idents().is_empty() && edge.idents().is_empty());
+    assert_eq!(inner.0.poll(inner.1, NOW), Ok(false));
+    inner.change(user(1, EV_ADD, 0)).unwrap();
+    inner.change(user(1, 0, NOTE_TRIGGER)).unwrap();
+    for seen in [1, 0] {
+        assert_eq!(level.poll().len(), 1);
+        assert_eq!(edge.poll().len(), seen);
+    }
+    assert_eq!(level.poll()[0].data, 1);
+    assert_eq!(inner.0.poll(inner.1, NOW), Ok(true));
+    inner.change(user(1, EV_DELETE, 0)).unwrap();
+    assert!(level.idents().is_empty());
+    assert_eq!(inner.0.poll(inner.1, Some(MS)), Ok(false));
+    inner.0.exit();
+}
+
+#[test]
+fn a_watched_kqueue_and_a_watching_one_may_be_closed_in_any_order() {
+    let machine = machine();
+    let inner = Queue::new(&machine);
+    let outer = watching(&inner, EV_ADD);
+    inner.0.close(inner.1).unwrap();
+    assert!(outer.idents().is_empty());
+    assert_eq!(outer.change(watch(&inner, EV_DELETE)), Err(ENOENT));
+    let inner = Queue(outer.0.clone(), outer.0.kqueue().unwrap());
+    outer.change(watch(&inner, EV_ADD)).unwrap();
+    outer.0.close(outer.1).unwrap();
+    inner.change(user(1, EV_ADD, 0)).unwrap();
+    inner.change(user(1, 0, NOTE_TRIGGER)).unwrap();
+    assert_eq!(inner.idents(), [1]);
+    assert_eq!(inner.change(watch(&inner, EV_ADD)), Err(EINVAL));
+    assert_eq!(inner.change(watch(&outer, EV_ADD)), Err(EBADF));
+    inner.0.exit();
+}
+
+#[test]
+fn a_thread_in_poll_is_woken_by_an_event() {
+    let machine = machine();
+    let queue = Queue::new(&machine);
+    let (process, kq) = (queue.0.clone(), queue.1);
+    let thread = machine.spawn(move || process.poll(kq, None));
+    machine.settle();
+    queue.change(user(1, EV_ADD, 0)).unwrap();
+    queue.change(user(1, 0, NOTE_TRIGGER)).unwrap();
+    assert_eq!(thread.join(), Ok(true));
+    queue.0.exit();
+}

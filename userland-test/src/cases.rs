@@ -1,9 +1,10 @@
 //! The cases, a file a topic.
 
+use kqx::abi::EVFILT_KQX;
 use kqx::event::{EV_ADD, EV_ONESHOT, Kevent, NOTE_NSECONDS};
 
-use crate::case::{Case, Outcome};
-use crate::queue::{TIMER, add};
+use crate::case::{Case, Failure, Outcome};
+use crate::queue::{Queue, TIMER, add};
 use crate::system::{Clock, Errno, System};
 
 mod counter;
@@ -16,6 +17,7 @@ mod gate;
 mod lifetime;
 mod limits;
 mod mutants;
+mod nested;
 mod overtaken;
 mod races;
 mod timer;
@@ -33,6 +35,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         evfilt_timer::CASES,
         limits::CASES,
         lifetime::CASES,
+        nested::CASES,
         races::CASES,
         overtaken::CASES,
         mutants::CASES,
@@ -76,4 +79,48 @@ fn clock_set_aside(
     let outcome = body(&step);
     sys.set_realtime(boot + sys.clock(Clock::Uptime))?;
     outcome
+}
+
+/// A kqueue whose changes are made to one filter, which may be the kernel's own.
+struct Through<'a> {
+    queue: Queue<'a>,
+    filter: i16,
+}
+
+impl Through<'_> {
+    fn apply(&self, change: Kevent) -> Result<(), Errno> {
+        let filter = self.filter;
+        self.queue.apply(Kevent { filter, ..change })
+    }
+
+    #[track_caller]
+    fn receipt(&self, change: Kevent) -> Result<Kevent, Failure> {
+        let filter = self.filter;
+        self.queue.receipt(Kevent { filter, ..change })
+    }
+
+    /// An event that only one of the two filters is to have: however late a callout runs,
+    /// that one is waited for.
+    #[track_caller]
+    fn event_of(&self, filter: i16) -> Result<Option<Kevent>, Failure> {
+        if self.filter == filter {
+            self.queue.wait().map(Some)
+        } else {
+            Ok(self.queue.poll()?)
+        }
+    }
+}
+
+/// What the same steps come to with `theirs`, a filter of the kernel's own, and with the
+/// family's.
+fn compare<T>(
+    sys: &dyn System,
+    theirs: i16,
+    steps: impl Fn(&Through<'_>) -> Result<T, Failure>,
+) -> Result<[T; 2], Failure> {
+    let through = |filter| {
+        let queue = Queue::new(sys)?;
+        steps(&Through { queue, filter })
+    };
+    Ok([through(theirs)?, through(EVFILT_KQX)?])
 }

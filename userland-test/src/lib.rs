@@ -5,6 +5,7 @@ pub mod bench;
 pub mod case;
 pub mod cases;
 pub mod demo;
+pub mod hostile;
 pub mod queue;
 pub mod report;
 pub mod run;

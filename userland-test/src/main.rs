@@ -9,9 +9,9 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use kqx_test::report::{self, JUnit, People, Report, Tap};
 use kqx_test::run::{Job, run};
-use kqx_test::stress::LOADS;
+use kqx_test::stress::Load;
 use kqx_test::system::{Feature, System};
-use kqx_test::{cases, demo};
+use kqx_test::{cases, demo, hostile, stress};
 
 /// A case failed.
 const EXIT_FAILED: u8 = 1;
@@ -64,6 +64,16 @@ enum Command {
     },
     /// Puts the machine under load.
     Stress {
+        /// Only the loads whose name contains this.
+        filter: Option<String>,
+        /// How long each load takes, for those that take as long as one likes.
+        #[arg(long, default_value_t = 10, value_name = "N")]
+        seconds: u64,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Tries what hostile users may, with root at the other end.
+    Hostile {
         /// Only the loads whose name contains this.
         filter: Option<String>,
         /// How long each load takes, for those that take as long as one likes.
@@ -141,9 +151,16 @@ fn execute(arguments: &Arguments) -> Result<ExitCode, String> {
             seconds,
             output,
         } => {
-            let time = Duration::from_secs(*seconds);
-            let jobs = named(filter.as_deref(), LOADS.iter().map(|load| load.job(time)))?;
+            let jobs = loads(stress::LOADS, filter.as_deref(), *seconds)?;
             report_on(&*machine(arguments)?, &jobs, output, seconds + 600)
+        }
+        Command::Hostile {
+            filter,
+            seconds,
+            output,
+        } => {
+            let jobs = loads(hostile::LOADS, filter.as_deref(), *seconds)?;
+            report_on(&*machine(arguments)?, &jobs, output, seconds + 1800)
         }
         Command::Bench { filter, json } => {
             let filter = filter.as_deref().unwrap_or_default();
@@ -168,6 +185,12 @@ fn named(filter: Option<&str>, jobs: impl Iterator<Item = Job>) -> Result<Vec<Jo
         return Err(format!("nothing is named like `{filter}`"));
     }
     Ok(jobs)
+}
+
+/// The loads whose name contains `filter`, each for so long.
+fn loads(loads: &[Load], filter: Option<&str>, seconds: u64) -> Result<Vec<Job>, String> {
+    let time = Duration::from_secs(seconds);
+    named(filter, loads.iter().map(|load| load.job(time)))
 }
 
 /// The machine named on the command line.

@@ -8,6 +8,9 @@ use crate::case::{Case, Failure, Outcome};
 use crate::report::Report;
 use crate::system::{Feature, System};
 
+/// How often a job's end is looked at, 10 ms apart at least, before what it had is lost.
+const LOOKS: usize = 3_000;
+
 /// How the program ends when a job hangs.
 pub const EXIT_HUNG: i32 = 124;
 
@@ -152,7 +155,7 @@ impl Live {
     /// A process that exits may still be giving back when its last word has come.
     fn is_back(self, sys: &dyn System) -> Outcome {
         let mut now = Live::of(sys)?;
-        for _ in 0..100 {
+        for _ in 0..LOOKS {
             if now == self {
                 return Ok(());
             }

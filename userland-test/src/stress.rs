@@ -22,27 +22,29 @@ use crate::{ensure, equal};
 pub struct Deadline(Instant);
 
 impl Deadline {
-    fn over(self) -> bool {
+    pub(crate) fn over(self) -> bool {
         Instant::now() >= self.0
     }
 }
 
 /// A load.
 pub struct Load {
-    /// `stress.what`, unique.
+    /// `stress.what` or `hostile.what`, unique.
     pub name: &'static str,
     /// What is true of the family if it survives.
     pub sentence: &'static str,
     /// What the machine must be able to do.
     pub needs: &'static [Feature],
-    run: fn(&dyn System, Deadline) -> Outcome,
+    pub(crate) run: fn(&dyn System, Deadline) -> Outcome,
 }
 
 impl Load {
-    /// The load as a job that takes `time`.
+    /// The load as a job that takes `time`. It says that it begins: should it take the
+    /// kernel with it, this is what is left to tell of it.
     pub fn job(&self, time: Duration) -> Job {
-        let run = self.run;
-        Job::new(self.name, self.sentence, self.needs, move |sys| {
+        let (name, run) = (self.name, self.run);
+        Job::new(name, self.sentence, self.needs, move |sys| {
+            println!("# {name} begins");
             run(sys, Deadline(Instant::now() + time))
         })
     }

@@ -6,6 +6,7 @@
 //! asking [`System::has`].
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use kqx::event::Kevent;
@@ -17,6 +18,9 @@ pub type Fd = i32;
 
 /// What a thread or a process of its own is to do.
 pub type Body<'a> = &'a (dyn Fn() -> Outcome + Sync);
+
+/// Memory that processes share.
+pub type SharedMemory = &'static [AtomicU64; 16];
 
 /// An error number, by FreeBSD's numbering on every host.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -115,6 +119,10 @@ pub enum Feature {
     Allocations,
     /// `kern.kqx.*` may be written: root.
     Root,
+    /// [`System::in_jail`].
+    Jails,
+    /// A FreeBSD kernel: its scheduler, its memory and what else no simulation has.
+    Kernel,
 }
 
 impl fmt::Display for Feature {
@@ -131,6 +139,8 @@ impl fmt::Display for Feature {
             Feature::KernProcKq => "sysctl kern.proc.kq (FreeBSD 15)",
             Feature::Allocations => "the kernel's zone statistics",
             Feature::Root => "root",
+            Feature::Jails => "jails (root)",
+            Feature::Kernel => "a FreeBSD kernel",
         })
     }
 }
@@ -177,6 +187,13 @@ pub trait System: Sync {
         timeout: Option<Duration>,
     ) -> Result<usize, Errno>;
 
+    /// poll(2) of a kqueue for POLLIN, for at most `timeout` (None: for ever; zero: does not
+    /// wait): whether it is readable.
+    ///
+    /// # Errors
+    /// EBADF.
+    fn poll(&self, kq: Fd, timeout: Option<Duration>) -> Result<bool, Errno>;
+
     /// The clock's reading in ns.
     fn clock(&self, clock: Clock) -> u64;
 
@@ -203,6 +220,12 @@ pub trait System: Sync {
         unimplemented!("{window:?} cannot be held open but on a virtual clock");
     }
 
+    /// How many registrations knote(9) has come to: those that it asked, and those that it
+    /// passed by. Only with a virtual clock.
+    fn notified(&self) -> u64 {
+        unimplemented!("only a simulated kernel counts what knote(9) comes to");
+    }
+
     /// Reads an integer of sysctl(3), of any width.
     ///
     /// # Errors
@@ -220,6 +243,34 @@ pub trait System: Sync {
     /// memory may be relied on. The new process has one thread, no kqueue (they are not
     /// inherited), and the caller's user and limits.
     fn in_process(&self, body: Body<'_>) -> Outcome;
+
+    /// Runs `body` on a process of its own, as [`System::in_process`] does, in a new jail
+    /// (jail_set(2)) that ends with it.
+    fn in_jail(&self, body: Body<'_>) -> Outcome;
+
+    /// Memory, all 0, that this process shares with the processes that it makes afterwards.
+    /// It is never given back.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    fn shared_memory(&self) -> Result<SharedMemory, Errno>;
+
+    /// Keeps the calling thread on this CPU: cpuset_setaffinity(2). Only on a FreeBSD
+    /// kernel.
+    ///
+    /// # Errors
+    /// EINVAL: there is no such CPU.
+    fn pin(&self, _cpu: usize) -> Result<(), Errno> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// A kqueue that fork(2) copies: kqueuex(2) with KQUEUE_CPONFORK.
+    ///
+    /// # Errors
+    /// EINVAL, EOPNOTSUPP: this system has no such kqueues.
+    fn kqueue_copied_by_fork(&self) -> Result<Fd, Errno> {
+        Err(Errno::EOPNOTSUPP)
+    }
 
     /// Runs `owner` on a process of its own, which then makes another that shares its
     /// descriptors (rfork(2) without RFFDG) and exits; once it is gone `heir` runs on
@@ -283,7 +334,15 @@ pub trait System: Sync {
     /// ENOENT before FreeBSD 15. EBADF.
     fn knotes(&self, kq: Fd) -> Result<usize, Errno>;
 
-    /// How many of those it shows as queued: the next scan looks at them, and poll(2) says
+    /// How many registrations it shows for all of them together.
+    ///
+    /// # Errors
+    /// As [`System::knotes`]; EOPNOTSUPP on a simulated kernel.
+    fn all_knotes(&self) -> Result<usize, Errno> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// How many of those of one kqueue it shows as queued: the next scan looks at them, and poll(2) says
     /// that there is something to read.
     ///
     /// # Errors

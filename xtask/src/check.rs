@@ -17,7 +17,7 @@ use crate::new_filter::next_member;
 use crate::release::Release;
 
 /// The most that a stripped module may take with the members kqx comes with, in bytes.
-const SIZE_MAX: usize = 64 * 1024;
+const SIZE_MAX: usize = 76 * 1024;
 /// How many those are.
 const MEMBERS: u32 = 3;
 /// How much more it may take for each member beyond them, in bytes.
@@ -48,6 +48,13 @@ const SETS: [&str; 7] = [
     "set_sdt_argtypes_set",
 ];
 
+/// The section of the table that kqueue is given.
+const FILTEROPS: &str = "kqx_filterops";
+/// The callbacks that the table may have, in bytes: those up to `f_touch`.
+const CALLBACKS: usize = 40;
+/// How many bytes of zeros must follow them: four more callbacks.
+const NO_CALLBACKS: usize = 32;
+
 /// A relocatable object, as far as the checks read it.
 type Module<'data> = ElfFile64<'data, Endianness>;
 
@@ -76,6 +83,7 @@ fn check(data: &[u8]) -> Result<String> {
     relocations(&module, &mut faults);
     symbols(&module, &mut faults);
     sets(&module, &mut faults);
+    filterops(&module, &mut faults);
     code::check(&module, &mut faults);
     let kernel = metadata::kernel_version(&module).unwrap_or_else(|fault| {
         faults.push(fault);
@@ -167,6 +175,33 @@ fn sets(module: &Module<'_>, faults: &mut Vec<String>) {
                 found.len()
             )),
         }
+    }
+}
+
+/// A later kernel of the same major reads callbacks behind those that the module has, and
+/// calls what is not zero.
+fn filterops(module: &Module<'_>, faults: &mut Vec<String>) {
+    let Some(section) = module.section_by_name(FILTEROPS) else {
+        return faults.push(format!(
+            "no section {FILTEROPS} with the table of callbacks"
+        ));
+    };
+    let data = section.data().unwrap_or_default();
+    if data.len() < CALLBACKS + NO_CALLBACKS {
+        faults.push(format!(
+            "the table of callbacks ends after {} bytes: a later kernel reads what follows",
+            data.len()
+        ));
+    }
+    let written = data.iter().skip(CALLBACKS).position(|byte| *byte != 0);
+    let relocated = section
+        .relocations()
+        .map(|(offset, _)| offset as usize)
+        .find(|offset| *offset >= CALLBACKS);
+    if let Some(at) = written.map(|at| CALLBACKS + at).or(relocated) {
+        faults.push(format!(
+            "the table of callbacks is not zero at {at:#x}: a later kernel calls that"
+        ));
     }
 }
 

@@ -4,8 +4,9 @@
 //! The suite runs here on both forms of the simulated kernel; of each FreeBSD kernel, what
 //! `vm run` left last. [`DOCUMENT`] gets every case, the README the sums.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
@@ -33,13 +34,14 @@ pub fn write() -> Result<()> {
         runs.push(suite(release, "kqx.ko", &loaded(release))?);
     }
     let cases = runs[0].tap.verdicts().count();
-    for (name, tap) in newest(cases)? {
+    let kept = kept();
+    for (name, tap) in newest(&kept, cases) {
         runs.push(Run {
             place: format!("FreeBSD {name}"),
-            tap,
+            tap: tap.clone(),
         });
     }
-    fs::write(root().join(DOCUMENT), table(&runs))?;
+    fs::write(root().join(DOCUMENT), table(&runs) + &loads(&kept))?;
     let readme = root().join("README.md");
     let text = fs::read_to_string(&readme)?;
     let text = between(&text, "results", &summary(&runs))?;
@@ -72,31 +74,66 @@ fn demo(release: Release) -> Result<String> {
     Ok(format!("```text\n{}\n```\n", text.trim()))
 }
 
-/// Of each kernel, the last run that `vm run` kept of the suite, and not of a few cases.
-fn newest(cases: usize) -> Result<BTreeMap<String, Tap>> {
-    let mut found = BTreeMap::new();
-    let directory = root().join("target/kqx/vm");
-    let Ok(entries) = fs::read_dir(&directory) else {
-        return Ok(found);
+/// What `vm run` kept of each run, with the name of its kernel; of one kernel, the latest
+/// last.
+fn kept() -> Vec<(String, Tap)> {
+    let Ok(entries) = fs::read_dir(root().join("target/kqx/vm")) else {
+        return Vec::new();
     };
     let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
-    for path in paths {
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
-        let Some((kernel, _)) = name.as_deref().and_then(|name| name.rsplit_once('-')) else {
-            continue;
-        };
-        let Ok(text) = fs::read_to_string(path.join("results.tap")) else {
-            continue;
-        };
-        let tap = Tap::of(&text);
-        if tap.verdicts().count() > cases / 2 {
-            found.insert(kernel.to_owned(), tap);
+    let run = |path: PathBuf| {
+        let name = path.file_name()?.to_string_lossy().into_owned();
+        let (kernel, _) = name.rsplit_once('-')?;
+        let text = fs::read_to_string(path.join("results.tap")).ok()?;
+        Some((kernel.to_owned(), Tap::of(&text)))
+    };
+    paths.into_iter().filter_map(run).collect()
+}
+
+/// Of each kernel, the last run of the suite, and not of a few cases.
+fn newest(kept: &[(String, Tap)], cases: usize) -> BTreeMap<&str, &Tap> {
+    kept.iter()
+        .filter(|(_, tap)| tap.verdicts().count() > cases / 2)
+        .map(|(kernel, tap)| (kernel.as_str(), tap))
+        .collect()
+}
+
+/// How each load ended on each kernel where it began last, and what it measured there. One
+/// that began and has no verdict took the kernel with it, or the run's time.
+fn loads(kept: &[(String, Tap)]) -> String {
+    let mut last: BTreeMap<(&str, &str), (Verdict, &Tap)> = BTreeMap::new();
+    for (kernel, tap) in kept {
+        let verdicts: BTreeMap<&str, Verdict> = tap.verdicts().collect();
+        for load in tap.begun() {
+            let verdict = verdicts.get(load).copied().unwrap_or(Verdict::Failed);
+            last.insert((load, kernel), (verdict, tap));
         }
     }
-    Ok(found)
+    let kernels: BTreeSet<&str> = last.keys().map(|(_, kernel)| *kernel).collect();
+    let loads: BTreeSet<&str> = last.keys().map(|(load, _)| *load).collect();
+    let places: Vec<String> = kernels
+        .iter()
+        .map(|name| format!("FreeBSD {name}"))
+        .collect();
+    let mut text = format!(
+        "\n## Loads\n\nEvery load of `cargo xtask vm run --stress` and `--hostile`, where it was \
+         run.\n\n| load | {} |\n|---{}|\n",
+        places.join(" | "),
+        "|---".repeat(places.len())
+    );
+    for load in loads {
+        let verdict = |kernel: &&str| last.get(&(load, *kernel)).map(|(verdict, _)| *verdict);
+        let marks: Vec<&str> = kernels.iter().map(|kernel| mark(verdict(kernel))).collect();
+        text += &format!("| {load} | {} |\n", marks.join(" | "));
+    }
+    text.push('\n');
+    for ((load, kernel), (_, tap)) in &last {
+        for remark in tap.remarks(load) {
+            text += &format!("- {load}, FreeBSD {kernel}: {remark}\n");
+        }
+    }
+    text
 }
 
 fn mark(verdict: Option<Verdict>) -> &'static str {
@@ -173,6 +210,32 @@ mod tests {
         assert!(text.contains("| a.b | passed | skipped |\n"), "{text}");
         assert!(text.contains("| c.d | **FAILED** | not run |\n"), "{text}");
         assert!(summary(&runs).contains("| here | 1 | 1 | 0 |\n"));
+    }
+
+    #[test]
+    fn a_load_is_shown_as_it_ended_last_and_one_that_took_the_kernel_with_it_has_failed() {
+        let kept = [
+            ("14.2", "# hostile.a begins\nok 1 - hostile.a\n"),
+            (
+                "14.2",
+                "# hostile.b begins\n# hostile.b: 7 EBUSY\nok 1 - hostile.b\n# hostile.a begins\n",
+            ),
+            ("15.0", "# hostile.a begins\nok 1 - hostile.a\n"),
+        ]
+        .map(|(kernel, tap)| (kernel.to_owned(), Tap::of(tap)));
+        let text = loads(&kept);
+        assert!(
+            text.contains("| hostile.a | **FAILED** | passed |\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("| hostile.b | passed | not run |\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("- hostile.b, FreeBSD 14.2: 7 EBUSY\n"),
+            "{text}"
+        );
     }
 
     #[test]

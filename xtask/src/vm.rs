@@ -110,7 +110,11 @@ pub(crate) struct Run {
     /// Run the stress loads instead, each for so long
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "10")]
     stress: Option<u32>,
-    /// The limit, from the start of the first process [600, and the time of --stress]
+    /// Run the hostile loads instead, each for so long
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "10", conflicts_with_all = ["stress", "repeat"])]
+    hostile: Option<u32>,
+    /// The limit, from the start of the first process [600, and the time of --stress; 7200
+    /// with --hostile]
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
     /// Keep the image and the disk, to boot again with the command in the console log
@@ -323,7 +327,12 @@ impl Run {
         directory: &Path,
     ) -> Result<Done> {
         let hardware = Hardware {
-            cpus: if self.icount { 1 } else { self.smp },
+            cpus: match self.hostile {
+                _ if self.icount => 1,
+                // A victim that has a CPU to itself, and two attackers at the same time.
+                Some(_) => self.smp.max(3),
+                None => self.smp,
+            },
             icount: self.icount,
             gdb: self.gdb,
             shell: self.shell,
@@ -394,7 +403,11 @@ impl Run {
     fn limits(&self, manner: Manner) -> Limits {
         // Under a debugger time means nothing.
         let forever = Duration::from_secs(365 * 24 * 3600);
-        let usual = 600 * u64::from(self.repeat) + 20 * u64::from(self.stress.unwrap_or(0));
+        // A thousand loads and unloads take as long as they take.
+        let usual = match self.hostile {
+            Some(seconds) => 7200 + 20 * u64::from(seconds),
+            None => 600 * u64::from(self.repeat) + 20 * u64::from(self.stress.unwrap_or(0)),
+        };
         Limits {
             boot: if self.gdb { forever } else { manner.patience() },
             run: match self.timeout {
@@ -464,7 +477,10 @@ impl Run {
 
     /// Whether the suite runs, and not something else instead.
     fn is_the_suite(&self) -> bool {
-        self.program.is_empty() && self.stress.is_none() && self.harness.is_none()
+        self.program.is_empty()
+            && self.stress.is_none()
+            && self.hostile.is_none()
+            && self.harness.is_none()
     }
 
     /// What the guest runs, by its path there, and its arguments.
@@ -496,10 +512,12 @@ impl Run {
             return arguments.clone();
         }
         let mut arguments = vec!["--module".to_owned(), format!("/{MODULE}")];
-        arguments.extend(match self.stress {
-            Some(seconds) => ["stress".into(), "--seconds".into(), seconds.to_string()],
-            None => ["run".into(), "--repeat".into(), self.repeat.to_string()],
-        });
+        let (command, option, number) = match (self.stress, self.hostile) {
+            (Some(seconds), _) => ("stress", "--seconds", seconds),
+            (_, Some(seconds)) => ("hostile", "--seconds", seconds),
+            (None, None) => ("run", "--repeat", self.repeat),
+        };
+        arguments.extend([command.into(), option.into(), number.to_string()]);
         arguments.extend(["--tap", "--junit", "/out/junit.xml"].map(str::to_owned));
         arguments.extend(self.filter.clone());
         arguments

@@ -134,12 +134,20 @@ impl Counter {
             self.end_wait(cx);
         } else if delay.since.is_none() || cx.arm == Some(Arm::Off) {
             let since = *delay.since.get_or_insert_with(|| cx.now());
-            if delay.max > 0 {
-                cx.arm = Some(Arm::At {
-                    uptime: since + delay.max,
-                    leeway: 0,
-                });
+            let deadline = since + delay.max;
+            if delay.max == 0 {
+                return;
             }
+            // A new delay may have passed before it was given.
+            if cx.now() >= deadline {
+                delay.passed = true;
+                delay.first = self.count < self.threshold;
+                return;
+            }
+            cx.arm = Some(Arm::At {
+                uptime: deadline,
+                leeway: 0,
+            });
         }
     }
 
@@ -257,7 +265,7 @@ impl Filter for Counter {
 
     fn expire(&mut self, cx: &mut Context<'_>) -> u64 {
         let Some(Delay {
-            max,
+            max: max @ 1..,
             since: Some(since),
             passed,
             first,

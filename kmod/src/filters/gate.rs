@@ -4,7 +4,7 @@
 //! seen, or whether a trigger is its own.
 
 use kqx::abi::NOTE_KQX_ONE;
-use kqx::event::{EV_ADD, EV_DISPATCH, NOTE_TRIGGER};
+use kqx::event::{EV_ADD, NOTE_TRIGGER};
 
 use crate::filter::{Context, Errno, Filter, Kevent, Report, Stat, Words};
 
@@ -117,10 +117,10 @@ impl Filter for Gate {
         self.trigger(kev, cx)
     }
 
-    /// Triggers that wait: for this watcher, or for one.
+    /// Triggers that this watcher could take, its own included.
     fn receipt(&self, _cx: &Context<'_>) -> u64 {
         if self.wakes_one() {
-            self.shared.waiting
+            self.shared.waiting.saturating_add(self.woken.into())
         } else {
             self.unseen()
         }
@@ -158,14 +158,9 @@ impl Filter for Gate {
         }
     }
 
-    fn deliver(&mut self, _report: &Report, cx: &mut Context<'_>) {
+    fn deliver(&mut self, _report: &Report, _cx: &mut Context<'_>) {
         if self.wakes_one() {
             self.woken = false;
-            cx.last = true;
-            // All others have one, or are disabled: EV_DISPATCH will do that to this one.
-            if cx.asked & EV_DISPATCH == 0 {
-                self.claim();
-            }
         } else {
             self.seen = self.shared.triggers;
         }

@@ -30,8 +30,7 @@ pub struct Timer {
     leeway: u64,
     /// How late the callout ran that found `next` passed.
     late: u64,
-    /// The expiry at `next` has happened and is waiting to be delivered.
-    fired: bool,
+    stage: Stage,
     kind: Kind,
     /// One of the unit bits, or none.
     unit: u8,
@@ -39,6 +38,17 @@ pub struct Timer {
     deadline: i64,
     /// The boot time then, as `sbintime_t`: it changes when CLOCK_REALTIME is stepped.
     armed: i64,
+}
+
+/// How far a timer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The expiry at `next` is to come.
+    Waiting,
+    /// It has happened and is waiting to be delivered.
+    Fired,
+    /// It was delivered, and no other follows.
+    Over,
 }
 
 /// What a timer's time is measured on.
@@ -63,7 +73,7 @@ impl Timer {
         interval: 0,
         leeway: 0,
         late: 0,
-        fired: false,
+        stage: Stage::Waiting,
         kind: Kind::Relative,
         unit: 0,
         deadline: 0,
@@ -87,7 +97,6 @@ impl Timer {
             return Err(Errno::EINVAL);
         }
         self.leeway = leeway;
-        self.fired = false;
         self.unit = (kev.fflags & UNITS) as u8;
         let boottime = cx.boottime();
         self.armed = boottime.sbt();
@@ -132,13 +141,14 @@ impl Timer {
     fn start(&mut self, cx: &mut Context<'_>) {
         let now = cx.now();
         if now < self.next {
+            self.stage = Stage::Waiting;
             cx.arm = Some(Arm::At {
                 uptime: self.next,
                 leeway: self.leeway,
             });
             return;
         }
-        self.fired = true;
+        self.stage = Stage::Fired;
         self.late = now - self.next;
         cx.expirations += 1;
         cx.arm = Some(Arm::Off);
@@ -175,37 +185,39 @@ impl Filter for Timer {
             if self.kind != Kind::Relative {
                 return Err(Errno::EINVAL);
             }
-            if self.period > 0 && (self.fired || cx.now() >= self.next) {
+            if self.period > 0 && (self.due() || cx.now() >= self.next) {
                 self.interval = self.period;
             }
-            self.fired = false;
             self.next = cx.now() + self.interval;
             self.start(cx);
         }
         Ok(())
     }
 
-    /// ns left to the next expiry; 0 if there is none to come.
+    /// ns left to the next expiry, at least 1; 0 if there is none to come.
     fn receipt(&self, cx: &Context<'_>) -> u64 {
         let now = cx.now();
-        let next = if self.kind == Kind::Realtime && !self.fired {
+        let next = match (self.stage, self.kind) {
+            (Stage::Over, _) => return 0,
             // The clock may have been set back since the callout was armed.
-            self.next.max(cx.boottime().uptime_at(self.deadline))
-        } else {
-            self.next
+            (Stage::Waiting, Kind::Realtime) => {
+                self.next.max(cx.boottime().uptime_at(self.deadline))
+            }
+            _ => self.next,
         };
         if now < next {
             return next - now;
         }
         match (now - next).checked_rem(self.period) {
             Some(past) => self.period - past,
-            None => 0,
+            // The callout is late, and has yet to come.
+            None => (self.stage == Stage::Waiting).into(),
         }
     }
 
     #[inline(always)]
     fn due(&self) -> bool {
-        self.fired
+        self.stage == Stage::Fired
     }
 
     fn report(&self, cx: &Context<'_>) -> Report {
@@ -213,7 +225,7 @@ impl Filter for Timer {
         if cx.boottime().sbt() != self.armed {
             fflags |= NOTE_KQX_STEPPED;
         }
-        if !self.fired {
+        if !self.due() {
             return Report {
                 fflags,
                 data: 0,
@@ -232,7 +244,7 @@ impl Filter for Timer {
     fn deliver(&mut self, report: &Report, cx: &mut Context<'_>) {
         if self.period > 0 {
             cx.expirations += report.data.unsigned_abs() - 1;
-            self.fired = false;
+            self.stage = Stage::Waiting;
             self.next = report.ext[0] + self.period;
             self.interval = self.period;
             cx.arm = Some(Arm::At {
@@ -240,37 +252,33 @@ impl Filter for Timer {
                 leeway: self.leeway,
             });
         } else if cx.asked & EV_CLEAR != 0 {
-            self.fired = false;
+            self.stage = Stage::Over;
         }
     }
 
     fn expire(&mut self, cx: &mut Context<'_>) -> u64 {
-        if !self.fired {
+        if self.stage == Stage::Waiting {
             if self.kind == Kind::Realtime {
                 // The clock may have been set back, or forward, since the callout was
                 // armed.
                 self.next = cx.boottime().uptime_at(self.deadline);
             }
             self.start(cx);
-            if self.fired {
+            if self.due() {
                 cx.arm = None;
             }
         }
         self.late
     }
 
+    /// As EVFILT_TIMER, which sets EV_CLEAR on every timer without a deadline.
     fn clears(&self, asked: bool) -> bool {
-        asked || self.period > 0
+        asked || self.kind == Kind::Relative
     }
 
     #[inline(always)]
     fn store(&self) -> (Words, Option<Timer>) {
-        // A forced delivery may copy the knote at any time: this is what it reports.
-        let words = Words {
-            ext0: self.next,
-            ..Words::default()
-        };
-        (words, Some(*self))
+        (Words::default(), Some(*self))
     }
 
     #[inline(always)]

@@ -13,8 +13,10 @@ use core::ptr::NonNull;
 use freebsd_kernel_sys as sys;
 use kqx::event::Kevent;
 
+use super::entry::Table;
 use super::errno::Errno;
 use super::knote::Knote;
+use super::module;
 use super::timer::{Expire, FROM_KNOTE};
 
 /// A filter, or a family of them, as kqueue calls it. A callback owns the knote while it
@@ -24,14 +26,13 @@ pub trait Filterops: Expire + 'static {
     fn f_attach(kn: Knote<'_>) -> Result<(), Errno>;
     /// The registration goes.
     fn f_detach(kn: Knote<'_>);
-    /// Whether there is something to deliver. `before_scan`: of a knote with a timer, it
-    /// is certain that no scan asks, so that one has yet to look at the knote's flags.
-    fn f_event(kn: Knote<'_>, before_scan: bool) -> bool;
+    /// Whether there is something to deliver.
+    fn f_event(kn: Knote<'_>) -> bool;
     /// f_touch, EVENT_REGISTER: a change. What it leaves in `ext[0]` and `ext[1]` comes
     /// back to the caller with EV_RECEIPT.
     fn f_touch_register(kn: Knote<'_>, kev: &mut Kevent);
-    /// f_touch, EVENT_PROCESS: a delivery, to be filled in.
-    fn f_touch_process(kn: Knote<'_>, kev: &mut Kevent);
+    /// f_touch, EVENT_PROCESS: a delivery.
+    fn f_touch_process(kn: Knote<'_>) -> Kevent;
 }
 
 const _: () = {
@@ -42,24 +43,25 @@ const _: () = {
 };
 
 /// The C side of `O`. Fields that a release does not have stay zero: no such callback.
-pub(super) fn table<O: Filterops>() -> &'static sys::filterops {
-    &const {
-        // SAFETY: integers and optional functions: all zeroes is a value, "none".
-        let mut table: sys::filterops = unsafe { core::mem::zeroed() };
-        table.f_attach = Some(f_attach::<O>);
-        table.f_detach = Some(f_detach::<O>);
-        table.f_event = Some(f_event::<O>);
-        table.f_touch = Some(f_touch::<O>);
-        table
-    }
+pub(super) const fn table<O: Filterops>() -> Table {
+    let mut table = Table::zeroed();
+    table.filterops.f_attach = Some(f_attach::<O>);
+    table.filterops.f_detach = Some(f_detach::<O>);
+    table.filterops.f_event = Some(f_event::<O>);
+    table.filterops.f_touch = Some(f_touch::<O>);
+    table
 }
 
 /// # Safety
 /// For kqueue_register alone: `kn` is a knote of this filter, in flux.
 unsafe extern "C" fn f_attach<O: Filterops>(kn: *mut sys::knote) -> c_int {
-    // SAFETY: never null, and in flux: nobody else touches it.
-    let kn = unsafe { Knote::from_raw(NonNull::new_unchecked(kn)) };
-    Errno::code(O::f_attach(kn))
+    // SAFETY: never null.
+    let kn = unsafe { NonNull::new_unchecked(kn) };
+    if !module::owns(kn) {
+        return Errno::code(Err(Errno::EINVAL));
+    }
+    // SAFETY: in flux: nobody else touches it.
+    Errno::code(O::f_attach(unsafe { Knote::from_raw(kn) }))
 }
 
 /// # Safety
@@ -79,7 +81,7 @@ unsafe extern "C" fn f_event<O: Filterops>(kn: *mut sys::knote, hint: c_long) ->
     if kn.has_timer() {
         f_event_timed::<O>(kn, hint == FROM_KNOTE)
     } else {
-        O::f_event(kn, false).into()
+        O::f_event(kn).into()
     }
 }
 
@@ -90,8 +92,10 @@ fn f_event_timed<O: Filterops>(kn: Knote<'_>, from_knote: bool) -> c_int {
     // SAFETY: the same knote, to reach what does not change while it has a timer.
     let shared = unsafe { Knote::from_raw(NonNull::new_unchecked(kn.as_ptr())) };
     let lock = shared.timer().map(|timer| timer.lock());
-    let before_scan = lock.as_ref().is_some_and(|lock| lock.see(from_knote));
-    O::f_event(kn, before_scan).into()
+    if let Some(lock) = &lock {
+        lock.see(from_knote);
+    }
+    O::f_event(kn).into()
 }
 
 /// # Safety
@@ -102,14 +106,19 @@ unsafe extern "C" fn f_touch<O: Filterops>(
     kev: *mut sys::kevent,
     event: sys::u_long,
 ) {
-    // SAFETY: as in `f_attach`.
-    let kn = unsafe { Knote::from_raw(NonNull::new_unchecked(kn)) };
-    // SAFETY: `kev` is on kqueue_kevent's stack, this thread's alone, and laid out like
-    // `Kevent` (asserted above).
-    let kev = unsafe { &mut *kev.cast::<Kevent>() };
+    // SAFETY: never null.
+    let raw = unsafe { NonNull::new_unchecked(kn) };
+    // SAFETY: as in `f_attach`; used where the knote is known to be of this filter.
+    let kn = unsafe { Knote::from_raw(raw) };
+    let kev = kev.cast::<Kevent>();
     if event == sys::EVENT_PROCESS as sys::u_long {
-        O::f_touch_process(kn, kev);
-    } else {
-        O::f_touch_register(kn, kev);
+        let delivered = O::f_touch_process(kn);
+        // SAFETY: kqueue_scan's own buffer, laid out like `Kevent` (asserted above). It is
+        // not initialised, so it is written as a whole and never read.
+        unsafe { kev.write(delivered) };
+    } else if module::owns(raw) {
+        // SAFETY: kqueue_kevent's own copy of the change, this thread's alone, and laid out
+        // like `Kevent`.
+        O::f_touch_register(kn, unsafe { &mut *kev });
     }
 }

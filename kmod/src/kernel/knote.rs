@@ -7,7 +7,7 @@ use freebsd_kernel_sys as sys;
 use kqx::event::Kevent;
 
 use super::errno::Errno;
-use super::shared;
+use super::group::{Member, Offer, Watcher};
 use super::timer::{Expire, Timer};
 
 /// What a delivery says: the part of `struct kevent` a filter fills.
@@ -34,6 +34,9 @@ pub struct Words {
     /// The filter's own.
     pub flags: u32,
 }
+
+/// Tells the address of a watcher from that of a timer: both are even.
+const WATCHER: usize = 1;
 
 /// A knote that a callback has to itself: in flux, or with its timer's mutex held.
 pub struct Knote<'a> {
@@ -166,22 +169,63 @@ impl Knote<'_> {
         self.flags() & sys::EV_ONESHOT as u16 != 0 && status & queue == sys::KN_ACTIVE
     }
 
-    /// In f_attach, when all has gone well: has f_detach called in the end.
+    /// In f_attach, when all has gone well: has f_detach called in the end. Before its
+    /// callout is armed.
     pub fn attached(&mut self) {
         field!(self, kn_kevent.fflags) = 0;
         field!(self, kn_kevent.data) = 0;
-        if let Some(timer) = self.timer() {
-            timer.attached();
-        }
         field!(self, kn_status) &= !(sys::KN_DETACHED as i32);
+    }
+
+    /// Whether kqueue has it on its queue, or will put it there once it is enabled. In
+    /// f_touch of a change: others can make it active meanwhile, not inactive.
+    #[inline(always)]
+    pub fn queued_or_active(&self) -> bool {
+        field!(self, kn_status) as u32 & (sys::KN_QUEUED | sys::KN_ACTIVE) != 0
+    }
+
+    /// In f_touch of a change: takes it off its kqueue's queue, as if it had never been
+    /// due; if it is disabled, EV_ENABLE will bring it back. Takes the kqueue's lock.
+    pub fn knote_dequeue(&mut self) {
+        // SAFETY: in flux, so no scan has it; its kqueue outlives it; the kqueue's lock
+        // comes after the list's mutex and is not held in f_touch.
+        unsafe { sys::kqx_knote_dequeue(self.raw.as_ptr()) };
+    }
+
+    /// What is in `kn_ptr`: the address of a timer, that of a watcher with [`WATCHER`] added,
+    /// or 0.
+    #[inline(always)]
+    fn attachment(&self) -> usize {
+        field!(self, kn_ptr.p_v) as usize
     }
 
     /// Its timer, if it has one.
     #[inline(always)]
     pub(super) fn timer(&self) -> Option<&Timer> {
-        let timer = NonNull::new(field!(self, kn_ptr.p_v))?;
-        // SAFETY: `kn_ptr` is null or what `attach_timer` put there, until `detach`.
-        Some(unsafe { timer.cast::<Timer>().as_ref() })
+        let address = self.attachment();
+        if address & WATCHER != 0 {
+            return None;
+        }
+        let timer = NonNull::new(address as *mut Timer)?;
+        // SAFETY: what `attach_timer` put there, until `detach`.
+        Some(unsafe { timer.as_ref() })
+    }
+
+    /// The watcher that it is, if it is one, with its group's mutex held: kqueue holds that
+    /// in f_event and in f_touch.
+    #[inline(always)]
+    pub fn member(&self) -> Option<Member<'_>> {
+        // SAFETY: what `attach_watcher` put there, until `detach_watcher`.
+        self.watcher()
+            .map(|watcher| unsafe { watcher.as_ref() }.lock())
+    }
+
+    fn watcher(&self) -> Option<NonNull<Watcher>> {
+        let address = self.attachment();
+        if address & WATCHER == 0 {
+            return None;
+        }
+        NonNull::new((address & !WATCHER) as *mut Watcher)
     }
 
     /// Whether it has a timer.
@@ -211,13 +255,6 @@ impl Knote<'_> {
         }
     }
 
-    /// Has its callout run a little later, to have kqueue ask again.
-    pub fn callout_again(&mut self) {
-        if let Some(timer) = self.timer() {
-            timer.lock().again();
-        }
-    }
-
     /// Keeps its callout from running.
     pub fn callout_stop(&mut self) {
         if let Some(timer) = self.timer() {
@@ -235,54 +272,30 @@ impl Knote<'_> {
         Ok(())
     }
 
-    /// In f_attach: gives it the timer that all registrations of its ident share, in the
-    /// kqueues of the same file table. The first makes it, to keep `timed`, and is charged.
-    /// `join` is given what is kept with it, with its mutex held, and says what that is
-    /// from then on, and whether to ask those who were there: knote(9). If it refuses,
-    /// nothing has happened. Sleeps. ENOMEM over a limit.
-    pub fn join_timer<T: Copy + 'static>(
+    /// In f_attach: makes it a watcher of the group of its ident, in the kqueues of the same
+    /// file table. The first watcher makes the group, which keeps `shared`, and is charged.
+    /// `join` is run with the group's mutex held; if it refuses, nothing has happened.
+    /// Sleeps. ENOMEM over a limit.
+    pub fn attach_watcher<T: Copy + 'static>(
         &mut self,
-        timed: T,
-        join: impl FnOnce(T) -> Result<(T, bool), Errno>,
+        offer: Offer,
+        shared: T,
+        join: impl FnOnce(&Member<'_>) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
         // SAFETY: f_attach, in which the knote is on no list.
-        let timer = unsafe { shared::join(self.raw, timed, join)? };
-        field!(self, kn_ptr.p_v) = timer.as_ptr().cast();
+        let watcher = unsafe { Watcher::attach(self.raw, offer, shared, join)? };
+        field!(self, kn_ptr.p_v) = watcher.as_ptr().wrapping_byte_add(WATCHER).cast();
         Ok(())
     }
 
-    /// In f_detach: takes it off the list of those that share its timer, then runs `last`,
-    /// all with the mutex held.
-    pub fn leave_timer(&mut self, last: impl FnOnce(&mut Self)) {
-        // SAFETY: the same knote, to reach what does not change while it has a timer.
-        let shared = unsafe { Knote::from_raw(self.raw) };
-        if let Some(timer) = shared.timer() {
-            let lock = timer.lock();
-            // SAFETY: in flux for good, and `join_timer` put it on the list.
-            unsafe { lock.unlink(self.raw) };
-            last(self);
+    /// In f_detach: takes it out of its group, then runs `last` with the group's mutex held.
+    /// The group goes with its last watcher. Sleeps.
+    pub fn detach_watcher(&mut self, last: impl FnOnce(&Member<'_>)) {
+        if let Some(watcher) = self.watcher() {
+            // SAFETY: from `attach_watcher`, and this is f_detach.
+            unsafe { Watcher::detach(watcher, last) };
+            field!(self, kn_ptr.p_v) = core::ptr::null_mut();
         }
-    }
-
-    /// Has kqueue ask all that share its timer whether they are due, the one that has
-    /// waited longest first: knote(9). Takes the locks of their kqueues.
-    pub fn knote(&mut self) {
-        if let Some(timer) = self.timer() {
-            timer.lock().knote();
-        }
-    }
-
-    /// In f_touch: puts it behind all that share its timer.
-    pub fn wait_anew(&mut self) {
-        if let Some(timer) = self.timer() {
-            // SAFETY: `join_timer` put it on the list.
-            unsafe { timer.lock().move_last(self.raw) };
-        }
-    }
-
-    /// How many registrations share its timer.
-    pub fn sharers(&self) -> u32 {
-        self.timer().map_or(0, Timer::knotes)
     }
 
     /// Whether it is disabled. Stable in f_touch, and in f_event.
@@ -291,23 +304,16 @@ impl Knote<'_> {
     }
 
     /// In f_detach: takes its timer away, if it has one, once no callout can run any
-    /// more, and gives the charge back; a timer that others share stays, with them. Sleeps.
-    /// The knote is on no list then.
+    /// more, and gives the charge back. Sleeps. The knote is on no list then.
     pub fn detach(&mut self) {
-        let Some(timer) = NonNull::new(field!(self, kn_ptr.p_v)) else {
+        let Some(timer) = self.timer() else {
             field!(self, kn_status) |= sys::KN_DETACHED as i32;
             return;
         };
-        let timer = timer.cast::<Timer>();
-        // SAFETY: put there by `attach_timer` or `join_timer`, and this is f_detach. A
-        // callout that is running still finds the timer in the knote.
-        unsafe {
-            if timer.as_ref().shared.is_shared() {
-                shared::release(timer);
-            } else {
-                Timer::detach(timer);
-            }
-        }
+        let timer = NonNull::from(timer);
+        // SAFETY: put there by `attach_timer`, and this is f_detach. A callout that is running
+        // still finds the timer in the knote.
+        unsafe { Timer::detach(timer) };
         field!(self, kn_ptr.p_v) = core::ptr::null_mut();
     }
 }

@@ -7,9 +7,11 @@
 //! | module | what the kernel gives |
 //! |---|---|
 //! | [`filterops`] | the callbacks of `struct filterops`, as a trait |
+//! | `entry` | the table of them, and the code in front of them, which outlive the module |
 //! | [`knote`] | a registration, while a callback has it to itself |
-//! | [`timer`], `shared` | mutex, knlist and callout of a registration that waits, or of several |
-//! | [`uidinfo`] | the charge for it |
+//! | [`timer`] | mutex, knlist and callout of a registration that waits |
+//! | [`group`] | registrations that share a state and wake each other |
+//! | [`uidinfo`], `account` | the charge for it, and how many timers each user has |
 //! | [`clock`], [`counter`], [`trace`] | time, statistics, SDT(9) |
 //! | [`module`], `panic` | load, unload, console; a Rust panic as panic(9) |
 //!
@@ -18,20 +20,21 @@
 
 #![expect(unsafe_code, reason = "this is where the crate meets the kernel")]
 
+mod account;
 pub mod clock;
 pub mod counter;
+mod entry;
 pub mod errno;
 pub mod filterops;
+pub mod group;
 pub mod knote;
 pub mod module;
 #[cfg(target_os = "none")]
 mod panic;
-mod shared;
 pub mod timer;
 pub mod trace;
 pub mod uidinfo;
 
-#[cfg(not(test))]
 pub(crate) use module::declare_module;
 
 pub use counter::Stat;

@@ -2,50 +2,55 @@
 
 use core::ffi::c_int;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 use freebsd_kernel_sys as sys;
 
-use super::counter::{Stat, counter_u64_fetch};
+use super::entry::{self, Entry, Table};
 use super::errno::Errno;
 use super::filterops::{self, Filterops};
-use super::{shared, timer, uidinfo};
+use super::{account, group, timer, uidinfo};
 
 /// Makes `$filterops` what the module registers.
-#[cfg(not(test))]
 macro_rules! declare_module {
     ($filterops:ty) => {
+        /// What kqueue is given, in a section where the module checker finds it.
+        #[expect(unsafe_code, reason = "a section of its own")]
+        #[unsafe(link_section = ".data.rel.ro.kqx_filterops")]
+        #[used]
+        static FILTEROPS: $crate::kernel::module::Registration =
+            $crate::kernel::module::Registration::new::<$filterops>();
+
         /// The module's event handler, called by the C shim's module data: an errno.
         #[expect(unsafe_code, reason = "the one name that C calls must be kept")]
         #[unsafe(no_mangle)]
         pub extern "C" fn kqx_modevent(what: core::ffi::c_int) -> core::ffi::c_int {
-            $crate::kernel::module::event::<$filterops>(what)
+            FILTEROPS.event(what)
         }
     };
 }
-#[cfg(not(test))]
 pub(crate) use declare_module;
 
-/// The most timers there may be where kern.kq_calloutmax cannot be read.
-const TIMER_MAX: u32 = 4096;
+/// The entry that kqueue's table leads to, while it is open.
+static OPEN: AtomicPtr<Entry> = AtomicPtr::new(null_mut());
 
-/// The slot is ours. An error from MOD_LOAD runs MOD_UNLOAD too.
-static REGISTERED: AtomicBool = AtomicBool::new(false);
-
-/// `kern.kqx.timer_max`.
-pub fn timer_max() -> &'static AtomicU32 {
-    // SAFETY: a C variable of the shim, aligned, alive as long as the module, and
-    // written elsewhere only by the sysctl handler, one word at a time.
-    unsafe { AtomicU32::from_ptr(&raw mut sys::kqx_timer_max) }
-}
-
-/// The filter number to register: `kern.kqx.filter`, fixed once loaded.
+/// The filter number: `kern.kqx.filter`, fixed once loaded.
 fn filter() -> c_int {
-    // SAFETY: written before MOD_LOAD only, when tunables are read.
+    // SAFETY: written when tunables are read, and in MOD_LOAD: both before anybody else
+    // reads it but the sysctl handler, which takes one word.
     unsafe { sys::kqx_filter }
 }
 
+/// Says which filter number it is after all.
+fn set_filter(slot: c_int) {
+    // SAFETY: as for `filter`; this is MOD_LOAD.
+    unsafe { sys::kqx_filter = slot };
+}
+
 /// One line on the console, as printf(9).
+#[cold]
+#[inline(never)]
 pub fn printf(line: fmt::Arguments<'_>) {
     let mut text = [0; 160];
     let mut room = Room {
@@ -74,87 +79,91 @@ impl fmt::Write for Room<'_> {
     }
 }
 
-/// A module event. MOD_QUIESCE looks, MOD_UNLOAD gives the slot back or says EBUSY.
-pub fn event<O: Filterops>(what: c_int) -> c_int {
-    Errno::code(match what as sys::modeventtype {
-        sys::MOD_LOAD => load::<O>(),
-        sys::MOD_QUIESCE => quiesce(),
-        sys::MOD_UNLOAD => unload(),
-        sys::MOD_SHUTDOWN => Ok(()),
-        _ => Err(Errno::EOPNOTSUPP),
-    })
+/// The callbacks of the module, as kqueue is given them.
+#[repr(transparent)]
+pub struct Registration(Table);
+
+impl Registration {
+    /// The callbacks of `O`.
+    pub const fn new<O: Filterops>() -> Self {
+        Registration(filterops::table::<O>())
+    }
+
+    /// A module event. MOD_QUIESCE looks; MOD_UNLOAD keeps everybody out, or says EBUSY.
+    pub fn event(&'static self, what: c_int) -> c_int {
+        Errno::code(match what as sys::modeventtype {
+            sys::MOD_LOAD => self.load(),
+            sys::MOD_QUIESCE => quiesce(),
+            sys::MOD_UNLOAD => unload(),
+            sys::MOD_SHUTDOWN => Ok(()),
+            _ => Err(Errno::EOPNOTSUPP),
+        })
+    }
+
+    fn load(&'static self) -> Result<(), Errno> {
+        uidinfo::set_defaults();
+        account::init()?;
+        group::init()?;
+        timer::uma_zcreate()?;
+        let entry = entry::find().inspect_err(|&error| {
+            if error == Errno::EOPNOTSUPP {
+                printf(format_args!(
+                    "another kqx was loaded before; reboot to load this one"
+                ));
+            }
+        })?;
+        let slot = filter();
+        // SAFETY: the functions are those of a `Filterops`, and `unload` closes the entry
+        // before they go.
+        let opened = unsafe { entry.open(&self.0, slot) };
+        let opened = opened.inspect_err(|&error| match error {
+            Errno::EEXIST => printf(format_args!(
+                "filter {slot} is taken; set kern.kqx.filter to a free one in loader.conf"
+            )),
+            _ => printf(format_args!(
+                "filter {slot} is not a system filter; set kern.kqx.filter to a free one"
+            )),
+        })?;
+        if opened != slot {
+            printf(format_args!(
+                "filter {opened} is still kqx's since it was last loaded; using it, not {slot}"
+            ));
+            set_filter(opened);
+        }
+        OPEN.store((&raw const *entry).cast_mut(), Relaxed);
+        Ok(())
+    }
 }
 
-fn load<O: Filterops>() -> Result<(), Errno> {
-    if timer_max().load(Relaxed) == 0 {
-        timer_max().store(kq_calloutmax(), Relaxed);
-    }
-    let slot = filter();
-    shared::init();
-    timer::uma_zcreate()?;
-    kqueue_add_filteropts::<O>(slot).inspect_err(|&error| match error {
-        Errno::EEXIST => printf(format_args!(
-            "filter {slot} is taken; set kern.kqx.filter to a free one in loader.conf"
-        )),
-        _ => printf(format_args!(
-            "filter {slot} is not a system filter; set kern.kqx.filter to a free one"
-        )),
-    })?;
-    REGISTERED.store(true, Relaxed);
-    Ok(())
+/// The entry, if MOD_LOAD has opened it. An error from MOD_LOAD runs MOD_UNLOAD too.
+fn open() -> Option<&'static Entry> {
+    // SAFETY: an entry that `load` found, which is never freed.
+    unsafe { OPEN.load(Relaxed).as_ref() }
+}
+
+/// Whether a knote is of the slot that the module has: a thread can bring a table that it
+/// found under another number, before that was given back.
+pub(super) fn owns(kn: NonNull<sys::knote>) -> bool {
+    // SAFETY: a knote's filter does not change.
+    let slot = unsafe { (*kn.as_ptr()).kn_kevent.filter };
+    c_int::from(slot) == filter() && open().is_some_and(|entry| entry.is_table_of(kn))
 }
 
 /// EBUSY while there is a registration.
 fn quiesce() -> Result<(), Errno> {
-    // The gauges are not added up: one that is counting meanwhile may be below 0. Those of
-    // watchers are among the timers.
-    let live = [Stat::Counters, Stat::Others];
-    if uidinfo::timers().load(Relaxed) == 0 && live.map(counter_u64_fetch) == [0, 0] {
-        Ok(())
-    } else {
-        Err(Errno::EBUSY)
+    match open() {
+        Some(entry) if !entry.is_idle() => Err(Errno::EBUSY),
+        _ => Ok(()),
     }
 }
 
 fn unload() -> Result<(), Errno> {
-    if REGISTERED.load(Relaxed) {
-        // Loading zeroes the slot's count of references, whoever was using the slot: it
-        // can be too low for good, so it alone is not believed.
-        quiesce()?;
-        kqueue_del_filteropts(filter())?;
-        REGISTERED.store(false, Relaxed);
+    if let Some(entry) = open() {
+        entry.close()?;
+        OPEN.store(null_mut(), Relaxed);
     }
     timer::uma_zdestroy();
-    shared::destroy();
+    group::destroy();
+    account::destroy();
     Ok(())
-}
-
-fn kqueue_add_filteropts<O: Filterops>(filter: c_int) -> Result<(), Errno> {
-    // The kernel lets 0 pass and would write in front of its table.
-    if filter >= 0 {
-        return Err(Errno::EINVAL);
-    }
-    let table = (&raw const *filterops::table::<O>()).cast_mut();
-    // SAFETY: the table is static and stays while the module does: `unload` takes it out
-    // first. That it is const matters to 14 alone, which never writes it either.
-    Errno::check(unsafe { sys::kqueue_add_filteropts(filter, table) })
-}
-
-/// EBUSY while any knote or any kevent(2) in progress refers to the filter: success
-/// proves that no thread is inside a callback.
-fn kqueue_del_filteropts(filter: c_int) -> Result<(), Errno> {
-    // SAFETY: only called for the slot that `load` took.
-    Errno::check(unsafe { sys::kqueue_del_filteropts(filter) })
-}
-
-/// What EVFILT_TIMER allows, or [`TIMER_MAX`].
-fn kq_calloutmax() -> u32 {
-    let mut max = 0;
-    // SAFETY: a C string, and a u_int to write.
-    let error = unsafe { sys::kqx_sysctl_uint(c"kern.kq_calloutmax".as_ptr(), &mut max) };
-    if error == 0 && max > 0 {
-        max
-    } else {
-        TIMER_MAX
-    }
 }

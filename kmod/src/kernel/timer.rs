@@ -33,32 +33,41 @@ use freebsd_kernel_sys as sys;
 use super::counter::{Stat, counter_u64_add};
 use super::errno::Errno;
 use super::knote::Knote;
-use super::shared::Shared;
 use super::uidinfo::Charge;
 use crate::time::nstosbt;
 
-/// How long, in `sbintime_t`, until an expiry that nobody saw is tried again: 100 us.
-const AGAIN: i64 = nstosbt(100_000);
+/// How long, in ns, until an expiry that nobody saw is tried again; twice as long each time
+/// until somebody sees it.
+const AGAIN: u64 = 100_000;
+
+/// The longest that is, in ns: who keeps a knote in flux does not keep a CPU busy.
+pub(super) const AGAIN_MAX: u64 = 10_000_000;
+
+/// What is kept with a timer or a group is of another type than is asked for.
+#[cold]
+#[inline(never)]
+pub(super) fn another_filters() -> ! {
+    panic!("this is another filter's")
+}
+
+/// How long, in ns, until what was missed is tried again, after so many `tries` in a row.
+pub(super) fn backoff(tries: &Cell<u32>) -> u64 {
+    let before = tries.replace(tries.get().saturating_add(1));
+    AGAIN_MAX.min(AGAIN << before.min(7))
+}
 
 /// `latest` while the callout is pending for that: sooner than any filter asks for.
 const TRIED_AGAIN: u64 = 0;
 
 /// `latest` while the callout is not pending.
-pub(super) const NOT_PENDING: u64 = u64::MAX;
+const NOT_PENDING: u64 = u64::MAX;
 
 /// kqueue has the mutex whenever it calls.
 const KNOWN: u8 = 0;
 
-/// f_attach, which made the timer, is not over: what it does to it, before it arms the
-/// callout as the last thing, needs no mutex.
-const ADDING: u8 = 1;
-
 /// kqueue_register has yet to call f_event for the first time since the knote has its
 /// timer: so it may not hold the mutex, it asks in any case, and no scan comes before it.
-const FRESH: u8 = 2;
-
-/// Several registrations have it: some may be known and others being added.
-const SHARED: u8 = 3;
+const FRESH: u8 = 1;
 
 /// The most that a filter may keep with its timer, in bytes.
 const TIMED_MAX: usize = 128;
@@ -84,16 +93,15 @@ pub(super) struct Timer {
     handler: unsafe extern "C" fn(*mut c_void),
     /// The CPU whose softclock runs the callout: where the timer was added.
     cpu: c_int,
-    /// How many knotes are on the list. Under the mutex.
-    knotes: Cell<u32>,
-    /// How often f_event has been called since knote(9) last was. Under the mutex.
-    seen: Cell<u32>,
-    /// [`KNOWN`], [`ADDING`], [`FRESH`] or [`SHARED`].
+    /// f_event has been called since knote(9) last was. Under the mutex.
+    seen: Cell<bool>,
+    /// [`KNOWN`] or [`FRESH`].
     stage: AtomicU8,
+    /// How often in a row an expiry has been tried again. Under the mutex.
+    tries: Cell<u32>,
     /// The latest the pending callout runs, ns of uptime, or [`NOT_PENDING`]. Under the
     /// mutex.
-    pub(super) latest: Cell<u64>,
-    pub(super) shared: Shared,
+    latest: Cell<u64>,
     charge: Charge,
     /// The type of what `timed` holds.
     kind: TypeId,
@@ -179,44 +187,9 @@ impl Timer {
         kn: NonNull<sys::knote>,
         timed: T,
     ) -> Result<NonNull<Timer>, Errno> {
-        // SAFETY: the handler is of that filter, for one knote; and see below.
-        let timer = unsafe { Timer::new(kn, expired::<E>, Shared::alone(), timed)? };
-        let raw = timer.as_ptr();
-        // SAFETY: knlist_add would take the list's lock and the kqueue's to put the knote
-        // on a list that no other thread knows; the knote is in flux, so its status is
-        // this thread's to change.
-        unsafe {
-            let knlist = UnsafeCell::raw_get(&raw const (*raw).knlist);
-            (*knlist).kl_list.slh_first = kn.as_ptr();
-            (*kn.as_ptr()).kn_selnext.sle_next = null_mut();
-            (*kn.as_ptr()).kn_knlist = knlist;
-            if (*kn.as_ptr()).kn_status & sys::KN_DETACHED as c_int != 0 {
-                // Only in f_attach.
-                (*kn.as_ptr()).kn_status &= !(sys::KN_DETACHED as c_int);
-                (*raw).stage = AtomicU8::new(ADDING);
-            }
-            (*raw).knotes.set(1);
-        }
-        Ok(timer)
-    }
-
-    /// Charges the calling thread's user and allocates a timer whose list is empty. May
-    /// sleep. ENOMEM over a limit, or where the kernel has no memory even so.
-    ///
-    /// # Safety
-    /// `handler` is a callout's that is given a timer; if it uses `knote`, `kn` goes on the
-    /// list and is the only one.
-    #[inline(always)]
-    pub(super) unsafe fn new<T: Copy + 'static>(
-        kn: NonNull<sys::knote>,
-        handler: unsafe extern "C" fn(*mut c_void),
-        shared: Shared,
-        timed: T,
-    ) -> Result<NonNull<Timer>, Errno> {
         const { assert!(size_of::<T>() <= TIMED_MAX && align_of::<T>() <= 8) };
         let charge = Charge::new()?;
-        // SAFETY: the zone is there from MOD_LOAD to MOD_UNLOAD, which the knote's
-        // reference on the slot keeps away.
+        // SAFETY: the zone is there from MOD_LOAD to MOD_UNLOAD, and this is a callback.
         let memory =
             unsafe { sys::uma_zalloc_arg(ZONE.load(Relaxed), null_mut(), sys::M_WAITOK as c_int) };
         let timer = NonNull::new(memory.cast::<Timer>()).ok_or(Errno::ENOMEM)?;
@@ -225,19 +198,27 @@ impl Timer {
         // three fields.
         unsafe {
             (&raw mut (*raw).knote).write(kn);
-            (&raw mut (*raw).handler).write(handler);
+            (&raw mut (*raw).handler).write(expired::<E>);
             (&raw mut (*raw).cpu).write(sys::kqx_curcpu());
-            (&raw mut (*raw).knotes).write(Cell::new(0));
-            (&raw mut (*raw).seen).write(Cell::new(0));
-            let stage = if shared.is_shared() { SHARED } else { FRESH };
-            (&raw mut (*raw).stage).write(AtomicU8::new(stage));
+            (&raw mut (*raw).seen).write(Cell::new(false));
+            (&raw mut (*raw).stage).write(AtomicU8::new(FRESH));
+            (&raw mut (*raw).tries).write(Cell::new(0));
             (&raw mut (*raw).latest).write(Cell::new(NOT_PENDING));
-            (&raw mut (*raw).shared).write(shared);
             (&raw mut (*raw).charge).write(charge);
             (&raw mut (*raw).kind).write(TypeId::of::<T>());
             UnsafeCell::raw_get(&raw const (*raw).timed)
                 .cast::<T>()
                 .write(timed);
+        }
+        // SAFETY: knlist_add would take the list's lock and the kqueue's to put the knote
+        // on a list that no other thread knows; the knote is in flux, so its status is
+        // this thread's to change.
+        unsafe {
+            let knlist = UnsafeCell::raw_get(&raw const (*raw).knlist);
+            (*knlist).kl_list.slh_first = kn.as_ptr();
+            (*kn.as_ptr()).kn_selnext.sle_next = null_mut();
+            (*kn.as_ptr()).kn_knlist = knlist;
+            (*kn.as_ptr()).kn_status &= !(sys::KN_DETACHED as c_int);
         }
         Ok(timer)
     }
@@ -254,34 +235,12 @@ impl Timer {
         // the mutex, no other thread knows timer or list, so that what knlist_remove
         // does needs no lock.
         unsafe {
-            Timer::callout_drain(timer);
+            sys::kqx_callout_drain(timer.as_ref().callout.get());
             let kn = (*raw).knote.as_ptr();
             (*(*raw).knlist.get()).kl_list.slh_first = null_mut();
             (*kn).kn_knlist = null_mut();
             (*kn).kn_status |= sys::KN_DETACHED as c_int;
-            Timer::free(timer);
-        }
-    }
-
-    /// Waits until the callout will not run any more. Sleeps.
-    ///
-    /// # Safety
-    /// `timer` is from `new`, its mutex not held, and nobody arms it any more.
-    pub(super) unsafe fn callout_drain(timer: NonNull<Timer>) {
-        // SAFETY: the caller's promise; the zone set the callout up.
-        unsafe { sys::kqx_callout_drain(timer.as_ref().callout.get()) };
-    }
-
-    /// Frees the timer and gives back the charge.
-    ///
-    /// # Safety
-    /// `timer` is from `new`, its list empty, its callout drained or never armed, and
-    /// nobody else knows it.
-    pub(super) unsafe fn free(timer: NonNull<Timer>) {
-        let raw = timer.as_ptr();
-        // SAFETY: the caller's promise; the charge is taken out before the memory is given
-        // back.
-        unsafe {
+            // Before the memory is given back.
             drop((&raw const (*raw).charge).read());
             sys::uma_zfree_arg(ZONE.load(Relaxed), raw.cast(), null_mut());
         }
@@ -291,15 +250,12 @@ impl Timer {
     /// attached.
     #[inline(always)]
     pub(super) fn timed<T: Copy + 'static>(&self) -> &Cell<T> {
-        assert!(self.kind == TypeId::of::<T>(), "another filter's timer");
+        if self.kind != TypeId::of::<T>() {
+            another_filters();
+        }
         // SAFETY: written by `attach` as a T, and a Cell<T> is laid out like one. It is
         // read and written by whoever has the knote to himself.
         unsafe { &*self.timed.get().cast::<Cell<T>>() }
-    }
-
-    /// How many knotes are on its list. Under the mutex.
-    pub(super) fn knotes(&self) -> u32 {
-        self.knotes.get()
     }
 
     /// The mutex, unless the caller has it: kqueue holds a knote's list for f_event and
@@ -309,19 +265,12 @@ impl Timer {
     pub(super) fn lock(&self) -> Lock<'_> {
         Lock {
             timer: self,
-            taken: self.stage.load(Relaxed) >= FRESH && self.lock_unless_owned(),
-        }
-    }
-
-    /// f_attach is over.
-    pub(super) fn attached(&self) {
-        if self.stage.load(Relaxed) == ADDING {
-            self.stage.store(FRESH, Relaxed);
+            taken: self.stage.load(Relaxed) != KNOWN && self.lock_unless_owned(),
         }
     }
 
     /// The mutex, in the callout's handler: callout(9) has taken it and releases it.
-    pub(super) fn lock_held(&self) -> Lock<'_> {
+    fn lock_held(&self) -> Lock<'_> {
         Lock {
             timer: self,
             taken: false,
@@ -387,9 +336,10 @@ impl Lock<'_> {
     }
 
     /// Has the callout run again a little later, for an expiry that came in between.
-    pub(super) fn again(&self) {
-        self.timer.latest.set(TRIED_AGAIN);
-        self.callout_reset_sbt_on(AGAIN, 0, 0);
+    fn again(&self) {
+        let timer = self.timer;
+        timer.latest.set(TRIED_AGAIN);
+        self.callout_reset_sbt_on(nstosbt(backoff(&timer.tries)), 0, 0);
     }
 
     /// Keeps the callout from running. callout_stop(9): under the mutex it cannot be
@@ -401,102 +351,30 @@ impl Lock<'_> {
         }
     }
 
-    /// f_event is being called: an expiry need not be tried again. Whether a scan cannot
-    /// be who calls: `from_knote`, by the handler, or by kqueue_register for the first
-    /// time.
-    pub(super) fn see(&self, from_knote: bool) -> bool {
+    /// f_event is being called, `from_knote` or by kqueue: an expiry need not be tried
+    /// again.
+    pub(super) fn see(&self, from_knote: bool) {
         let timer = self.timer;
-        timer.seen.set(timer.seen.get().wrapping_add(1));
-        let stage = timer.stage.load(Relaxed);
-        if from_knote || stage == SHARED {
-            return from_knote;
+        timer.seen.set(true);
+        timer.tries.set(0);
+        if from_knote {
+            return;
         }
         if timer.latest.get() == TRIED_AGAIN {
             self.callout_stop();
         }
-        if stage == FRESH {
-            timer.stage.store(KNOWN, Relaxed);
-        }
-        stage == FRESH
+        timer.stage.store(KNOWN, Relaxed);
     }
 
-    /// knote(9): has kqueue ask every knote on the list whether it is due. The callout
-    /// asks those again, a little later, that were passed by and are not asked anyway.
-    pub(super) fn knote(&self) {
+    /// knote(9): has kqueue ask the knote whether it is due. The callout asks again, a little
+    /// later, if the knote was passed by and is not asked anyway.
+    fn knote(&self) {
         let timer = self.timer;
-        timer.seen.set(0);
+        timer.seen.set(false);
         // SAFETY: the list's mutex is held, the kqueue's lock is not.
         unsafe { sys::knote(timer.knlist.get(), FROM_KNOTE, sys::KNF_LISTLOCKED as c_int) };
-        let asked_anyway = matches!(timer.stage.load(Relaxed), ADDING | FRESH);
-        if timer.seen.get() < timer.knotes.get() && !asked_anyway {
+        if !timer.seen.get() && timer.stage.load(Relaxed) != FRESH {
             self.again();
-        }
-    }
-
-    /// Puts a knote on the list, at the end: the last that knote(9) asks.
-    ///
-    /// # Safety
-    /// `kn` is in flux and on no list.
-    pub(super) unsafe fn link(&self, kn: NonNull<sys::knote>) {
-        // SAFETY: on no list; in flux, so its status is this thread's to change.
-        unsafe {
-            self.append(kn);
-            (*kn.as_ptr()).kn_knlist = self.timer.knlist.get();
-            (*kn.as_ptr()).kn_status &= !(sys::KN_DETACHED as c_int);
-        }
-        self.timer.knotes.set(self.timer.knotes.get() + 1);
-    }
-
-    /// Takes a knote off the list.
-    ///
-    /// # Safety
-    /// `kn` is in flux, and `link` put it on this list.
-    pub(super) unsafe fn unlink(&self, kn: NonNull<sys::knote>) {
-        // SAFETY: on this list; in flux, so its status is this thread's to change.
-        unsafe {
-            self.remove(kn);
-            (*kn.as_ptr()).kn_knlist = null_mut();
-            (*kn.as_ptr()).kn_status |= sys::KN_DETACHED as c_int;
-        }
-        self.timer.knotes.set(self.timer.knotes.get() - 1);
-    }
-
-    /// Puts a knote at the end of the list it is on.
-    ///
-    /// # Safety
-    /// `link` put `kn` on this list.
-    pub(super) unsafe fn move_last(&self, kn: NonNull<sys::knote>) {
-        // SAFETY: on this list, and then on none.
-        unsafe {
-            self.remove(kn);
-            self.append(kn);
-        }
-    }
-
-    /// # Safety
-    /// `kn` is on no list.
-    unsafe fn append(&self, kn: NonNull<sys::knote>) {
-        // SAFETY: the list's mutex is held, and what is on the list is valid.
-        unsafe {
-            let mut link = &raw mut (*self.timer.knlist.get()).kl_list.slh_first;
-            while !(*link).is_null() {
-                link = &raw mut (**link).kn_selnext.sle_next;
-            }
-            *link = kn.as_ptr();
-            (*kn.as_ptr()).kn_selnext.sle_next = null_mut();
-        }
-    }
-
-    /// # Safety
-    /// `kn` is on this list.
-    unsafe fn remove(&self, kn: NonNull<sys::knote>) {
-        // SAFETY: as for `append`; the knote is found before the end.
-        unsafe {
-            let mut link = &raw mut (*self.timer.knlist.get()).kl_list.slh_first;
-            while *link != kn.as_ptr() {
-                link = &raw mut (**link).kn_selnext.sle_next;
-            }
-            *link = (*kn.as_ptr()).kn_selnext.sle_next;
         }
     }
 }

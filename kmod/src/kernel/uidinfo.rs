@@ -1,21 +1,32 @@
-//! What a kernel timer costs its owner: one of RLIMIT_KQUEUES, and one of
-//! `kern.kqx.timer_max`.
+//! What a kernel timer costs its owner: one of RLIMIT_KQUEUES, and one of what
+//! `kern.kqx.timer_max` and `kern.kqx.timer_max_user` allow.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use freebsd_kernel_sys as sys;
 
+use super::account::Share;
 use super::counter::{Stat, counter_u64_add};
-use super::{Errno, module};
+use super::errno::Errno;
+
+/// The least that `kern.kqx.timer_max` is by default.
+const TIMER_MAX: u64 = 65_536;
+
+/// By default a timer may exist for each so many bytes of memory.
+const BYTES_A_TIMER: u64 = 16_384;
 
 /// The charge for one timer. Dropping it gives it back to the user it was taken from,
-/// whoever the process runs as by then.
+/// even if the process runs as another user by then.
 pub struct Charge {
-    uip: NonNull<sys::uidinfo>,
+    _share: Share,
+    _total: Total,
+    // Last: it holds what the share's account is told by.
+    _limited: Limited,
 }
 
-// SAFETY: a uidinfo counts with atomics and is held, so any thread may give back.
+// SAFETY: what it counts in, it counts with atomics or under a mutex, so any thread may give
+// it back.
 unsafe impl Send for Charge {}
 
 /// Live timers of all users: `kern.kqx.timers`.
@@ -25,45 +36,107 @@ pub fn timers() -> &'static AtomicU32 {
     unsafe { AtomicU32::from_ptr(&raw mut sys::kqx_timers) }
 }
 
+/// `kern.kqx.timer_max`.
+fn timer_max() -> &'static AtomicU32 {
+    // SAFETY: a C variable of the shim, aligned, alive as long as the module, and
+    // written elsewhere only by the sysctl handler, one word at a time.
+    unsafe { AtomicU32::from_ptr(&raw mut sys::kqx_timer_max) }
+}
+
+/// `kern.kqx.timer_max_user`.
+fn timer_max_user() -> &'static AtomicU32 {
+    // SAFETY: as for `timer_max`.
+    unsafe { AtomicU32::from_ptr(&raw mut sys::kqx_timer_max_user) }
+}
+
+/// At MOD_LOAD: the limits that no tunable has set.
+pub(super) fn set_defaults() {
+    // SAFETY: takes no argument.
+    let memory = unsafe { sys::kqx_physmem() };
+    let by_memory = (memory / BYTES_A_TIMER).max(TIMER_MAX);
+    default(timer_max(), u32::try_from(by_memory).unwrap_or(u32::MAX));
+    let max = timer_max().load(Relaxed);
+    default(timer_max_user(), max - max / 10);
+}
+
+/// 0 means that no tunable has set it.
+fn default(limit: &AtomicU32, value: u32) {
+    let _ = limit.compare_exchange(0, value, Relaxed, Relaxed);
+}
+
 impl Charge {
-    /// Charges the real uid of the calling thread. ENOMEM where `kern.kqx.timer_max` or
-    /// the thread's RLIMIT_KQUEUES is reached; a limit of 0 means none (kqueue(2)).
-    /// Does not sleep.
+    /// Charges the real uid of the calling thread. ENOMEM where that uid or its jail has
+    /// `kern.kqx.timer_max_user`, where there are `kern.kqx.timer_max`, of which the last
+    /// twentieth is for root outside of jails, or where the thread's RLIMIT_KQUEUES is
+    /// reached; a limit of 0 means none (kqueue(2)). May sleep.
     pub fn new() -> Result<Charge, Errno> {
         Charge::take().inspect_err(|_| counter_u64_add(Stat::Refused, 1))
     }
 
     fn take() -> Result<Charge, Errno> {
-        let max = module::timer_max().load(Relaxed);
-        let room = timers().try_update(Relaxed, Relaxed, |n| (n < max).then_some(n + 1));
-        room.map_err(|_| Errno::ENOMEM)?;
-        // SAFETY: curthread always has a credential with a real uidinfo; nothing here
-        // outlives the call but the reference that `uihold` takes.
-        let charged = unsafe {
-            let uip = sys::kqx_curthread_ruidinfo();
-            let limit = sys::kqx_curthread_lim_cur(sys::RLIMIT_KQUEUES as i32);
-            if sys::chgkqcnt(uip, 1, limit) != 0 {
-                sys::uihold(uip);
-                NonNull::new(uip)
-            } else {
-                None
-            }
+        let all = timer_max().load(Relaxed);
+        // SAFETY: of curthread, which always has a credential.
+        let (max, max_user) = if unsafe { sys::kqx_curthread_is_host_root() } {
+            (all, u32::MAX)
+        } else {
+            (all - all / 20, timer_max_user().load(Relaxed))
         };
-        charged.map(|uip| Charge { uip }).ok_or_else(|| {
-            timers().fetch_sub(1, Relaxed);
-            Errno::ENOMEM
+        let _total = Total::take(max)?;
+        let _limited = Limited::take()?;
+        // SAFETY: as above. The jail or the uidinfo at that address is held by the
+        // credential that `_limited` holds.
+        let key = unsafe { sys::kqx_curthread_account() } as usize;
+        let _share = Share::take(key, max_user)?;
+        Ok(Charge {
+            _share,
+            _total,
+            _limited,
         })
     }
 }
 
-impl Drop for Charge {
+/// One of the timers of all users.
+struct Total;
+
+impl Total {
+    fn take(max: u32) -> Result<Total, Errno> {
+        let room = timers().try_update(Relaxed, Relaxed, |n| (n < max).then_some(n + 1));
+        room.map(|_| Total).map_err(|_| Errno::ENOMEM)
+    }
+}
+
+impl Drop for Total {
     fn drop(&mut self) {
-        // SAFETY: `take` charged this uidinfo and holds a reference to it, given back
-        // here and only here.
-        unsafe {
-            sys::chgkqcnt(self.uip.as_ptr(), -1, 0);
-            sys::uifree(self.uip.as_ptr());
-        }
         timers().fetch_sub(1, Relaxed);
+    }
+}
+
+/// One of the RLIMIT_KQUEUES of a real uid: that of the credential, which is held.
+struct Limited(NonNull<sys::ucred>);
+
+impl Limited {
+    fn take() -> Result<Limited, Errno> {
+        // SAFETY: curthread always has a credential with a real uidinfo; nothing here
+        // outlives the call but the reference that `crhold` takes.
+        let cred = unsafe {
+            let limit = sys::kqx_curthread_lim_cur(sys::RLIMIT_KQUEUES as i32);
+            let cred = sys::kqx_curthread_ucred();
+            if sys::chgkqcnt(sys::kqx_cr_ruidinfo(cred), 1, limit) == 0 {
+                return Err(Errno::ENOMEM);
+            }
+            sys::crhold(cred)
+        };
+        NonNull::new(cred).map(Limited).ok_or(Errno::ENOMEM)
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        // SAFETY: `take` charged this credential's real uid and held the credential, which is
+        // given back here and only here.
+        unsafe {
+            sys::chgkqcnt(sys::kqx_cr_ruidinfo(self.0.as_ptr()), -1, 0);
+            sys::crfree(self.0.as_ptr());
+        }
     }
 }

@@ -121,10 +121,12 @@ fn step(machine: &Machine, process: &Process, queues: &mut [Fd; QUEUES], step: &
             if machine.kldunload("kqx.ko", *force).is_ok() {
                 let load = || machine.kldload_native("kqx.ko", kqx_kmod::kqx_modevent);
                 if *taken {
-                    machine.fail(Failure::Registration, 1);
-                    load().expect_err("the slot is taken");
+                    // EVFILT_USER's.
+                    machine.set_tunable("kern.kqx.filter", Some("-11"));
+                    load().expect_err("that slot is taken");
+                    machine.set_tunable("kern.kqx.filter", None);
                 }
-                load().expect("the slot is free");
+                load().expect("kqx's own slot is free");
             }
         }
     }

@@ -23,23 +23,42 @@ use crate::clock::Sbintime;
 use crate::errno::{EINVAL, ENOMEM, Errno, code};
 use crate::kernel::kernel;
 
+/// A `struct filterops` of any release: what the newer ones have behind f_touch is not set.
+#[repr(C)]
+pub(super) struct Table {
+    filterops: Filterops,
+    newer: [usize; 2],
+}
+
+impl Table {
+    pub(super) const fn new(filterops: Filterops) -> Table {
+        let newer = [0; 2];
+        Table { filterops, newer }
+    }
+
+    /// The table as kqueue has it, with all that a release may read.
+    pub(super) fn filterops(&'static self) -> Shared<Filterops> {
+        Shared::new((&raw const *self).cast(), "a filter of the kernel's own")
+    }
+}
+
 /// EVFILT_USER.
-pub(super) static USER: Filterops = Filterops {
+pub(super) static USER: Table = Table::new(Filterops {
     f_isfd: 0,
     f_attach: Some(user_attach),
     f_detach: Some(user_detach),
     f_event: Some(user_event),
     f_touch: Some(user_touch),
-};
+});
 
 /// EVFILT_TIMER.
-pub(super) static TIMER: Filterops = Filterops {
+pub(super) static TIMER: Table = Table::new(Filterops {
     f_isfd: 0,
     f_attach: Some(timer_attach),
     f_detach: Some(timer_detach),
     f_event: Some(timer_event),
     f_touch: Some(timer_touch),
-};
+});
 
 impl Shared<Knote> {
     fn update(self, change: impl FnOnce(&mut Kevent)) {

@@ -13,6 +13,7 @@ impl Drop for Kqueue {
             // Its locks may be held by what panicked; the test has failed already.
             return;
         }
+        self.drain_task();
         let mut locked = self.lock();
         for chain in 0..CHAINS {
             while let Some(kn) = locked.chains.get().and_then(|chains| chains[chain].get()) {

@@ -39,7 +39,7 @@ impl Kqueue {
                 kn.enter_flux();
                 locked.unlock_flux();
                 if let Some(filterops) = kn.kn_fop.get() {
-                    filterops.userdump(kn);
+                    filterops.expect_none_behind_touch(0, "f_userdump");
                 }
                 during(&info);
                 infos.push(info);
@@ -50,5 +50,25 @@ impl Kqueue {
         }
         locked.unlock_flux();
         infos
+    }
+
+    /// What fork(2) of 15.1 does with the knotes of a kqueue made with KQUEUE_CPONFORK: asks
+    /// each filter to copy its own. No filter here does.
+    pub(crate) fn copy_knotes(&self) {
+        let locked = self.lock();
+        for chain in locked
+            .chains
+            .get()
+            .into_iter()
+            .flat_map(|chains| chains.iter())
+        {
+            let mut next = chain.get();
+            while let Some(kn) = next {
+                if let Some(filterops) = kn.kn_fop.get() {
+                    filterops.expect_none_behind_touch(1, "f_copy");
+                }
+                next = kn.kn_link.get();
+            }
+        }
     }
 }

@@ -5,8 +5,10 @@ use std::ffi::{c_int, c_long, c_ulong};
 use freebsd_kernel_sys::{EVENT_PROCESS, EVENT_REGISTER};
 use kqx::event::Kevent;
 
-use crate::abi::{F_USERDUMP, Filterops, Knote, Shared};
+use crate::abi::{Filterops, Knote, Shared};
 use crate::errno::{ENXIO, Errno, check};
+use crate::fault::FaultKind;
+use crate::kernel::kernel;
 
 /// What sits in a slot that no filter has taken.
 pub(super) static NULL_FILTEROPS: Filterops = Filterops {
@@ -62,19 +64,20 @@ impl Shared<Filterops> {
         unsafe { touch(kn, kev, c_ulong::from(kind)) }
     }
 
-    /// f_userdump of 15, for kern.proc.kq.
-    pub(super) fn userdump(self, kn: Shared<Knote>) {
-        type Userdump = unsafe extern "C-unwind" fn(usize, Shared<Knote>, *mut u8) -> c_int;
+    /// The callback that a kernel finds `index` words behind f_touch. A filter that does not
+    /// have it must have zero there, whatever the headers say that the module was built with:
+    /// a kernel calls what it finds.
+    pub(super) fn expect_none_behind_touch(self, index: usize, name: &str) {
         let field = self
             .as_ptr()
-            .wrapping_byte_add(F_USERDUMP)
-            .cast::<Option<Userdump>>();
-        // SAFETY: a filterops of 15 has this field behind f_touch; only 15 dumps.
-        if let Some(userdump) = unsafe { *field } {
-            // Larger than any release's struct kinfo_knote.
-            let mut kinfo = [0u8; 4096];
-            // SAFETY: the filter's own function on its knote, in flux.
-            unsafe { userdump(0, kn, kinfo.as_mut_ptr()) };
+            .cast::<usize>()
+            .wrapping_add(size_of::<Filterops>() / 8 + index);
+        // SAFETY: a filter's table has zeros behind its callbacks; that it does is what is
+        // looked for here, in memory that is there: a page, or the kernel's own tables.
+        let found = unsafe { field.read() };
+        if found != 0 {
+            let message = format!("{name} of a filter is {found:#x}: this kernel calls it");
+            kernel().faults.report(FaultKind::WildCall, message);
         }
     }
 }

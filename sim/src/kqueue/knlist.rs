@@ -3,13 +3,14 @@
 
 use std::ffi::{c_int, c_long, c_void};
 use std::ptr;
+use std::sync::atomic::Ordering;
 
 use freebsd_kernel_sys::{KN_DETACHED, KNF_LISTLOCKED, KNF_NOKQLOCK};
 
 use super::Kqueue;
 use super::knote::unlink;
 use crate::abi::{Knlist, Knote, Mtx, Shared};
-use crate::kernel::kassert;
+use crate::kernel::{kassert, kernel};
 use crate::mtx;
 
 /// LA_LOCKED of lock(9): the kernel passes it to `kl_assert_lock`.
@@ -160,6 +161,7 @@ pub unsafe extern "C-unwind" fn knote(knl: *const Knlist, hint: c_long, flags: c
 }
 
 fn notify(kn: Shared<Knote>, hint: c_long, without_lock: bool) {
+    kernel().notified.fetch_add(1, Ordering::Relaxed);
     let kq = Kqueue::of(kn);
     let mut locked = kq.lock();
     if locked.skips(kn) {

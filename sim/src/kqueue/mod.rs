@@ -11,6 +11,7 @@ mod dump;
 mod filterops;
 pub(crate) mod knlist;
 mod knote;
+mod nested;
 mod queue;
 mod register;
 mod scan;
@@ -27,7 +28,7 @@ use freebsd_kernel_sys as sys;
 use freebsd_kernel_sys::{KQ_FLUXWAIT, KQ_NEVENTS, KQ_SLEEP};
 use kqx::event::Kevent;
 
-use crate::abi::{Knote, Link, Mtx, Selinfo, Shared};
+use crate::abi::{Callout, Knote, Link, Mtx, Selinfo, Shared};
 use crate::errno::Errno;
 use crate::fault::FaultKind;
 use crate::filedesc::Filedesc;
@@ -55,6 +56,10 @@ pub(crate) struct Kqueue {
     state: State,
     /// Who is charged for it.
     pub(crate) owner: Shared<UidInfo>,
+    /// KQUEUE_CPONFORK.
+    pub(crate) copied_on_fork: bool,
+    /// Tells the kqueues that watch this kqueue.
+    task: Callout,
 }
 
 /// What the lock of a kqueue protects.
@@ -113,7 +118,11 @@ impl Drop for Locked<'_> {
 impl Kqueue {
     /// A kqueue charged to `owner`, in the table of descriptors `fdp`. It must not move:
     /// knotes point to it.
-    pub(crate) fn new(owner: Shared<UidInfo>, fdp: *const Filedesc) -> Arc<Kqueue> {
+    pub(crate) fn new(
+        owner: Shared<UidInfo>,
+        fdp: *const Filedesc,
+        copied_on_fork: bool,
+    ) -> Arc<Kqueue> {
         let kq = Arc::new(Kqueue {
             kq_lock: Mtx::uninit(),
             state: State {
@@ -128,9 +137,17 @@ impl Kqueue {
                 chains: OnceCell::new(),
             },
             owner,
+            copied_on_fork,
+            // SAFETY: all zero is a valid callout.
+            task: unsafe { std::mem::zeroed() },
         });
         mtx::init(&kq.kq_lock, c"kqueue", mtx::MTX_DEF | mtx::MTX_DUPOK);
         kq.state.kq_head.init();
+        kq.init_task();
+        // SAFETY: list and lock are this kqueue's.
+        unsafe {
+            knlist::knlist_init_mtx(kq.notes().as_ptr(), Shared::from_ref(&kq.kq_lock).as_ptr());
+        }
         kq
     }
 
@@ -245,6 +262,7 @@ impl<'a> Locked<'a> {
         if self.lower(KQ_SLEEP) {
             kernel().sched.wakeup(self.0.channel());
         }
+        self.tell_watchers();
     }
 
     /// The hash chain of an ident; None before the first EV_ADD.

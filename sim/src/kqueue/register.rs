@@ -8,6 +8,7 @@ use kqx::event::{
 };
 
 use super::knote::{Spare, drop_attached, drop_detached};
+use super::nested::EVFILT_READ;
 use super::slots::Hold;
 use super::{CHAINS, Kqueue, Locked};
 use crate::abi::{Knlist, Knote, Shared};
@@ -31,9 +32,8 @@ impl Kqueue {
             spare = Some(Spare::new());
         }
         kernel().windows.pass(Window::Find);
-        if hold.filterops.f_isfd != 0 {
-            // A process here has no descriptors but kqueues, which no filter of a module
-            // watches.
+        if hold.filterops.f_isfd != 0 && kev.filter != EVFILT_READ {
+            // A process here has no descriptors but kqueues.
             return Err(EBADF);
         }
         let (locked, found) = self.find_stable(kev);

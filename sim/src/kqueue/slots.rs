@@ -5,8 +5,8 @@ use std::ffi::c_int;
 
 use parking_lot::Mutex;
 
-use super::builtin;
 use super::filterops::NULL_FILTEROPS;
+use super::{builtin, nested};
 use crate::abi::{Filterops, Shared};
 use crate::config::Release;
 use crate::errno::{EBUSY, EEXIST, EINVAL, Errno, code};
@@ -16,6 +16,7 @@ use crate::kernel::kernel;
 /// The one slot that is free: AIO and LIO, empty in the table too, are the standard
 /// kernel's AIO's from boot on.
 const SENDFILE: usize = 11;
+const READ: usize = 0;
 const TIMER: usize = 6;
 const USER: usize = 10;
 
@@ -58,12 +59,13 @@ fn index(filter: c_int) -> Option<usize> {
 impl Slots {
     pub(crate) fn new(release: Release) -> Self {
         let filterops = |index| match index {
-            TIMER => &builtin::TIMER,
-            USER => &builtin::USER,
-            _ => &NULL_FILTEROPS,
+            TIMER => builtin::TIMER.filterops(),
+            USER => builtin::USER.filterops(),
+            READ => nested::READ.filterops(),
+            _ => Shared::from_ref(&NULL_FILTEROPS),
         };
         let slot = |index| Slot {
-            filterops: Shared::from_ref(filterops(index)),
+            filterops: filterops(index),
             builtin: index != SENDFILE,
             references: 0,
         };
@@ -99,13 +101,15 @@ impl Slots {
         slots.get(index(filter.into())?).map(|slot| slot.references)
     }
 
-    /// Whether a module's filter is in the table.
-    pub(crate) fn taken(&self) -> bool {
+    /// Whether a module has left a filter in the table that is not in memory which outlives
+    /// modules.
+    pub(crate) fn dangle(&self) -> bool {
         let empty = Shared::from_ref(&NULL_FILTEROPS);
         let slots = self.0.lock();
-        slots
-            .iter()
-            .any(|slot| !slot.builtin && slot.filterops != empty)
+        slots.iter().any(|slot| {
+            let stays = kernel().kmem.contains(slot.filterops.as_ptr() as usize);
+            !slot.builtin && slot.filterops != empty && !stays
+        })
     }
 
     fn add(&self, filter: c_int, filterops: Shared<Filterops>) -> Result<(), Errno> {

@@ -1,13 +1,13 @@
 //! What the kernel exports to a loaded file.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_long};
 use std::sync::OnceLock;
 
 use super::mapping::Mapping;
 use crate::abi::SysctlOid;
 use crate::{
-    callout, clock, console, counter, curthread, kqueue, malloc, mtx, sdt, strings, sysctl,
-    uidinfo, uma,
+    callout, clock, console, counter, curthread, eventhandler, kmem, kqueue, malloc, mtx, sdt,
+    strings, sysctl, taskqueue, ucred, uidinfo, uma,
 };
 
 /// Where a symbol is.
@@ -42,11 +42,15 @@ fn function(name: &str) -> Option<usize> {
         "_mtx_destroy" => mtx::_mtx_destroy,
         "__mtx_lock_flags" => mtx::__mtx_lock_flags,
         "__mtx_unlock_flags" => mtx::__mtx_unlock_flags,
+        "_mtx_trylock_flags_" => mtx::_mtx_trylock_flags_,
         "__mtx_assert" => mtx::__mtx_assert,
         "callout_init" => callout::callout_init,
         "_callout_init_lock" => callout::_callout_init_lock,
         "callout_reset_sbt_on" => callout::callout_reset_sbt_on,
         "_callout_stop_safe" => callout::_callout_stop_safe,
+        "_timeout_task_init" => taskqueue::_timeout_task_init,
+        "taskqueue_enqueue_timeout_sbt" => taskqueue::taskqueue_enqueue_timeout_sbt,
+        "taskqueue_drain_timeout" => taskqueue::taskqueue_drain_timeout,
         "binuptime" => clock::binuptime,
         "getboottimebin" => clock::getboottimebin,
         "malloc" => malloc::malloc,
@@ -57,8 +61,11 @@ fn function(name: &str) -> Option<usize> {
         "uma_zdestroy" => uma::uma_zdestroy,
         "uma_zalloc_arg" => uma::uma_zalloc_arg,
         "uma_zfree_arg" => uma::uma_zfree_arg,
-        "uihold" => uidinfo::uihold,
-        "uifree" => uidinfo::uifree,
+        "kmem_malloc" => kmem::kmem_malloc,
+        "eventhandler_find_list" => eventhandler::eventhandler_find_list,
+        "eventhandler_register" => eventhandler::eventhandler_register,
+        "crhold" => ucred::crhold,
+        "crfree" => ucred::crfree,
         "chgkqcnt" => uidinfo::chgkqcnt,
         "lim_cur" => curthread::lim_cur,
         "counter_u64_alloc" => counter::counter_u64_alloc,
@@ -87,6 +94,7 @@ fn function(name: &str) -> Option<usize> {
         "bcmp" => strings::memcmp,
         "strlcpy" => strings::strlcpy,
         "strlen" => strings::strlen,
+        "arc4random" => strings::arc4random,
     }
 }
 
@@ -98,6 +106,8 @@ struct Variables {
     sdt_probe_func: usize,
     sdt_probes_enabled: u64,
     hz: c_int,
+    physmem: c_long,
+    taskqueue_thread: usize,
 }
 
 fn variables() -> *mut Variables {
@@ -113,6 +123,8 @@ fn variables() -> *mut Variables {
             sdt_probe_func: sdt::probe_func as *const () as usize,
             sdt_probes_enabled: 0,
             hz: 1000,
+            physmem: kmem::physmem,
+            taskqueue_thread: taskqueue::thread(),
         };
         // SAFETY: a new page, large enough, that is never unmapped.
         unsafe { variables.write(initial) };
@@ -139,6 +151,8 @@ pub(super) fn find(name: &str) -> Option<Symbol> {
             "sdt_probe_func" => Some(&raw const (*variables).sdt_probe_func as usize),
             "sdt_probes_enabled" => Some(&raw const (*variables).sdt_probes_enabled as usize),
             "hz" => Some(&raw const (*variables).hz as usize),
+            "taskqueue_thread" => Some(&raw const (*variables).taskqueue_thread as usize),
+            "physmem" => Some(&raw const (*variables).physmem as usize),
             _ => None,
         }
     };

@@ -22,6 +22,12 @@ impl Gate {
             line: Vec::new(),
         }
     }
+
+    /// The watcher of that kqueue has waited least.
+    pub fn waits_anew(&mut self, at: usize) {
+        self.line.retain(|queue| *queue != at);
+        self.line.push(at);
+    }
 }
 
 /// What a watcher has for itself.
@@ -29,6 +35,8 @@ impl Gate {
 pub struct Watcher {
     /// Without `one`: triggers since its last event.
     pub unseen: u64,
+    /// What a one-shot would say of them: those there were when kqueue last asked.
+    pub said: u64,
     /// With `one`: it has a trigger.
     pub woken: bool,
 }
@@ -36,6 +44,11 @@ pub struct Watcher {
 impl Watcher {
     pub fn due(&self) -> bool {
         self.woken || self.unseen > 0
+    }
+
+    /// kqueue asks.
+    pub fn ask(&mut self) {
+        self.said = self.unseen;
     }
 }
 

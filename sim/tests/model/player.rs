@@ -495,6 +495,7 @@ impl<'a> Player<'a> {
             self.leave_gate(at, ident, gone.expect("it is there"), false);
             return done;
         }
+        let was_enabled = registration.enabled;
         registration.common(change);
         if refused.is_ok() && adds {
             registration.ext = [change.ext[2], change.ext[3]];
@@ -505,7 +506,7 @@ impl<'a> Player<'a> {
         let gate = self.gates.get_mut(&ident).expect("it has a watcher");
         let watcher = registration.watcher();
         let state = if gate.one {
-            gate.waiting
+            gate.waiting + u64::from(watcher.woken)
         } else {
             watcher.unseen
         };
@@ -513,7 +514,15 @@ impl<'a> Player<'a> {
         if !enabled && std::mem::take(&mut registration.watcher().woken) {
             gate.waiting += 1;
         }
+        if enabled && !was_enabled {
+            gate.waits_anew(at);
+        }
         self.trigger(ident, refused.unwrap_or(0));
+        let registrations = &mut self.queues[at].registrations;
+        let registration = registrations.get_mut(&ident).expect("it was there");
+        if enabled {
+            registration.watcher().ask();
+        }
         Answer {
             result: Ok(()),
             state: Some((Some(state), refused.map(drop))),
@@ -532,7 +541,11 @@ impl<'a> Player<'a> {
             let enabled = registration.enabled;
             let watcher = registration.watcher();
             if !gate.one {
+                let waits = enabled && watcher.unseen == 0;
                 watcher.unseen += triggers;
+                if waits {
+                    watcher.ask();
+                }
             } else if enabled && !watcher.woken && gate.waiting > 0 {
                 gate.waiting -= 1;
                 watcher.woken = true;
@@ -564,15 +577,19 @@ impl<'a> Player<'a> {
         let error = registration.error.is_some();
         let once = registration.once || registration.forced;
         registration.deliver(event, now)?;
+        let watcher = registration.watcher();
         if error {
+            watcher.ask();
             return Ok(());
         }
         let gate = self.gates.get_mut(&ident).expect("it has a watcher");
-        let watcher = registration.watcher();
+        let unseen = std::mem::take(&mut watcher.unseen);
         let taken = if gate.one {
             std::mem::take(&mut watcher.woken).into()
+        } else if once {
+            watcher.said
         } else {
-            std::mem::take(&mut watcher.unseen)
+            unseen
         };
         if event.data as u64 != taken {
             return Err(format!("data is not {taken}"));
@@ -590,8 +607,7 @@ impl<'a> Player<'a> {
             return Err(format!("ext[..2] is not of {gate:?}"));
         }
         if gate.one {
-            gate.line.retain(|queue| *queue != at);
-            gate.line.push(at);
+            gate.waits_anew(at);
         }
         self.trigger(ident, 0);
         Ok(())

@@ -243,6 +243,12 @@ pub(super) const CASES: &[Case] = &[
         deliver_semaphore,
     ),
     case(
+        "counter.deliver.semaphore_queued",
+        "A semaphore is queued while enough is left, and not after the delivery that leaves less.",
+        deliver_semaphore_queued,
+    )
+    .needs(&[Feature::KernProcKq]),
+    case(
         "counter.deliver.semaphore_in_one_call",
         "One kevent call returns a semaphore's next event at most once, and the next call goes on.",
         deliver_semaphore_in_one_call,
@@ -858,6 +864,22 @@ fn deliver_semaphore(sys: &dyn System) -> Outcome {
     queue.apply(trigger(COUNTER, 1))?;
     equal!(queue.take()?.data, 2);
     queue.quiet()
+}
+
+fn deliver_semaphore_queued(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        fflags: NOTE_KQX_SEMAPHORE,
+        ext: [2, 0, 0, 0],
+        ..add(COUNTER)
+    })?;
+    queue.apply(trigger(COUNTER, 5))?;
+    for left in [1, 0] {
+        equal!(sys.queued(queue.fd)?, 1);
+        equal!(queue.take()?.data, 2);
+        equal!(sys.queued(queue.fd)?, left);
+    }
+    Ok(())
 }
 
 fn deliver_semaphore_in_one_call(sys: &dyn System) -> Outcome {

@@ -25,22 +25,21 @@
 //! | overrun_count | `timer.deliver.overrun` |
 //! | timer_delete_race, timer_single_delivery | `races.timer.*` |
 //!
-//! And what EVFILT_TIMER itself gets wrong: the count and the phase of a late tick are
-//! `timer.deliver.phase`, a tick lost against delivery is `races.timer.two_takers`, the
-//! refused re-add is `errors.timer.readd` and `evfilt_timer.refused_readd`, callouts for
-//! nobody are `timer.lazy.*`, the process pointer is `lifetime.rfork`, the 4096 timers
-//! for all are `limits.*` and `races.exit`.
+//! `evfilt_timer.differs.*` make the same changes to both filters and say where they part:
+//! kqx(4), "Moving over from EVFILT_TIMER", names each.
 
 use std::time::Duration;
 
+use kqx::abi::EVFILT_KQX;
 use kqx::event::{
-    EV_ADD, EV_CLEAR, EV_DISABLE, EV_DISPATCH, EV_ENABLE, EV_ERROR, EV_ONESHOT, EV_RECEIPT, Kevent,
+    EV_ADD, EV_CLEAR, EV_DISABLE, EV_DISPATCH, EV_ENABLE, EV_ERROR, EV_ONESHOT, EV_RECEIPT,
+    EVFILT_TIMER, Kevent, NOTE_ABSTIME, NOTE_NSECONDS, NOTE_SECONDS,
 };
 
-use super::{MS, SEC, oneshot, periodic};
+use super::{MS, SEC, clock_set_aside, compare, oneshot, periodic};
 use crate::case::{Case, Outcome, case};
-use crate::queue::{Queue, TIMER, add, change, delete};
-use crate::system::{Clock, Errno, System};
+use crate::queue::{Queue, TIMER, add, change, delete, refusal};
+use crate::system::{Clock, Errno, Feature, System};
 use crate::{ensure, equal};
 
 pub(super) const CASES: &[Case] = &[
@@ -105,6 +104,84 @@ pub(super) const CASES: &[Case] = &[
         "A re-add refused while a one-shot timer is due is reported first, and the expiry follows.",
         refused_readd_oneshot,
     ),
+    case(
+        "evfilt_timer.flags_shown",
+        "A relative timer shows EV_CLEAR, one-shot or periodic, a deadline only if asked to.",
+        flags_shown,
+    ),
+    case(
+        "evfilt_timer.readable",
+        "Armed anew after its expiry, a timer is off its kqueue at once, as EVFILT_TIMER is.",
+        readable,
+    )
+    .needs(&[Feature::KernProcKq]),
+    case(
+        "evfilt_timer.differs.ident",
+        "EVFILT_TIMER takes any ident, a KQX_TIMER's top byte is its member.",
+        differs_ident,
+    ),
+    case(
+        "evfilt_timer.differs.unit",
+        "fflags of an event has the unit of its timer, with EVFILT_TIMER it is 0.",
+        differs_unit,
+    ),
+    case(
+        "evfilt_timer.differs.ext",
+        "ext of EV_ADD is a first delay and a leeway, EVFILT_TIMER passes it through.",
+        differs_ext,
+    ),
+    case(
+        "evfilt_timer.differs.change",
+        "Without EV_ADD an unknown fflags bit is refused, EVFILT_TIMER ignores it.",
+        differs_change,
+    ),
+    case(
+        "evfilt_timer.differs.refused",
+        "After a refused EV_ADD a KQX_TIMER runs on, EVFILT_TIMER is stopped.",
+        differs_refused,
+    ),
+    case(
+        "evfilt_timer.differs.error_kept",
+        "After an EV_ADD that follows a refused one EVFILT_TIMER still shows EV_ERROR.",
+        differs_error_kept,
+    ),
+    case(
+        "evfilt_timer.differs.error_receipt",
+        "A receipt has the errno of a refused EV_ADD in ext[1], EVFILT_TIMER's has none.",
+        differs_error_receipt,
+    ),
+    case(
+        "evfilt_timer.differs.longest",
+        "2^31 seconds are EINVAL, EVFILT_TIMER accepts them.",
+        differs_longest,
+    ),
+    case(
+        "evfilt_timer.differs.past",
+        "A deadline that has passed is due in the call that adds it.",
+        differs_past,
+    ),
+    case(
+        "evfilt_timer.differs.set_back",
+        "A deadline waits for a clock that was set back, EVFILT_TIMER's comes early.",
+        differs_set_back,
+    )
+    .needs(&[Feature::SetTime]),
+    case(
+        "evfilt_timer.differs.readd",
+        "EV_ADD again decides anew between clear and level, EVFILT_TIMER keeps what it was.",
+        differs_readd,
+    ),
+    case(
+        "evfilt_timer.differs.receipt",
+        "A receipt has the time left, EVFILT_TIMER's has ext as it was sent.",
+        differs_receipt,
+    ),
+    case(
+        "evfilt_timer.differs.charge",
+        "A KQX_TIMER counts against RLIMIT_KQUEUES, EVFILT_TIMER does not.",
+        differs_charge,
+    )
+    .needs(&[Feature::Processes, Feature::Credentials]),
 ];
 
 fn add_wait_delete(sys: &dyn System) -> Outcome {
@@ -315,8 +392,246 @@ fn refused_readd_oneshot(sys: &dyn System) -> Outcome {
     equal!(error.flags & EV_ERROR, EV_ERROR);
     equal!(error.data, Errno::EINVAL.0.into());
     let event = queue.wait()?;
+    // Without EV_CLEAR, at which kqueue_scan would have dropped it with the error's event.
     equal!(event.flags, EV_ONESHOT);
     equal!(event.data, 1);
     equal!(queue.apply(delete(TIMER)), Err(Errno::ENOENT));
     Ok(())
+}
+
+/// EV_ADD of a deadline of CLOCK_REALTIME, in ns.
+const fn deadline(at: u64) -> Kevent {
+    Kevent {
+        fflags: NOTE_ABSTIME | NOTE_NSECONDS,
+        ..periodic(at)
+    }
+}
+
+/// EV_ADD of a periodic timer that is refused.
+const REFUSED: Kevent = Kevent {
+    data: -1,
+    ..add(TIMER)
+};
+
+fn flags_shown(sys: &dyn System) -> Outcome {
+    for (change, flags) in [
+        (periodic(MS), EV_CLEAR),
+        (oneshot(MS), EV_CLEAR | EV_ONESHOT),
+        (deadline(1), 0),
+        (
+            Kevent {
+                flags: EV_ADD | EV_CLEAR,
+                ..deadline(1)
+            },
+            EV_CLEAR,
+        ),
+        (
+            Kevent {
+                flags: EV_ADD | EV_ONESHOT,
+                ..deadline(1)
+            },
+            EV_ONESHOT,
+        ),
+    ] {
+        let shown = compare(sys, EVFILT_TIMER, |filter| {
+            filter.apply(change)?;
+            Ok(filter.queue.wait()?.flags)
+        })?;
+        equal!(shown, [flags; 2]);
+    }
+    Ok(())
+}
+
+fn readable(sys: &dyn System) -> Outcome {
+    let queued = compare(sys, EVFILT_TIMER, |filter| {
+        filter.apply(deadline(1))?;
+        filter.queue.wait()?;
+        let due = sys.queued(filter.queue.fd)?;
+        filter.apply(periodic(3600 * SEC))?;
+        Ok([due, sys.queued(filter.queue.fd)?])
+    })?;
+    equal!(queued, [[1, 0]; 2]);
+    Ok(())
+}
+
+fn differs_ident(sys: &dyn System) -> Outcome {
+    let added = compare(sys, EVFILT_TIMER, |filter| {
+        Ok(filter.apply(Kevent {
+            ident: 7,
+            ..oneshot(MS)
+        }))
+    })?;
+    equal!(added, [Ok(()), Err(Errno::EINVAL)]);
+    Ok(())
+}
+
+fn differs_unit(sys: &dyn System) -> Outcome {
+    let fflags = compare(sys, EVFILT_TIMER, |filter| {
+        filter.apply(periodic(MS))?;
+        Ok(filter.queue.wait()?.fflags)
+    })?;
+    equal!(fflags, [0, NOTE_NSECONDS]);
+    Ok(())
+}
+
+fn differs_ext(sys: &dyn System) -> Outcome {
+    let hour = 3600 * SEC;
+    let ext = compare(sys, EVFILT_TIMER, |filter| {
+        filter.apply(Kevent {
+            ext: [1, 2, 7, 8],
+            ..periodic(hour)
+        })?;
+        sys.pass(Duration::from_millis(1));
+        let first = filter.event_of(EVFILT_KQX)?.is_some();
+        filter.apply(Kevent {
+            ext: [hour, hour, 7, 8],
+            ..periodic(MS)
+        })?;
+        sys.pass(Duration::from_millis(10));
+        let second = filter.event_of(EVFILT_TIMER)?;
+        Ok((first, second.map(|event| event.ext)))
+    })?;
+    // EV_ADD again leaves what EVFILT_TIMER passes through as it was.
+    equal!(ext, [(false, Some([1, 2, 7, 8])), (true, None)]);
+    Ok(())
+}
+
+fn differs_change(sys: &dyn System) -> Outcome {
+    let refusals = compare(sys, EVFILT_TIMER, |filter| {
+        filter.apply(periodic(3600 * SEC))?;
+        let receipt = filter.receipt(Kevent {
+            fflags: 0x40,
+            ..change(TIMER)
+        })?;
+        Ok(refusal(&receipt))
+    })?;
+    equal!(refusals, [None, Some(Errno::EINVAL)]);
+    Ok(())
+}
+
+fn differs_refused(sys: &dyn System) -> Outcome {
+    let runs_on = compare(sys, EVFILT_TIMER, |filter| {
+        filter.apply(periodic(50 * MS))?;
+        filter.apply(REFUSED)?;
+        while filter.queue.wait()?.flags & EV_ERROR == 0 {}
+        sys.pass(Duration::from_millis(200));
+        Ok(filter.event_of(EVFILT_KQX)?.is_some())
+    })?;
+    equal!(runs_on, [false, true]);
+    Ok(())
+}
+
+fn differs_error_kept(sys: &dyn System) -> Outcome {
+    let flags = compare(sys, EVFILT_TIMER, |filter| {
+        filter.apply(periodic(3600 * SEC))?;
+        filter.apply(REFUSED)?;
+        equal!(filter.queue.wait()?.data, Errno::EINVAL.0.into());
+        filter.apply(periodic(MS))?;
+        Ok(filter.queue.wait()?.flags)
+    })?;
+    equal!(flags, [EV_CLEAR | EV_ERROR, EV_CLEAR]);
+    Ok(())
+}
+
+fn differs_error_receipt(sys: &dyn System) -> Outcome {
+    let refusals = compare(sys, EVFILT_TIMER, |filter| {
+        filter.apply(periodic(3600 * SEC))?;
+        Ok(refusal(&filter.receipt(REFUSED)?))
+    })?;
+    equal!(refusals, [None, Some(Errno::EINVAL)]);
+    Ok(())
+}
+
+fn differs_longest(sys: &dyn System) -> Outcome {
+    let added = compare(sys, EVFILT_TIMER, |filter| {
+        // Once: the kernel's own would expire without end.
+        Ok(filter.apply(Kevent {
+            fflags: NOTE_SECONDS,
+            data: 1 << 31,
+            ..oneshot(0)
+        }))
+    })?;
+    equal!(added, [Ok(()), Err(Errno::EINVAL)]);
+    Ok(())
+}
+
+fn differs_past(sys: &dyn System) -> Outcome {
+    let [theirs, ours] = compare(sys, EVFILT_TIMER, |filter| {
+        let add = Kevent {
+            filter: filter.filter,
+            ..deadline(1)
+        };
+        let mut events = [Kevent::default()];
+        let queue = &filter.queue;
+        let now = queue.kevent(&[add], &mut events, Some(Duration::ZERO))?;
+        equal!(queue.wait()?.data, 1);
+        Ok(now)
+    })?;
+    equal!(ours, 1);
+    // Where time is real, EVFILT_TIMER's callout may have run before the call returned.
+    ensure!(
+        theirs == 0 || !sys.has(Feature::VirtualClock),
+        "{theirs} events of EVFILT_TIMER in the same call"
+    );
+    Ok(())
+}
+
+fn differs_set_back(sys: &dyn System) -> Outcome {
+    clock_set_aside(sys, |step| {
+        let early = compare(sys, EVFILT_TIMER, |filter| {
+            filter.apply(deadline(sys.clock(Clock::Realtime) + 100 * MS))?;
+            step(-(3600 * SEC as i64))?;
+            sys.pass(Duration::from_millis(200));
+            Ok(filter.event_of(EVFILT_TIMER)?.is_some())
+        })?;
+        equal!(early, [true, false]);
+        Ok(())
+    })
+}
+
+fn differs_readd(sys: &dyn System) -> Outcome {
+    let flags = compare(sys, EVFILT_TIMER, |filter| {
+        filter.apply(deadline(1))?;
+        filter.apply(periodic(3 * MS))?;
+        Ok(filter.queue.wait()?.flags)
+    })?;
+    equal!(flags, [0, EV_CLEAR]);
+    let taken_twice = compare(sys, EVFILT_TIMER, |filter| {
+        filter.apply(periodic(3600 * SEC))?;
+        filter.apply(deadline(1))?;
+        filter.queue.wait()?;
+        Ok(filter.queue.poll()?.is_some())
+    })?;
+    equal!(taken_twice, [false, true]);
+    Ok(())
+}
+
+fn differs_receipt(sys: &dyn System) -> Outcome {
+    let [theirs, ours] = compare(sys, EVFILT_TIMER, |filter| {
+        filter.apply(periodic(3600 * SEC))?;
+        let receipt = filter.receipt(Kevent {
+            ext: [99, 98, 0, 0],
+            ..change(TIMER)
+        })?;
+        Ok([receipt.ext[0], receipt.ext[1]])
+    })?;
+    equal!(theirs, [99, 98]);
+    ensure!(
+        (3000 * SEC..=3600 * SEC).contains(&ours[0]) && ours[1] == 0,
+        "{ours:?}"
+    );
+    Ok(())
+}
+
+fn differs_charge(sys: &dyn System) -> Outcome {
+    sys.in_process(&|| {
+        sys.set_kqueue_limit(Some(1))?;
+        // A user that owns nothing else.
+        sys.setuid(61_003)?;
+        let added = compare(sys, EVFILT_TIMER, |filter| {
+            Ok(filter.apply(periodic(3600 * SEC)))
+        })?;
+        equal!(added, [Ok(()), Err(Errno::ENOMEM)]);
+        Ok(())
+    })
 }

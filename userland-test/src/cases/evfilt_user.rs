@@ -24,21 +24,21 @@
 //! | user_single_delivery | `races.counter.single_delivery` |
 //! | threading_close, close_multi | `races.close.waiting` |
 //!
-//! And what EVFILT_USER itself gets wrong: EV_ADD with NOTE_TRIGGER is
-//! `counter.add.trigger`, NOTE_TRIGGER with EV_CLEAR is `counter.clear.then_trigger`, the
-//! empty one-shot event is `flags.oneshot.fields`, the last writer's data is
-//! `counter.trigger.adds`.
+//! `evfilt_user.differs.*` make the same changes to both filters and say where they part:
+//! kqx(4), "Moving over from EVFILT_USER", names each.
 
 use std::time::Duration;
 
 use kqx::event::{
-    EV_ADD, EV_CLEAR, EV_DISABLE, EV_DISPATCH, EV_ENABLE, EV_KEEPUDATA, EV_RECEIPT, Kevent,
+    EV_ADD, EV_CLEAR, EV_DELETE, EV_DISABLE, EV_DISPATCH, EV_ENABLE, EV_ERROR, EV_KEEPUDATA,
+    EV_ONESHOT, EV_RECEIPT, EVFILT_USER, Kevent, NOTE_FFCOPY, NOTE_TRIGGER,
 };
 
+use super::compare;
 use crate::case::{Case, Outcome, case};
-use crate::equal;
-use crate::queue::{COUNTER, Queue, add, change, delete, trigger};
-use crate::system::System;
+use crate::queue::{COUNTER, Queue, add, change, delete, refusal, trigger};
+use crate::system::{Errno, Feature, System};
+use crate::{ensure, equal};
 
 pub(super) const CASES: &[Case] = &[
     case(
@@ -80,6 +80,87 @@ pub(super) const CASES: &[Case] = &[
         "evfilt_user.receipt_preserved",
         "EV_RECEIPT of the first EV_ADD is reported with every event.",
         receipt_preserved,
+    ),
+    case(
+        "evfilt_user.delete_receipt",
+        "EV_DELETE's receipt has no state; EV_CLEAR with EV_RECEIPT before it has the count.",
+        delete_receipt,
+    ),
+    case(
+        "evfilt_user.differs.ident",
+        "EVFILT_USER takes any ident, a counter's top byte is its member.",
+        differs_ident,
+    ),
+    case(
+        "evfilt_user.differs.initial",
+        "data of EV_ADD makes a counter due, not EVFILT_USER; negative, only the counter refuses.",
+        differs_initial,
+    ),
+    case(
+        "evfilt_user.differs.data",
+        "data is the sum of a counter's triggers, and of EVFILT_USER's last change what was given.",
+        differs_data,
+    ),
+    case(
+        "evfilt_user.differs.zero",
+        "A trigger with data 0 is delivered as 1 by a counter, as 0 by EVFILT_USER.",
+        differs_zero,
+    ),
+    case(
+        "evfilt_user.differs.negative",
+        "A trigger with negative data takes from a counter, and wakes EVFILT_USER.",
+        differs_negative,
+    ),
+    case(
+        "evfilt_user.differs.add_trigger",
+        "EV_ADD with NOTE_TRIGGER wakes a counter, not EVFILT_USER.",
+        differs_add_trigger,
+    ),
+    case(
+        "evfilt_user.differs.trigger_and_clear",
+        "EV_CLEAR with NOTE_TRIGGER wakes a counter, and loses EVFILT_USER's trigger.",
+        differs_trigger_and_clear,
+    ),
+    case(
+        "evfilt_user.differs.oneshot",
+        "With EV_ONESHOT a counter's event has fflags and data, EVFILT_USER's has 0.",
+        differs_oneshot,
+    ),
+    case(
+        "evfilt_user.differs.oneshot_cleared",
+        "A one-shot cleared before delivery stays with a counter, is delivered by EVFILT_USER.",
+        differs_oneshot_cleared,
+    ),
+    case(
+        "evfilt_user.differs.readable",
+        "Cleared before delivery, a counter is off its kqueue at once, EVFILT_USER is not.",
+        differs_readable,
+    )
+    .needs(&[Feature::KernProcKq]),
+    case(
+        "evfilt_user.differs.operation_bits",
+        "fflags of an event has the operation bits of EV_ADD with EVFILT_USER, not a counter.",
+        differs_operation_bits,
+    ),
+    case(
+        "evfilt_user.differs.other_bits",
+        "fflags bits that are no flag and no operation: a counter looks at them, EVFILT_USER not.",
+        differs_other_bits,
+    ),
+    case(
+        "evfilt_user.differs.ext",
+        "EVFILT_USER passes ext through, a counter has its threshold and its triggers there.",
+        differs_ext,
+    ),
+    case(
+        "evfilt_user.differs.readd",
+        "EV_ADD again gives EVFILT_USER new data and old ext, a counter its old count and new ext.",
+        differs_readd,
+    ),
+    case(
+        "evfilt_user.differs.receipt",
+        "A counter's receipt has the count before the change, EVFILT_USER's ext as it was sent.",
+        differs_receipt,
     ),
 ];
 
@@ -229,5 +310,237 @@ fn receipt_preserved(sys: &dyn System) -> Outcome {
         queue.apply(trigger(COUNTER, 0))?;
         equal!(queue.take()?.flags, EV_CLEAR | EV_RECEIPT);
     }
+    Ok(())
+}
+
+fn delete_receipt(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(add(COUNTER))?;
+    queue.apply(trigger(COUNTER, 7))?;
+    let take = |flags, count| Kevent {
+        flags,
+        ext: [count, 0, 0, 0],
+        ..change(COUNTER)
+    };
+    let changes = [
+        take(EV_CLEAR | EV_RECEIPT, 99),
+        take(EV_DELETE | EV_RECEIPT, 99),
+    ];
+    let mut receipts = [Kevent::default(); 2];
+    equal!(queue.kevent(&changes, &mut receipts, None)?, 2);
+    equal!(receipts[0], take(EV_ERROR, 7));
+    equal!(receipts[1], take(EV_ERROR, 99));
+    equal!(queue.apply(delete(COUNTER)), Err(Errno::ENOENT));
+    Ok(())
+}
+
+/// EV_ADD with EV_CLEAR, to either filter.
+const ADD: Kevent = Kevent {
+    flags: EV_ADD | EV_CLEAR,
+    ..add(COUNTER)
+};
+
+fn differs_ident(sys: &dyn System) -> Outcome {
+    let added = compare(sys, EVFILT_USER, |filter| Ok(filter.apply(add(7))))?;
+    equal!(added, [Ok(()), Err(Errno::EINVAL)]);
+    Ok(())
+}
+
+fn differs_initial(sys: &dyn System) -> Outcome {
+    let counts = compare(sys, EVFILT_USER, |filter| {
+        filter.apply(Kevent { data: 5, ..ADD })?;
+        Ok(filter.queue.poll()?.map(|event| event.data))
+    })?;
+    equal!(counts, [None, Some(5)]);
+    let added = compare(sys, EVFILT_USER, |filter| {
+        Ok(filter.apply(Kevent { data: -1, ..ADD }))
+    })?;
+    equal!(added, [Ok(()), Err(Errno::EINVAL)]);
+    Ok(())
+}
+
+fn differs_data(sys: &dyn System) -> Outcome {
+    let data = compare(sys, EVFILT_USER, |filter| {
+        filter.apply(ADD)?;
+        filter.apply(trigger(COUNTER, 3))?;
+        filter.apply(trigger(COUNTER, 4))?;
+        let triggers = filter.queue.take()?.data;
+        filter.apply(trigger(COUNTER, 3))?;
+        filter.apply(Kevent {
+            flags: EV_ENABLE,
+            ..change(COUNTER)
+        })?;
+        Ok([triggers, filter.queue.take()?.data])
+    })?;
+    equal!(data, [[4, 0], [7, 3]]);
+    Ok(())
+}
+
+fn differs_zero(sys: &dyn System) -> Outcome {
+    let data = compare(sys, EVFILT_USER, |filter| {
+        filter.apply(ADD)?;
+        filter.apply(trigger(COUNTER, 0))?;
+        Ok(filter.queue.take()?.data)
+    })?;
+    equal!(data, [0, 1]);
+    Ok(())
+}
+
+fn differs_negative(sys: &dyn System) -> Outcome {
+    let data = compare(sys, EVFILT_USER, |filter| {
+        filter.apply(ADD)?;
+        filter.apply(trigger(COUNTER, 3))?;
+        filter.apply(trigger(COUNTER, -3))?;
+        Ok(filter.queue.poll()?.map(|event| event.data))
+    })?;
+    equal!(data, [Some(-3), None]);
+    Ok(())
+}
+
+fn differs_add_trigger(sys: &dyn System) -> Outcome {
+    let data = compare(sys, EVFILT_USER, |filter| {
+        filter.apply(Kevent {
+            fflags: NOTE_TRIGGER,
+            ..ADD
+        })?;
+        Ok(filter.queue.poll()?.map(|event| event.data))
+    })?;
+    equal!(data, [None, Some(1)]);
+    Ok(())
+}
+
+fn differs_trigger_and_clear(sys: &dyn System) -> Outcome {
+    let data = compare(sys, EVFILT_USER, |filter| {
+        filter.apply(ADD)?;
+        filter.apply(trigger(COUNTER, 5))?;
+        filter.apply(Kevent {
+            flags: EV_CLEAR,
+            ..trigger(COUNTER, 2)
+        })?;
+        Ok(filter.queue.poll()?.map(|event| event.data))
+    })?;
+    equal!(data, [None, Some(2)]);
+    Ok(())
+}
+
+fn differs_oneshot(sys: &dyn System) -> Outcome {
+    let fields = compare(sys, EVFILT_USER, |filter| {
+        filter.apply(Kevent {
+            flags: EV_ADD | EV_ONESHOT,
+            fflags: 5,
+            ..add(COUNTER)
+        })?;
+        filter.apply(trigger(COUNTER, 7))?;
+        let event = filter.queue.take()?;
+        Ok((event.fflags, event.data))
+    })?;
+    equal!(fields, [(0, 0), (5, 7)]);
+    Ok(())
+}
+
+fn differs_oneshot_cleared(sys: &dyn System) -> Outcome {
+    let delivered = compare(sys, EVFILT_USER, |filter| {
+        filter.apply(Kevent {
+            flags: EV_ADD | EV_ONESHOT,
+            ..add(COUNTER)
+        })?;
+        filter.apply(trigger(COUNTER, 7))?;
+        filter.apply(Kevent {
+            flags: EV_CLEAR,
+            ..change(COUNTER)
+        })?;
+        Ok((
+            filter.queue.poll()?.is_some(),
+            filter.apply(delete(COUNTER)),
+        ))
+    })?;
+    equal!(delivered, [(true, Err(Errno::ENOENT)), (false, Ok(()))]);
+    Ok(())
+}
+
+fn differs_readable(sys: &dyn System) -> Outcome {
+    let queued = compare(sys, EVFILT_USER, |filter| {
+        filter.apply(ADD)?;
+        filter.apply(trigger(COUNTER, 7))?;
+        filter.apply(Kevent {
+            flags: EV_CLEAR,
+            ..change(COUNTER)
+        })?;
+        Ok(sys.queued(filter.queue.fd)?)
+    })?;
+    equal!(queued, [1, 0]);
+    Ok(())
+}
+
+fn differs_operation_bits(sys: &dyn System) -> Outcome {
+    let fflags = compare(sys, EVFILT_USER, |filter| {
+        filter.apply(Kevent {
+            fflags: NOTE_FFCOPY | 5,
+            ..ADD
+        })?;
+        filter.apply(trigger(COUNTER, 1))?;
+        Ok(filter.queue.take()?.fflags)
+    })?;
+    equal!(fflags, [NOTE_FFCOPY | 5, 5]);
+    Ok(())
+}
+
+fn differs_other_bits(sys: &dyn System) -> Outcome {
+    let refusals = compare(sys, EVFILT_USER, |filter| {
+        filter.apply(ADD)?;
+        let receipt = filter.receipt(Kevent {
+            fflags: 0x0400_0000,
+            ..change(COUNTER)
+        })?;
+        Ok(refusal(&receipt))
+    })?;
+    equal!(refusals, [None, Some(Errno::EINVAL)]);
+    Ok(())
+}
+
+fn differs_ext(sys: &dyn System) -> Outcome {
+    let [user, counter] = compare(sys, EVFILT_USER, |filter| {
+        filter.apply(Kevent {
+            ext: [3, 0, 7, 8],
+            ..ADD
+        })?;
+        filter.apply(trigger(COUNTER, 1))?;
+        let first = filter.queue.poll()?.map(|event| event.ext);
+        filter.apply(trigger(COUNTER, 2))?;
+        Ok((first, filter.queue.take()?.ext))
+    })?;
+    equal!(user, (Some([3, 0, 7, 8]), [3, 0, 7, 8]));
+    equal!(counter, (None, [2, 0, 7, 8]));
+    Ok(())
+}
+
+fn differs_readd(sys: &dyn System) -> Outcome {
+    let fields = compare(sys, EVFILT_USER, |filter| {
+        filter.apply(add(COUNTER))?;
+        filter.apply(trigger(COUNTER, 3))?;
+        filter.apply(Kevent {
+            data: 9,
+            ext: [0, 0, 0, 8],
+            ..add(COUNTER)
+        })?;
+        let event = filter.queue.take()?;
+        Ok((event.data, event.ext[3]))
+    })?;
+    equal!(fields, [(9, 0), (3, 8)]);
+    Ok(())
+}
+
+fn differs_receipt(sys: &dyn System) -> Outcome {
+    let ext = compare(sys, EVFILT_USER, |filter| {
+        filter.apply(ADD)?;
+        filter.apply(trigger(COUNTER, 3))?;
+        let receipt = filter.receipt(Kevent {
+            ext: [99, 98, 0, 0],
+            ..trigger(COUNTER, 4)
+        })?;
+        ensure!(receipt.data == 0, "{receipt:?}");
+        Ok([receipt.ext[0], receipt.ext[1]])
+    })?;
+    equal!(ext, [[99, 98], [3, 0]]);
     Ok(())
 }

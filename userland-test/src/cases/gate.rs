@@ -9,9 +9,10 @@ use kqx::event::{
     Kevent, NOTE_TRIGGER,
 };
 
+use super::US;
 use crate::case::{Case, Failure, Outcome, case};
 use crate::queue::{COUNTER, Queue, add, change, delete, refusal, trigger};
-use crate::system::{Body, Errno, Feature, System};
+use crate::system::{Body, Clock, Errno, Feature, System};
 use crate::{ensure, equal};
 
 /// The gate of a case that needs one.
@@ -65,6 +66,12 @@ pub(super) const CASES: &[Case] = &[
         all_queued,
     )
     .needs(&[Feature::KernProcKq]),
+    case(
+        "gate.all.asks_those_that_wait",
+        "A trigger that wakes all asks those that wait, and none that has an event already.",
+        all_asks_those_that_wait,
+    )
+    .needs(&[Feature::VirtualClock]),
     case(
         "gate.all.dispatch",
         "With EV_DISPATCH a watcher is disabled by its event, and owes nothing when enabled.",
@@ -122,6 +129,18 @@ pub(super) const CASES: &[Case] = &[
         one_next_before_later,
     ),
     case(
+        "gate.one.queued",
+        "A watcher that has taken its event is not queued, unless it has the next already.",
+        one_queued,
+    )
+    .needs(&[Feature::KernProcKq]),
+    case(
+        "gate.one.asks_one",
+        "A trigger that wakes one asks that watcher and no other, however many wait.",
+        one_asks_one,
+    )
+    .needs(&[Feature::VirtualClock]),
+    case(
         "gate.one.many",
         "A trigger of 3 wakes three watchers.",
         one_many,
@@ -178,8 +197,13 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         "gate.oneshot.all",
-        "A one-shot watcher gathers what comes before it is taken, and is gone.",
+        "A one-shot watcher delivers what woke it, whatever comes before it is taken, and is gone.",
         oneshot_all,
+    ),
+    case(
+        "gate.oneshot.woken_by_new",
+        "A one-shot watcher that a new watcher wakes counts the new watcher too.",
+        oneshot_woken_by_new,
     ),
     case(
         "gate.oneshot.own_trigger",
@@ -193,9 +217,25 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         "gate.receipt",
-        "A query says how many triggers wait: for this watcher, or for one.",
+        "A query says how many triggers the watcher could take: 0, and nothing comes.",
         receipt,
     ),
+    case(
+        "gate.receipt.all",
+        "Where a trigger wakes all, a query says in every state what the watcher takes next.",
+        receipt_all,
+    ),
+    case(
+        "gate.receipt.one",
+        "Where a trigger wakes one, a query says in every state what is left for the watcher.",
+        receipt_one,
+    ),
+    case(
+        "gate.receipt.missed",
+        "A query while a watcher was passed over counts that trigger, and brings it.",
+        receipt_missed,
+    )
+    .needs(&[Feature::KernProcKq]),
     case(
         "gate.refused.mode",
         "NOTE_KQX_ONE that differs is EINVAL, for a new watcher and again, and changes nothing.",
@@ -218,6 +258,25 @@ pub(super) const CASES: &[Case] = &[
     )
     .needs(&[Feature::Processes, Feature::Credentials]),
     case(
+        "gate.watcher_max.refuses",
+        "Of kern.kqx.watcher_max watchers of a gate the next is ENOMEM, counted in \
+         kern.kqx.stats.refused, and another gate has room.",
+        watcher_max_refuses,
+    )
+    .needs(&[Feature::Root]),
+    case(
+        "gate.watcher_max.lowered",
+        "Lowering kern.kqx.watcher_max below the live number refuses new watchers only.",
+        watcher_max_lowered,
+    )
+    .needs(&[Feature::Root]),
+    case(
+        "gate.watcher_max.zero",
+        "kern.kqx.watcher_max 0 allows no gate, and charges nothing.",
+        watcher_max_zero,
+    )
+    .needs(&[Feature::Root]),
+    case(
         "gate.process",
         "Another process with the same id has another gate.",
         process,
@@ -235,6 +294,20 @@ pub(super) const CASES: &[Case] = &[
         dump,
     )
     .needs(&[Feature::KernProcKq]),
+    case(
+        "gate.dump.keeps_place",
+        "A watcher that a trigger passed over keeps its place in the line, whether it is asked \
+         again or changed first.",
+        dump_keeps_place,
+    )
+    .needs(&[Feature::KernProcKq, Feature::VirtualClock]),
+    case(
+        "gate.dump.backs_off",
+        "A watcher that kern.proc.kq keeps from its trigger is asked again at growing intervals, \
+         and no other watcher is; once it was woken, after the shortest again.",
+        dump_backs_off,
+    )
+    .needs(&[Feature::KernProcKq, Feature::VirtualClock]),
     case(
         "races.gate.conserved",
         "What is triggered while watchers come and go is taken, or waits: none lost or doubled.",
@@ -332,6 +405,33 @@ fn all_queued(sys: &dyn System) -> Outcome {
     equal!(sys.queued(queue.fd)?, 1);
     queue.take()?;
     equal!(sys.queued(queue.fd)?, 0);
+    Ok(())
+}
+
+/// How many registrations knote(9) comes to meanwhile.
+fn notified(sys: &dyn System, body: impl FnOnce() -> Outcome) -> Result<u64, Failure> {
+    let before = sys.notified();
+    body()?;
+    Ok(sys.notified() - before)
+}
+
+fn all_asks_those_that_wait(sys: &dyn System) -> Outcome {
+    let queues: [_; 20] = queues(sys, add(GATE))?;
+    let by = outsider(sys, add(GATE))?;
+    let trigger = || Ok(by.apply(trigger(GATE, 1))?);
+    equal!(notified(sys, trigger)?, 20);
+    equal!(notified(sys, trigger)?, 0);
+    let take = || {
+        for queue in &queues[..3] {
+            equal!(queue.take()?.data, 2);
+        }
+        Ok(())
+    };
+    equal!(notified(sys, take)?, 0);
+    equal!(notified(sys, trigger)?, 3);
+    for queue in &queues[3..] {
+        equal!(queue.take()?.data, 3);
+    }
     Ok(())
 }
 
@@ -520,6 +620,31 @@ fn one_next_before_later(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+fn one_queued(sys: &dyn System) -> Outcome {
+    let [queue] = queues(sys, ONE)?;
+    queue.apply(trigger(GATE, 2))?;
+    for left in [1, 0] {
+        equal!(sys.queued(queue.fd)?, 1);
+        equal!(queue.take()?.data, 1);
+        equal!(sys.queued(queue.fd)?, left);
+    }
+    Ok(())
+}
+
+fn one_asks_one(sys: &dyn System) -> Outcome {
+    let queues: [_; 20] = queues(sys, ONE)?;
+    let by = outsider(sys, ONE)?;
+    for queue in &queues {
+        let asked = notified(sys, || {
+            by.apply(trigger(GATE, 1))?;
+            equal!(queue.take()?.data, 1);
+            Ok(())
+        })?;
+        equal!(asked, 1);
+    }
+    Ok(())
+}
+
 fn one_many(sys: &dyn System) -> Outcome {
     let [a, b, c, d] = queues(sys, ONE)?;
     d.apply(trigger(GATE, 3))?;
@@ -617,6 +742,8 @@ fn one_dispatch(sys: &dyn System) -> Outcome {
     equal!(taker(&[&queue, &other])?, 1);
     queue.apply(ENABLE)?;
     queue.quiet()?;
+    // The other has waited since its event, this watcher since it was enabled.
+    equal!(woken(&other, &[&queue, &other])?, 1);
     equal!(woken(&other, &[&queue, &other])?, 0);
     Ok(())
 }
@@ -680,10 +807,29 @@ fn oneshot_all(sys: &dyn System) -> Outcome {
     other.apply(trigger(GATE, 2))?;
     let event = queue.take()?;
     equal!(event.flags, EV_ONESHOT | EV_CLEAR);
-    equal!((event.data, event.ext[1]), (3, 2));
+    equal!((event.data, event.ext[1]), (1, 2));
     equal!(queue.apply(delete(GATE)), Err(Errno::ENOENT));
     other.apply(trigger(GATE, 1))?;
     queue.quiet()
+}
+
+fn oneshot_woken_by_new(sys: &dyn System) -> Outcome {
+    for fflags in [0, NOTE_KQX_ONE] {
+        let once = Queue::new(sys)?;
+        once.apply(Kevent {
+            flags: EV_ADD | EV_ONESHOT,
+            fflags,
+            ..add(GATE)
+        })?;
+        let new = Queue::new(sys)?;
+        new.apply(Kevent {
+            fflags: fflags | NOTE_TRIGGER,
+            ..add(GATE)
+        })?;
+        let event = once.take()?;
+        equal!((event.data, event.ext[1]), (1, 2));
+    }
+    Ok(())
 }
 
 fn oneshot_own_trigger(sys: &dyn System) -> Outcome {
@@ -735,9 +881,138 @@ fn receipt(sys: &dyn System) -> Outcome {
     )?;
     let id = ident(KQX_GATE, 2);
     a.apply(trigger(id, 5))?;
-    equal!((a.query(id)?, b.query(id)?), (3, 3));
-    equal!(a.receipt(trigger(id, 1))?.ext[0], 3);
-    equal!(b.query(id)?, 4);
+    // Each has one of the five, and three wait at the gate.
+    equal!((a.query(id)?, b.query(id)?), (4, 4));
+    equal!(a.receipt(trigger(id, 1))?.ext[0], 4);
+    equal!(b.query(id)?, 5);
+    for left in (0..=4).rev() {
+        equal!(b.take()?.ext[0], left);
+        equal!(b.query(id)?, left);
+    }
+    // The last that comes is a's own.
+    equal!((a.query(id)?, b.query(id)?), (1, 0));
+    b.quiet()?;
+    equal!(a.take()?.data, 1);
+    equal!(a.query(id)?, 0);
+    a.quiet()
+}
+
+fn receipt_all(sys: &dyn System) -> Outcome {
+    let by = outsider(sys, add(GATE))?;
+    by.apply(trigger(GATE, 7))?;
+    let takes = |queue: &Queue<'_>, triggers: u64| -> Outcome {
+        equal!(queue.query(GATE)?, triggers);
+        if triggers > 0 {
+            equal!(queue.take()?.data as u64, triggers);
+            equal!(queue.query(GATE)?, 0);
+        }
+        queue.quiet()?;
+        Ok(())
+    };
+    let [queue] = queues(sys, add(GATE))?;
+    takes(&queue, 0)?;
+    by.apply(trigger(GATE, 3))?;
+    takes(&queue, 3)?;
+    queue.apply(DISABLE)?;
+    takes(&queue, 0)?;
+    by.apply(trigger(GATE, 2))?;
+    equal!(queue.query(GATE)?, 2);
+    queue.quiet()?;
+    queue.apply(ENABLE)?;
+    takes(&queue, 2)?;
+    by.apply(trigger(GATE, 1))?;
+    queue.apply(DISABLE)?;
+    queue.apply(ENABLE)?;
+    takes(&queue, 1)?;
+    let dispatched = Queue::new(sys)?;
+    dispatched.apply(Kevent {
+        flags: EV_ADD | EV_DISPATCH,
+        ..add(GATE)
+    })?;
+    by.apply(trigger(GATE, 1))?;
+    takes(&dispatched, 1)?;
+    by.apply(trigger(GATE, 4))?;
+    equal!(dispatched.query(GATE)?, 4);
+    dispatched.quiet()?;
+    dispatched.apply(ENABLE)?;
+    takes(&dispatched, 4)?;
+    // The query is asked for what the event will say, if nothing comes in between.
+    let once = Queue::new(sys)?;
+    once.apply(Kevent {
+        flags: EV_ADD | EV_ONESHOT,
+        ..add(GATE)
+    })?;
+    equal!(once.query(GATE)?, 0);
+    by.apply(trigger(GATE, 1))?;
+    by.apply(trigger(GATE, 5))?;
+    equal!(once.query(GATE)?, 6);
+    equal!(once.take()?.data, 6);
+    Ok(())
+}
+
+fn receipt_one(sys: &dyn System) -> Outcome {
+    let by = outsider(sys, ONE)?;
+    let [queue] = queues(sys, ONE)?;
+    let drains = |triggers: u64| -> Outcome {
+        for left in (1..=triggers).rev() {
+            equal!(queue.query(GATE)?, left);
+            equal!(queue.take()?.data, 1);
+        }
+        equal!(queue.query(GATE)?, 0);
+        queue.quiet()?;
+        Ok(())
+    };
+    drains(0)?;
+    by.apply(trigger(GATE, 3))?;
+    drains(3)?;
+    // Whether it is disabled before or after, what waits is there when it is enabled.
+    by.apply(trigger(GATE, 1))?;
+    queue.apply(DISABLE)?;
+    equal!(queue.query(GATE)?, 1);
+    by.apply(trigger(GATE, 1))?;
+    equal!((queue.query(GATE)?, by.query(GATE)?), (2, 2));
+    queue.quiet()?;
+    queue.apply(ENABLE)?;
+    equal!((queue.query(GATE)?, by.query(GATE)?), (2, 1));
+    drains(2)?;
+    // What it gives back is the next one's.
+    by.apply(trigger(GATE, 1))?;
+    let [other] = queues(sys, ONE)?;
+    equal!((queue.query(GATE)?, other.query(GATE)?), (1, 0));
+    queue.apply(DISABLE)?;
+    equal!((queue.query(GATE)?, other.query(GATE)?), (0, 1));
+    equal!(other.take()?.data, 1);
+    other.close()?;
+    queue.apply(ENABLE)?;
+    drains(0)?;
+    queue.close()?;
+    let dispatched = Queue::new(sys)?;
+    dispatched.apply(Kevent {
+        flags: EV_ADD | EV_DISPATCH,
+        ..ONE
+    })?;
+    by.apply(trigger(GATE, 2))?;
+    equal!(dispatched.query(GATE)?, 2);
+    equal!(dispatched.take()?.data, 1);
+    equal!(dispatched.query(GATE)?, 1);
+    dispatched.quiet()?;
+    dispatched.apply(ENABLE)?;
+    equal!(dispatched.query(GATE)?, 1);
+    equal!(dispatched.take()?.data, 1);
+    equal!(dispatched.query(GATE)?, 0);
+    Ok(())
+}
+
+fn receipt_missed(sys: &dyn System) -> Outcome {
+    for change in [add(GATE), ONE] {
+        let [queue] = queues(sys, change)?;
+        let by = outsider(sys, change)?;
+        trigger_during_dump(sys, &queue, &by)?;
+        equal!(queue.query(GATE)?, 1);
+        equal!(queue.take()?.data, 1);
+        equal!(queue.query(GATE)?, 0);
+        queue.quiet()?;
+    }
     Ok(())
 }
 
@@ -839,6 +1114,79 @@ fn charge_limit(sys: &dyn System) -> Outcome {
     })
 }
 
+/// Runs `body` with another `kern.kqx.watcher_max`.
+fn with_watcher_max(sys: &dyn System, max: i64, body: impl FnOnce() -> Outcome) -> Outcome {
+    let before = sys.sysctl("kern.kqx.watcher_max")?;
+    sys.set_sysctl("kern.kqx.watcher_max", max)?;
+    let outcome = body();
+    sys.set_sysctl("kern.kqx.watcher_max", before)?;
+    outcome
+}
+
+fn watcher_max_refuses(sys: &dyn System) -> Outcome {
+    let counts = || -> Result<_, Failure> {
+        Ok([
+            sys.sysctl("kern.kqx.timers")?,
+            sys.sysctl("kern.kqx.watchers")?,
+            sys.sysctl("kern.kqx.stats.refused")?,
+        ])
+    };
+    for change in [add(GATE), ONE] {
+        with_watcher_max(sys, 3, || {
+            let [timers, watchers, refused] = counts()?;
+            let [a, b] = queues(sys, change)?;
+            let [c, over] = [Queue::new(sys)?, Queue::new(sys)?];
+            c.apply(change)?;
+            let triggering = Kevent {
+                fflags: change.fflags | NOTE_TRIGGER,
+                ..change
+            };
+            equal!(over.apply(triggering), Err(Errno::ENOMEM));
+            equal!(over.apply(delete(GATE)), Err(Errno::ENOENT));
+            equal!(counts()?, [timers + 1, watchers + 3, refused + 1]);
+            for queue in [&a, &b, &c] {
+                queue.quiet()?;
+            }
+            over.apply(Kevent {
+                ident: ident(KQX_GATE, 2),
+                ..change
+            })?;
+            a.apply(change)?;
+            a.apply(delete(GATE))?;
+            over.apply(triggering)?;
+            equal!(b.take()?.ext[1], 3);
+            equal!(a.apply(change), Err(Errno::ENOMEM));
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn watcher_max_lowered(sys: &dyn System) -> Outcome {
+    let [a, b, c] = queues(sys, ONE)?;
+    with_watcher_max(sys, 2, || {
+        let over = Queue::new(sys)?;
+        equal!(over.apply(ONE), Err(Errno::ENOMEM));
+        a.apply(ONE)?;
+        equal!(woken(&c, &[&a, &b, &c])?, 0);
+        a.apply(delete(GATE))?;
+        equal!(over.apply(ONE), Err(Errno::ENOMEM));
+        b.apply(delete(GATE))?;
+        over.apply(ONE)?;
+        Ok(())
+    })
+}
+
+fn watcher_max_zero(sys: &dyn System) -> Outcome {
+    with_watcher_max(sys, 0, || {
+        let timers = sys.sysctl("kern.kqx.timers")?;
+        let queue = Queue::new(sys)?;
+        equal!(queue.apply(ONE), Err(Errno::ENOMEM));
+        equal!(sys.sysctl("kern.kqx.timers")?, timers);
+        Ok(())
+    })
+}
+
 fn process(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(ONE)?;
@@ -874,6 +1222,22 @@ fn rfork(sys: &dyn System) -> Outcome {
     )
 }
 
+/// Reads kern.proc.kq of `queue`, and triggers meanwhile.
+fn trigger_during_dump(sys: &dyn System, queue: &Queue<'_>, by: &Queue<'_>) -> Outcome {
+    sys.parallel(&[
+        &|| {
+            equal!(sys.knotes(queue.fd)?, 1);
+            Ok(())
+        },
+        &|| {
+            // The reading takes longer where time is virtual.
+            sys.pass(Duration::from_micros(5));
+            by.apply(trigger(GATE, 1))?;
+            Ok(())
+        },
+    ])
+}
+
 fn dump(sys: &dyn System) -> Outcome {
     const ROUNDS: u64 = 20;
     for change in [add(GATE), ONE] {
@@ -881,20 +1245,58 @@ fn dump(sys: &dyn System) -> Outcome {
         queue.apply(change)?;
         let by = outsider(sys, change)?;
         for _ in 0..ROUNDS {
-            sys.parallel(&[
-                &|| {
-                    equal!(sys.knotes(queue.fd)?, 1);
-                    Ok(())
-                },
-                &|| {
-                    // The reading takes longer where time is virtual.
-                    sys.pass(Duration::from_micros(5));
-                    by.apply(trigger(GATE, 1))?;
-                    Ok(())
-                },
-            ])?;
+            trigger_during_dump(sys, &queue, &by)?;
             equal!(queue.wait()?.data, 1);
         }
+    }
+    Ok(())
+}
+
+fn dump_keeps_place(sys: &dyn System) -> Outcome {
+    for changed in [false, true] {
+        let [a, b] = queues(sys, ONE)?;
+        let by = outsider(sys, ONE)?;
+        trigger_during_dump(sys, &a, &by)?;
+        equal!(taker(&[&a, &b])?, 1);
+        if changed {
+            a.apply(ONE)?;
+        } else {
+            sys.pass(Duration::from_millis(1));
+        }
+        equal!(woken(&by, &[&a, &b])?, 0);
+    }
+    Ok(())
+}
+
+fn dump_backs_off(sys: &dyn System) -> Outcome {
+    // 100 ms in all, in which a try every 100 us would be 1,000.
+    const READINGS: usize = 10_000;
+    let [queue, others @ ..]: [_; 5] = queues(sys, add(GATE))?;
+    let by = outsider(sys, add(GATE))?;
+    trigger_during_dump(sys, &queue, &by)?;
+    for other in &others {
+        equal!(other.take()?.data, 1);
+    }
+    let callouts = sys.sysctl("kern.kqx.stats.callouts")?;
+    let tries = notified(sys, || {
+        for _ in 0..READINGS {
+            sys.knotes(queue.fd)?;
+        }
+        Ok(())
+    })?;
+    ensure!((10..=20).contains(&tries), "{tries} tries");
+    equal!(
+        sys.sysctl("kern.kqx.stats.callouts")? - callouts,
+        tries as i64
+    );
+    equal!(queue.wait()?.data, 1);
+    trigger_during_dump(sys, &queue, &by)?;
+    let missed = sys.clock(Clock::Uptime);
+    equal!(queue.wait()?.data, 1);
+    let late = sys.clock(Clock::Uptime) - missed;
+    ensure!(late <= 200 * US, "after {late} ns");
+    for other in &others {
+        equal!(other.take()?.data, 1);
     }
     Ok(())
 }

@@ -49,7 +49,7 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         "lifetime.sysctl.read_only",
-        "Only kern.kqx.timer_max can be written.",
+        "Only the limits can be written.",
         sysctl_read_only,
     )
     .needs(&[Feature::Root]),
@@ -122,7 +122,8 @@ pub(super) const CASES: &[Case] = &[
     .needs(&[Feature::Module]),
     case(
         "lifetime.load.timer_max_default",
-        "Without the tunable, kern.kqx.timer_max is what kern.kq_calloutmax is.",
+        "Without tunables there may be a timer for each 16 KiB of memory, at least 65,536, and \
+         nine tenths of them are for each user.",
         load_timer_max_default,
     )
     .needs(&[Feature::Module]),
@@ -486,10 +487,9 @@ fn load_timer_max(sys: &dyn System) -> Outcome {
 fn load_timer_max_default(sys: &dyn System) -> Outcome {
     unloaded(sys, || {
         sys.load()?;
-        equal!(
-            sys.sysctl("kern.kqx.timer_max")?,
-            sys.sysctl("kern.kq_calloutmax")?
-        );
+        let max = (sys.sysctl("hw.physmem")? / 16_384).max(65_536);
+        equal!(sys.sysctl("kern.kqx.timer_max")?, max);
+        equal!(sys.sysctl("kern.kqx.timer_max_user")?, max - max / 10);
         Ok(())
     })
 }

@@ -1,6 +1,7 @@
 //! What timers are charged, and who gets the charge back.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use kqx::abi::{KQX_COUNTER, KQX_TIMER, ident};
 use kqx::event::{EV_ADD, EV_CLEAR, Kevent};
@@ -108,6 +109,36 @@ pub(super) const CASES: &[Case] = &[
         timer_max_zero,
     )
     .needs(&[Feature::Root]),
+    case(
+        "limits.timer_max.reserve",
+        "The last twentieth of kern.kqx.timer_max is for root.",
+        timer_max_reserve,
+    )
+    .needs(&[Feature::Processes, Feature::Credentials, Feature::Root]),
+    case(
+        "limits.timer_max_user.n",
+        "With kern.kqx.timer_max_user n, a user has n timers at most, and so has the next user.",
+        timer_max_user_n,
+    )
+    .needs(&[Feature::Processes, Feature::Credentials, Feature::Root]),
+    case(
+        "limits.timer_max_user.given_back",
+        "A user that deletes a timer may add another, and one that was refused is charged nothing.",
+        timer_max_user_given_back,
+    )
+    .needs(&[Feature::Processes, Feature::Credentials, Feature::Root]),
+    case(
+        "limits.timer_max_user.lowered",
+        "Lowering kern.kqx.timer_max_user below what a user has refuses new timers only.",
+        timer_max_user_lowered,
+    )
+    .needs(&[Feature::Processes, Feature::Credentials, Feature::Root]),
+    case(
+        "limits.timer_max_user.jail",
+        "All users of a jail together, its root too, have what one user outside has.",
+        timer_max_user_jail,
+    )
+    .needs(&[Feature::Jails, Feature::Credentials, Feature::Root]),
 ];
 
 /// Users that own nothing else.
@@ -405,11 +436,14 @@ fn setuid_exit(sys: &dyn System) -> Outcome {
     })
 }
 
-/// Runs `body` and puts kern.kqx.timer_max back.
+/// Runs `body` and puts the limits for all users and for each back.
 fn timer_max_set_aside(sys: &dyn System, body: impl Fn() -> Outcome) -> Outcome {
-    let timer_max = sys.sysctl("kern.kqx.timer_max")?;
+    const LIMITS: [&str; 2] = ["kern.kqx.timer_max", "kern.kqx.timer_max_user"];
+    let before = LIMITS.map(|name| (name, sys.sysctl(name)));
     let outcome = body();
-    sys.set_sysctl("kern.kqx.timer_max", timer_max)?;
+    for (name, value) in before {
+        sys.set_sysctl(name, value?)?;
+    }
     outcome
 }
 
@@ -459,5 +493,138 @@ fn timer_max_zero(sys: &dyn System) -> Outcome {
         equal!(queue.apply(long_timer(1)), Err(Errno::ENOMEM));
         queue.apply(add(COUNTER))?;
         Ok(())
+    })
+}
+
+fn timer_max_reserve(sys: &dyn System) -> Outcome {
+    timer_max_set_aside(sys, || {
+        equal!(sys.sysctl("kern.kqx.timers")?, 0);
+        sys.set_sysctl("kern.kqx.timer_max", 100)?;
+        sys.set_sysctl("kern.kqx.timer_max_user", 1000)?;
+        let user_gets = |left| {
+            as_user(sys, NOBODY_ELSE, None, || {
+                equal!(fill(&Queue::new(sys)?)?, left);
+                Ok(())
+            })
+        };
+        user_gets(95)?;
+        let queue = Queue::new(sys)?;
+        for id in 0..100 {
+            if id >= 94 {
+                user_gets(95_u64.saturating_sub(id))?;
+            }
+            queue.apply(long_timer(id))?;
+        }
+        equal!(queue.apply(long_timer(100)), Err(Errno::ENOMEM));
+        Ok(())
+    })
+}
+
+/// Runs `body` with kern.kqx.timer_max_user set to `n`.
+fn timer_max_user_of(sys: &dyn System, n: i64, body: impl Fn() -> Outcome) -> Outcome {
+    timer_max_set_aside(sys, || {
+        sys.set_sysctl("kern.kqx.timer_max_user", n)?;
+        body()
+    })
+}
+
+fn timer_max_user_n(sys: &dyn System) -> Outcome {
+    for n in [0, 1, 2, 7] {
+        timer_max_user_of(sys, n, || {
+            for uid in [NOBODY_ELSE, ANOTHER] {
+                as_user(sys, uid, None, || {
+                    equal!(fill(&Queue::new(sys)?)?, n as u64);
+                    // Without a timer it is no matter of this limit.
+                    Queue::new(sys)?.apply(add(COUNTER))?;
+                    Ok(())
+                })?;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn timer_max_user_given_back(sys: &dyn System) -> Outcome {
+    timer_max_user_of(sys, 3, || {
+        as_user(sys, NOBODY_ELSE, None, || {
+            let live = sys.sysctl("kern.kqx.timers")?;
+            let refused = sys.sysctl("kern.kqx.stats.refused")?;
+            let queue = Queue::new(sys)?;
+            equal!(fill(&queue)?, 3);
+            equal!(sys.sysctl("kern.kqx.timers")?, live + 3);
+            equal!(sys.sysctl("kern.kqx.stats.refused")?, refused + 1);
+            for id in 0..3 {
+                queue.apply(delete(ident(KQX_TIMER, id)))?;
+                queue.apply(long_timer(id))?;
+                equal!(queue.apply(long_timer(9)), Err(Errno::ENOMEM));
+            }
+            queue.close()?;
+            equal!(sys.sysctl("kern.kqx.timers")?, live);
+            equal!(fill(&Queue::new(sys)?)?, 3);
+            Ok(())
+        })
+    })
+}
+
+fn timer_max_user_lowered(sys: &dyn System) -> Outcome {
+    timer_max_set_aside(sys, || {
+        // The limit is root's to change, and the timers are the user's.
+        let [filled, lowered, ..] = sys.shared_memory()?;
+        let until = |flag: &AtomicU64| {
+            while flag.load(Ordering::SeqCst) == 0 {
+                sys.pass(Duration::from_millis(1));
+            }
+        };
+        sys.set_sysctl("kern.kqx.timer_max_user", 3)?;
+        let user = || {
+            let outcome = as_user(sys, NOBODY_ELSE, None, || {
+                let queue = Queue::new(sys)?;
+                equal!(fill(&queue)?, 3);
+                filled.store(1, Ordering::SeqCst);
+                until(lowered);
+                queue.apply(long_timer(0))?;
+                for id in 0..2 {
+                    queue.apply(delete(ident(KQX_TIMER, id)))?;
+                    equal!(queue.apply(long_timer(9)), Err(Errno::ENOMEM));
+                }
+                queue.apply(delete(ident(KQX_TIMER, 2)))?;
+                equal!(fill(&queue)?, 1);
+                Ok(())
+            });
+            filled.store(1, Ordering::SeqCst);
+            outcome
+        };
+        let root = || {
+            until(filled);
+            let outcome = sys.set_sysctl("kern.kqx.timer_max_user", 1);
+            lowered.store(1, Ordering::SeqCst);
+            outcome.map_err(Failure::from)
+        };
+        sys.parallel(&[&user, &root])
+    })
+}
+
+fn timer_max_user_jail(sys: &dyn System) -> Outcome {
+    timer_max_user_of(sys, 7, || {
+        sys.in_jail(&|| {
+            let queue = Queue::new(sys)?;
+            for id in 0..4 {
+                queue.apply(long_timer(id))?;
+            }
+            as_user(sys, NOBODY_ELSE, None, || {
+                equal!(fill(&Queue::new(sys)?)?, 3);
+                Ok(())
+            })?;
+            for id in 4..7 {
+                queue.apply(long_timer(id))?;
+            }
+            equal!(queue.apply(long_timer(7)), Err(Errno::ENOMEM));
+            Ok(())
+        })?;
+        as_user(sys, NOBODY_ELSE, None, || {
+            equal!(fill(&Queue::new(sys)?)?, 7);
+            Ok(())
+        })
     })
 }

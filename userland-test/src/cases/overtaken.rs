@@ -31,24 +31,9 @@ pub(super) const CASES: &[Case] = &[
         attach_oneshot,
     )),
     staged(case(
-        "overtaken.scan.oneshot",
-        "A one-shot that expires while a scan is about to ask for it is delivered once.",
-        scan_oneshot,
-    )),
-    staged(case(
         "overtaken.scan.forced",
         "A forced delivery that an expiry overtakes still says when the timer is due.",
         scan_forced,
-    )),
-    staged(case(
-        "overtaken.scan.counter",
-        "A one-shot counter whose delay passes while a scan is about to ask is delivered once.",
-        scan_counter,
-    )),
-    staged(case(
-        "overtaken.scan.periodic",
-        "A periodic timer that expires while a scan is about to ask for it is delivered by it.",
-        scan_periodic,
     )),
     staged(case(
         "overtaken.scan.gate",
@@ -56,15 +41,16 @@ pub(super) const CASES: &[Case] = &[
         scan_gate,
     )),
     staged(case(
-        "overtaken.scan.level",
-        "A single expiry that is no one-shot is delivered by the scan it overtakes.",
-        scan_level,
-    )),
-    staged(case(
         "overtaken.dump.readd",
         "EV_ADD again, while an expiry that fell into a reading of kern.proc.kq is tried again, \
          waits for its own deadline.",
         dump_readd,
+    ))
+    .needs(&[Feature::VirtualClock, Feature::KernProcKq]),
+    staged(case(
+        "overtaken.dump.backs_off",
+        "While kern.proc.kq is read in a loop, an expiry is tried again at growing intervals.",
+        dump_backs_off,
     ))
     .needs(&[Feature::VirtualClock, Feature::KernProcKq]),
     case(
@@ -89,17 +75,6 @@ fn callouts(sys: &dyn System, body: impl FnOnce() -> Outcome) -> Result<i64, cra
     let before = sys.sysctl("kern.kqx.stats.callouts")?;
     body()?;
     Ok(sys.sysctl("kern.kqx.stats.callouts")? - before)
-}
-
-/// A queue with a one-shot `change` that was due, and taken back before it was delivered: the
-/// next scan still looks at it, and finds that it waits for another 10 us.
-fn taken_back<'a>(sys: &'a dyn System, due: &[Kevent]) -> Result<Queue<'a>, Errno> {
-    let queue = Queue::new(sys)?;
-    for &change in due {
-        queue.apply(change)?;
-    }
-    sys.overtake(Window::Scan, INSTANTLY);
-    Ok(queue)
 }
 
 /// EV_ADD of a timer that expires once, so many ns from now, and stays due.
@@ -151,22 +126,9 @@ fn attach_oneshot(sys: &dyn System) -> Outcome {
     sys.overtake(Window::Attach, INSTANTLY);
     queue.apply(oneshot(10 * US))?;
     let event = queue.take()?;
-    equal!((event.flags, event.data), (EV_ONESHOT, 1));
+    equal!((event.flags, event.data), (EV_ONESHOT | EV_CLEAR, 1));
     queue.quiet()?;
     equal!(queue.apply(delete(TIMER)), Err(Errno::ENOENT));
-    Ok(())
-}
-
-fn scan_oneshot(sys: &dyn System) -> Outcome {
-    // The first change is due with f_attach, the second with f_touch: each way kqueue is told
-    // differently that the next to ask is not a scan, and must not be told for too long.
-    for due in [oneshot(0), oneshot(10 * MS)] {
-        let queue = taken_back(sys, &[due, oneshot(0), oneshot(10 * US)])?;
-        let event = queue.wait()?;
-        equal!((event.flags, event.data), (EV_ONESHOT, 1));
-        queue.quiet()?;
-        equal!(queue.apply(delete(TIMER)), Err(Errno::ENOENT));
-    }
     Ok(())
 }
 
@@ -181,31 +143,6 @@ fn scan_forced(sys: &dyn System) -> Outcome {
     sys.overtake(Window::Scan, Duration::from_micros(20));
     let event = queue.take()?;
     equal!((event.data, event.ext[0]), (0, start + 10 * US));
-    Ok(())
-}
-
-fn scan_counter(sys: &dyn System) -> Outcome {
-    let counter = Kevent {
-        flags: EV_ADD | EV_ONESHOT,
-        ext: [2, 10 * US, 0, 0],
-        ..add(COUNTER)
-    };
-    let queue = taken_back(sys, &[counter, trigger(COUNTER, 2), trigger(COUNTER, -1)])?;
-    let event = queue.wait()?;
-    equal!((event.flags, event.data), (EV_ONESHOT, 1));
-    queue.quiet()?;
-    equal!(queue.apply(delete(COUNTER)), Err(Errno::ENOENT));
-    Ok(())
-}
-
-fn scan_periodic(sys: &dyn System) -> Outcome {
-    let queue = taken_back(sys, &[periodic(US)])?;
-    sys.pass(INSTANTLY);
-    queue.apply(periodic(10 * US))?;
-    let start = sys.clock(Clock::Uptime);
-    let event = queue.take()?;
-    equal!((event.flags, event.data), (EV_CLEAR, 2));
-    equal!(event.ext[0], start + 20 * US);
     Ok(())
 }
 
@@ -247,15 +184,6 @@ fn scan_gate(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-fn scan_level(sys: &dyn System) -> Outcome {
-    let queue = taken_back(sys, &[deadline(sys, 0), deadline(sys, 10 * US)])?;
-    for _ in 0..2 {
-        let event = queue.take()?;
-        equal!((event.flags, event.data), (0, 1));
-    }
-    Ok(())
-}
-
 fn dump_readd(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(periodic(5 * US))?;
@@ -264,6 +192,42 @@ fn dump_readd(sys: &dyn System) -> Outcome {
     let start = sys.clock(Clock::Uptime);
     let event = queue.wait()?;
     equal!((event.data, event.ext[0]), (1, start + 10 * MS));
+    Ok(())
+}
+
+fn dump_backs_off(sys: &dyn System) -> Outcome {
+    // 100 ms in all, in which a try every 100 us would be 1,000.
+    const READINGS: usize = 10_000;
+    let delayed = Kevent {
+        ext: [2, 5 * US, 0, 0],
+        ..add(COUNTER)
+    };
+    for changes in [vec![periodic(5 * US)], vec![delayed, trigger(COUNTER, 1)]] {
+        let queue = Queue::new(sys)?;
+        for change in changes {
+            queue.apply(change)?;
+        }
+        let ran = callouts(sys, || {
+            for _ in 0..READINGS {
+                sys.knotes(queue.fd)?;
+            }
+            Ok(())
+        })?;
+        ensure!((10..=20).contains(&ran), "{ran} callouts");
+        queue.wait()?;
+    }
+    // Seen: what is missed next is tried again as soon as the first was.
+    let queue = Queue::new(sys)?;
+    queue.apply(periodic(5 * US))?;
+    for _ in 0..READINGS {
+        sys.knotes(queue.fd)?;
+    }
+    queue.wait()?;
+    sys.knotes(queue.fd)?;
+    let missed = sys.clock(Clock::Uptime);
+    queue.wait()?;
+    let late = sys.clock(Clock::Uptime) - missed;
+    ensure!(late <= 200 * US, "after {late} ns");
     Ok(())
 }
 

@@ -456,39 +456,78 @@ fn counter_add_same(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// The deliveries of one timer, by whomever taken, count each expiry of `period` once:
-/// each follows the one before.
-fn one_chain(deliveries: &Mutex<Vec<Kevent>>, period: u64) -> Outcome {
-    let mut deliveries = std::mem::take(&mut *deliveries.lock().expect("no taker panicked"));
-    deliveries.sort_unstable_by_key(|event| event.ext[0]);
-    for pair in deliveries.windows(2) {
-        let (earlier, later) = (&pair[0], &pair[1]);
-        let expirations = later.data as u64;
-        ensure!(
-            later.ext[0] - earlier.ext[0] == expirations * period,
-            "{expirations} expirations of {period} ns from {} to {}",
-            earlier.ext[0],
-            later.ext[0]
-        );
+/// How many deliveries a case takes before it deletes its timer.
+const DELIVERIES: usize = 1000;
+
+/// The deliveries of one timer, by whichever thread takes them.
+///
+/// A thread waits for their number, never for a time: a guest that is starved takes long
+/// to get there, and an expiry that wakes nobody leaves that thread without an event.
+struct Deliveries<'a> {
+    period: u64,
+    taken: Mutex<Vec<Kevent>>,
+    enough: Queue<'a>,
+}
+
+impl<'a> Deliveries<'a> {
+    fn new(sys: &'a dyn System, period: u64) -> Result<Self, Errno> {
+        let enough = Queue::new(sys)?;
+        enough.apply(Kevent {
+            ext: [DELIVERIES as u64, 0, 0, 0],
+            ..EDGE
+        })?;
+        Ok(Deliveries {
+            period,
+            taken: Mutex::default(),
+            enough,
+        })
     }
-    ensure!(deliveries.len() > 1, "only {} deliveries", deliveries.len());
-    Ok(())
+
+    fn push(&self, event: Kevent) -> Outcome {
+        self.taken.lock().expect("no taker panicked").push(event);
+        self.enough.apply(trigger(COUNTER, 1))?;
+        Ok(())
+    }
+
+    /// Waits until there are [`DELIVERIES`].
+    fn enough(&self) -> Outcome {
+        self.enough.wait()?;
+        Ok(())
+    }
+
+    /// All of them together count each expiry once: each follows the one before.
+    fn are_one_chain(&self) -> Outcome {
+        let mut taken = std::mem::take(&mut *self.taken.lock().expect("no taker panicked"));
+        taken.sort_unstable_by_key(|event| event.ext[0]);
+        ensure!(taken.len() >= DELIVERIES, "only {}", taken.len());
+        for pair in taken.windows(2) {
+            let (earlier, later) = (&pair[0], &pair[1]);
+            let expirations = later.data as u64;
+            ensure!(
+                later.ext[0] - earlier.ext[0] == expirations * self.period,
+                "{expirations} expirations of {} ns from {} to {}",
+                self.period,
+                earlier.ext[0],
+                later.ext[0]
+            );
+        }
+        Ok(())
+    }
 }
 
 fn timer_two_takers(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
-    let deliveries = Mutex::new(Vec::new());
+    let deliveries = Deliveries::new(sys, 20 * US)?;
     queue.apply(periodic(20 * US))?;
     let producer = || {
-        sys.pass(Duration::from_millis(100));
+        deliveries.enough()?;
         queue.apply(delete(TIMER))?;
         Ok(())
     };
     flow(sys, &queue, 2, &[&producer], &|event| {
-        deliveries.lock().expect("no taker panicked").push(event);
-        Ok(())
+        deliveries.push(event)
     })?;
-    one_chain(&deliveries, 20 * US)
+    deliveries.are_one_chain()
 }
 
 /// Small pauses around `around` µs, reproducible.
@@ -545,7 +584,7 @@ fn timer_delete(sys: &dyn System) -> Outcome {
 
 fn timer_enable_disable(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
-    let deliveries = Mutex::new(Vec::new());
+    let deliveries = Deliveries::new(sys, 20 * US)?;
     let done = AtomicBool::new(false);
     queue.apply(periodic(20 * US))?;
     let toggling = || {
@@ -553,16 +592,15 @@ fn timer_enable_disable(sys: &dyn System) -> Outcome {
         queue.apply(delete(TIMER))?;
         Ok(())
     };
-    let clock = || {
-        sys.pass(Duration::from_millis(50));
+    let ending = || {
+        let outcome = deliveries.enough();
         done.store(true, Ordering::Relaxed);
-        Ok(())
+        outcome
     };
-    flow(sys, &queue, 1, &[&toggling, &clock], &|event| {
-        deliveries.lock().expect("no taker panicked").push(event);
-        Ok(())
+    flow(sys, &queue, 1, &[&toggling, &ending], &|event| {
+        deliveries.push(event)
     })?;
-    one_chain(&deliveries, 20 * US)
+    deliveries.are_one_chain()
 }
 
 fn timer_single_delivery(sys: &dyn System) -> Outcome {
@@ -646,7 +684,7 @@ fn dump(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
     queue.apply(EDGE)?;
     queue.apply(periodic(20 * US))?;
-    let (sum, deliveries) = (Sum::default(), Mutex::new(Vec::new()));
+    let (sum, deliveries) = (Sum::default(), Deliveries::new(sys, 20 * US)?);
     let done = AtomicBool::new(false);
     let triggering = || {
         for n in 0..2000 {
@@ -655,8 +693,12 @@ fn dump(sys: &dyn System) -> Outcome {
                 sys.pass(Duration::from_micros(100));
             }
         }
-        done.store(true, Ordering::Relaxed);
         Ok(())
+    };
+    let ending = || {
+        let outcome = deliveries.enough();
+        done.store(true, Ordering::Relaxed);
+        outcome
     };
     let dumping = || {
         while !done.load(Ordering::Relaxed) {
@@ -666,16 +708,16 @@ fn dump(sys: &dyn System) -> Outcome {
         queue.apply(delete(TIMER))?;
         Ok(())
     };
-    flow(sys, &queue, 2, &[&triggering, &dumping], &|event| {
+    let producers: [Body<'_>; 3] = [&triggering, &dumping, &ending];
+    flow(sys, &queue, 2, &producers, &|event| {
         if event.ident == COUNTER {
             sum.add(event.data);
-        } else {
-            deliveries.lock().expect("no taker panicked").push(event);
+            return Ok(());
         }
-        Ok(())
+        deliveries.push(event)
     })?;
     equal!(sum.get(), 2000);
-    one_chain(&deliveries, 20 * US)
+    deliveries.are_one_chain()
 }
 
 fn exit(sys: &dyn System) -> Outcome {

@@ -8,11 +8,12 @@ use std::mem::{size_of, size_of_val};
 use std::os::fd::FromRawFd;
 use std::path::PathBuf;
 use std::ptr;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use kqx::event::Kevent;
 
-use super::{Body, Clock, Errno, Fd, Feature, System};
+use super::{Body, Clock, Errno, Fd, Feature, SharedMemory, System};
 use crate::case::{Failure, Outcome};
 
 const _: () = assert!(
@@ -35,6 +36,10 @@ const KINFO_KNOTE: usize = 8 + size_of::<Kevent>() + 8 + 32 + (24 + 1024);
 /// Where in it the lowest byte of its status is, behind descriptor and kevent.
 const KNT_STATUS: usize = 8 + size_of::<Kevent>();
 const KNOTE_STATUS_QUEUED: u8 = 2;
+/// kqueuex of kern/syscalls.master, since 14.0.
+const SYS_KQUEUEX: c_int = 583;
+/// Of sys/event.h, since 15.1.
+const KQUEUE_CPONFORK: c_int = 2;
 /// More registrations than a queue of the cases has. With less room than it needs,
 /// kern.proc.kq of 15.0 answers ERESTART, which restarts the call for ever.
 const KNOTES_AT_MOST: usize = 16_384;
@@ -95,12 +100,13 @@ impl Kernel {
         }
     }
 
-    /// sysctl kern.proc.kq of a kqueue of this process: a struct kinfo_knote for each
-    /// registration.
-    fn kinfo_knotes(&self, kq: Fd) -> Result<Vec<u8>, Errno> {
+    /// sysctl kern.proc.kq of a kqueue of this process, or of all: a struct kinfo_knote for
+    /// each registration.
+    fn kinfo_knotes(&self, kq: Option<Fd>) -> Result<Vec<u8>, Errno> {
         let mut mib = self.kern_proc_kq.clone().ok_or(Errno::ENOENT)?;
         // SAFETY: getpid has no preconditions.
-        mib.extend([unsafe { libc::getpid() }, kq]);
+        mib.push(unsafe { libc::getpid() });
+        mib.extend(kq);
         read_mib_into(&mib, KNOTES_AT_MOST * KINFO_KNOTE)
     }
 }
@@ -278,8 +284,8 @@ impl System for Kernel {
     fn has(&self, feature: Feature) -> bool {
         match feature {
             Feature::VirtualClock => false,
-            Feature::Processes | Feature::SharedFiles | Feature::Signals => true,
-            Feature::SetTime | Feature::Credentials | Feature::Root => self.root,
+            Feature::Kernel | Feature::Processes | Feature::SharedFiles | Feature::Signals => true,
+            Feature::SetTime | Feature::Credentials | Feature::Root | Feature::Jails => self.root,
             Feature::Module => self.root && self.module.is_some(),
             Feature::KernProcKq => self.kern_proc_kq.is_some(),
             Feature::Allocations => self.allocations().is_ok(),
@@ -317,6 +323,24 @@ impl System for Kernel {
             )
         });
         result.map(|count| count as usize)
+    }
+
+    fn poll(&self, kq: Fd, timeout: Option<Duration>) -> Result<bool, Errno> {
+        let timeout = timeout.map_or(-1, |timeout| {
+            c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX)
+        });
+        let mut pollfd = libc::pollfd {
+            fd: kq,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: `pollfd` is an array of one.
+        let ready = unsafe { libc::poll(&raw mut pollfd, 1, timeout) };
+        check(ready.min(0))?;
+        if pollfd.revents & libc::POLLNVAL != 0 {
+            return Err(Errno::EBADF);
+        }
+        Ok(ready > 0)
     }
 
     fn clock(&self, clock: Clock) -> u64 {
@@ -386,6 +410,55 @@ impl System for Kernel {
                 reported(from, wait_for(pid))
             }
         }
+    }
+
+    fn in_jail(&self, body: Body<'_>) -> Outcome {
+        self.in_process(&|| {
+            let mut path = [c"path", c"/"].map(|text| libc::iovec {
+                iov_base: text.as_ptr().cast_mut().cast(),
+                iov_len: text.count_bytes() + 1,
+            });
+            let flags = libc::JAIL_CREATE | libc::JAIL_ATTACH;
+            // SAFETY: both strings end in NUL, and their lengths count it; the kernel only
+            // reads a parameter that it is given.
+            check(unsafe { libc::jail_set(path.as_mut_ptr(), path.len() as u32, flags) })?;
+            body()
+        })
+    }
+
+    fn shared_memory(&self) -> Result<SharedMemory, Errno> {
+        // SAFETY: new memory, at no address that is in use.
+        let memory = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                size_of::<[AtomicU64; 16]>(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_ANON | libc::MAP_SHARED,
+                -1,
+                0,
+            )
+        };
+        if memory == libc::MAP_FAILED {
+            return Err(Errno::ENOMEM);
+        }
+        // SAFETY: whole pages, all 0, which is a value of every atomic; never unmapped.
+        Ok(unsafe { &*memory.cast() })
+    }
+
+    fn pin(&self, cpu: usize) -> Result<(), Errno> {
+        // SAFETY: all 0 is a set, of no CPU.
+        let mut set: libc::cpuset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the set has room for more CPUs than there are.
+        unsafe { libc::CPU_SET(cpu, &mut set) };
+        let (level, which) = (libc::CPU_LEVEL_WHICH, libc::CPU_WHICH_TID);
+        let size = size_of_val(&set);
+        // SAFETY: -1 is the calling thread; the set is readable and as large as stated.
+        check(unsafe { libc::cpuset_setaffinity(level, which, -1, size, &raw const set) }).map(drop)
+    }
+
+    fn kqueue_copied_by_fork(&self) -> Result<Fd, Errno> {
+        // SAFETY: the call takes no memory. No release before 14.0 runs this program.
+        check(unsafe { libc::syscall(SYS_KQUEUEX, KQUEUE_CPONFORK) } as c_int)
     }
 
     fn outlive_owner(&self, owner: Body<'_>, heir: Body<'_>) -> Outcome {
@@ -495,11 +568,15 @@ impl System for Kernel {
     }
 
     fn knotes(&self, kq: Fd) -> Result<usize, Errno> {
-        Ok(self.kinfo_knotes(kq)?.len() / KINFO_KNOTE)
+        Ok(self.kinfo_knotes(Some(kq))?.len() / KINFO_KNOTE)
+    }
+
+    fn all_knotes(&self) -> Result<usize, Errno> {
+        Ok(self.kinfo_knotes(None)?.len() / KINFO_KNOTE)
     }
 
     fn queued(&self, kq: Fd) -> Result<usize, Errno> {
-        let knotes = self.kinfo_knotes(kq)?;
+        let knotes = self.kinfo_knotes(Some(kq))?;
         let queued = |knote: &&[u8]| knote[KNT_STATUS] & KNOTE_STATUS_QUEUED != 0;
         Ok(knotes.chunks_exact(KINFO_KNOTE).filter(queued).count())
     }

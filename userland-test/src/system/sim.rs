@@ -8,7 +8,7 @@ use std::time::Duration;
 use kqx::event::Kevent;
 use kqx_sim::{ClockMode, Config, Machine, Process, Release, UNLIMITED};
 
-use super::{Body, Clock, Errno, Fd, Feature, System, Window};
+use super::{Body, Clock, Errno, Fd, Feature, SharedMemory, System, Window};
 use crate::case::{Failure, Outcome};
 
 /// The name of the module's file in the simulated kernel.
@@ -126,7 +126,9 @@ impl System for Sim {
         match feature {
             Feature::KernProcKq => Release::BUILT_FOR == Release::V15,
             Feature::VirtualClock => self.clock == ClockMode::Virtual,
-            Feature::SetTime
+            Feature::Kernel => false,
+            Feature::Jails
+            | Feature::SetTime
             | Feature::Processes
             | Feature::Credentials
             | Feature::SharedFiles
@@ -153,6 +155,10 @@ impl System for Sim {
         timeout: Option<Duration>,
     ) -> Result<usize, Errno> {
         Ok(self.process().kevent(kq, changes, events, timeout)?)
+    }
+
+    fn poll(&self, kq: Fd, timeout: Option<Duration>) -> Result<bool, Errno> {
+        Ok(self.process().poll(kq, timeout)?)
     }
 
     fn clock(&self, clock: Clock) -> u64 {
@@ -183,6 +189,10 @@ impl System for Sim {
         there.unwrap_or_else(|| Err(Failure(format!("no thread came to {window:?}"))))
     }
 
+    fn notified(&self) -> u64 {
+        self.machine.notified()
+    }
+
     fn sysctl(&self, name: &str) -> Result<i64, Errno> {
         Ok(self.process().sysctl(name)?)
     }
@@ -196,6 +206,19 @@ impl System for Sim {
         let outcome = run_in(&child, body);
         child.exit();
         outcome
+    }
+
+    fn in_jail(&self, body: &(dyn Fn() -> Outcome + Sync)) -> Outcome {
+        let child = self.process().fork();
+        child.jail().map_err(Errno::from)?;
+        let outcome = run_in(&child, body);
+        child.exit();
+        outcome
+    }
+
+    /// Its processes are threads of this program.
+    fn shared_memory(&self) -> Result<SharedMemory, Errno> {
+        Ok(Box::leak(Box::default()))
     }
 
     fn outlive_owner(

@@ -8,7 +8,7 @@ use object::{
     SymbolScope, elf,
 };
 
-use super::{MEMBER_MAX, SETS, SIZE_MAX, check, size_max};
+use super::{CALLBACKS, FILTEROPS, MEMBER_MAX, NO_CALLBACKS, SETS, SIZE_MAX, check, size_max};
 
 /// push %rbp; mov %rsp,%rbp; pop %rbp; ret
 const HARMLESS: &[u8] = &[0x55, 0x48, 0x89, 0xe5, 0x5d, 0xc3];
@@ -19,6 +19,7 @@ struct Maker {
     text: SectionId,
     data: SectionId,
     anchor: SymbolId,
+    filterops: SectionId,
 }
 
 impl Maker {
@@ -27,6 +28,10 @@ impl Maker {
     }
 
     fn with(code: &[u8], kernel: u32, sets: &[&str]) -> Maker {
+        Maker::of(code, kernel, sets, &[0; CALLBACKS + NO_CALLBACKS])
+    }
+
+    fn of(code: &[u8], kernel: u32, sets: &[&str], table: &[u8]) -> Maker {
         let mut object = Object::new(
             BinaryFormat::Elf,
             Architecture::X86_64,
@@ -48,12 +53,17 @@ impl Maker {
             SymbolSection::Section(data),
         );
         object.set_symbol_data(anchor, data, 0, 0);
+        let name = FILTEROPS.as_bytes().to_vec();
+        let filterops = object.add_section(Vec::new(), name, SectionKind::ReadOnlyData);
+        object.append_section_data(filterops, table, 8);
         let mut maker = Maker {
             object,
             text,
             data,
             anchor,
+            filterops,
         };
+        maker.point(filterops, 8, 0);
         for name in sets {
             let section =
                 maker
@@ -69,6 +79,11 @@ impl Maker {
             }
         }
         maker
+    }
+
+    /// A module whose table of callbacks is these bytes.
+    fn with_table(table: &[u8]) -> Maker {
+        Maker::of(HARMLESS, 1400097, &SETS, table)
     }
 
     /// The eight bytes at `offset` of `section` point to `at` in the data.
@@ -268,6 +283,25 @@ fn a_linker_set_in_two_sections_is_refused() {
         .add_section(Vec::new(), b"set_sysctl_set".to_vec(), SectionKind::Data);
     maker.object.append_section_data(twin, &[0; 8], 8);
     maker.refused_for("set_sysctl_set is there 2 times");
+}
+
+#[test]
+fn a_table_of_callbacks_that_a_later_kernel_reads_past_is_refused() {
+    Maker::with_table(&[0; CALLBACKS]).refused_for("the table of callbacks ends after 40 bytes");
+}
+
+#[test]
+fn a_word_behind_the_callbacks_is_refused() {
+    let mut table = [0; CALLBACKS + NO_CALLBACKS];
+    table[CALLBACKS + 8] = 1;
+    Maker::with_table(&table).refused_for("not zero at 0x30");
+}
+
+#[test]
+fn a_pointer_behind_the_callbacks_is_refused() {
+    let mut maker = Maker::new();
+    maker.point(maker.filterops, CALLBACKS as u64, 0);
+    maker.refused_for("not zero at 0x28");
 }
 
 #[test]

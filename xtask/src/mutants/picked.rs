@@ -23,8 +23,9 @@ const GATE: &str = "kmod/src/filters/gate.rs";
 const FAMILY: &str = "kmod/src/family.rs";
 const UIDINFO: &str = "kmod/src/kernel/uidinfo.rs";
 const CALLOUT: &str = "kmod/src/kernel/timer.rs";
-const SHARED: &str = "kmod/src/kernel/shared.rs";
-const MODULE: &str = "kmod/src/kernel/module.rs";
+const GROUP: &str = "kmod/src/kernel/group.rs";
+const ACCOUNT: &str = "kmod/src/kernel/account.rs";
+const ENTRY: &str = "kmod/src/kernel/entry.rs";
 
 const PICKED: &[Picked] = &[
     Picked {
@@ -79,26 +80,26 @@ const PICKED: &[Picked] = &[
     Picked {
         name: "a restart leaves what is pending",
         file: TIMER,
-        old: "self.fired = false;\n            self.next = cx.now() + self.interval;",
-        new: "self.next = cx.now() + self.interval;",
+        old: "self.stage = Stage::Waiting;\n            cx.arm",
+        new: "cx.arm",
     },
     Picked {
         name: "a refused change is half applied",
         file: FAMILY,
-        old: "            filter = load(&kn);\n            if !receipt {",
-        new: "            store(&mut kn, &filter, &cx);\n            if !receipt {",
+        old: "        filter = load(&kn);\n        if !receipt {",
+        new: "        store(&mut kn, &filter, &cx);\n        if !receipt {",
     },
     Picked {
         name: "an error is reported for ever",
         file: FAMILY,
-        old: "kn.set_mode(mode.without_errno().0 & !Mode::CHANGED | Mode::UNSETTLED);",
-        new: "kn.set_mode(mode.0 & !Mode::CHANGED | Mode::UNSETTLED);",
+        old: "kn.set_mode(mode.without_errno().0 | Mode::UNSETTLED);",
+        new: "kn.set_mode(mode.0 | Mode::UNSETTLED);",
     },
     Picked {
         name: "after an error, one-shot is shown when the scan has looked",
         file: FAMILY,
-        old: "show_once(&mut kn, &filter, mode, filter.due());",
-        new: "let _ = filter;",
+        old: "    show_once(&mut kn, &filter, mode, due);\n    if !due {",
+        new: "    if !due {",
     },
     Picked {
         name: "one-shot delivers what is not due",
@@ -109,13 +110,13 @@ const PICKED: &[Picked] = &[
     Picked {
         name: "a user's limit, once reached, costs a timer of all",
         file: UIDINFO,
-        old: "timers().fetch_sub(1, Relaxed);\n            Errno::ENOMEM",
-        new: "Errno::ENOMEM",
+        old: "timers().fetch_sub(1, Relaxed);",
+        new: "",
     },
     Picked {
         name: "a charge is not given back",
         file: UIDINFO,
-        old: "sys::chgkqcnt(self.uip.as_ptr(), -1, 0);",
+        old: "sys::chgkqcnt(sys::kqx_cr_ruidinfo(self.0.as_ptr()), -1, 0);",
         new: "",
     },
     Picked {
@@ -139,8 +140,8 @@ const PICKED: &[Picked] = &[
     Picked {
         name: "an expiry in the middle of f_attach is tried again",
         file: CALLOUT,
-        old: "if timer.seen.get() < timer.knotes.get() && !asked_anyway {",
-        new: "if timer.seen.get() < timer.knotes.get() {",
+        old: "if !timer.seen.get() && timer.stage.load(Relaxed) != FRESH {",
+        new: "if !timer.seen.get() {",
     },
     Picked {
         name: "EV_ADD relies on the callout that tries again",
@@ -149,16 +150,22 @@ const PICKED: &[Picked] = &[
         new: "(TRIED_AGAIN..=latest)",
     },
     Picked {
-        name: "a scan delivers a one-shot that overtook it, and keeps it",
-        file: FAMILY,
-        old: "if once && kn.has_timer() && !before_scan && mode.0 & Mode::CHANGED == 0 {",
-        new: "if once && false {",
-    },
-    Picked {
         name: "an expiry that was not seen is not tried again",
         file: CALLOUT,
-        old: "if timer.seen.get() < timer.knotes.get() && !asked_anyway {",
-        new: "if asked_anyway && false {",
+        old: "if !timer.seen.get() && timer.stage.load(Relaxed) != FRESH {",
+        new: "if false {",
+    },
+    Picked {
+        name: "an expiry is tried again every 100 us",
+        file: CALLOUT,
+        old: "AGAIN_MAX.min(AGAIN << before.min(7))",
+        new: "AGAIN_MAX.min(AGAIN << before.min(0))",
+    },
+    Picked {
+        name: "an expiry that was seen is tried again as late as before",
+        file: CALLOUT,
+        old: "timer.tries.set(0);",
+        new: "",
     },
     Picked {
         name: "an earlier time does not move a pending callout",
@@ -169,42 +176,120 @@ const PICKED: &[Picked] = &[
     Picked {
         name: "a watcher that leaves takes its trigger along",
         file: FAMILY,
-        old: "            if !delivered {\n                release::<F>(kn);\n            }",
-        new: "            let _ = (kn, delivered);",
+        old: "            if !delivered {\n                give_back::<F>(member);\n            }",
+        new: "            let _ = (member, delivered);",
     },
     Picked {
-        name: "a watcher that took its trigger stays first in the line",
-        file: GATE,
-        old: "cx.last = true;",
+        name: "a watcher that took its trigger is the first in the line",
+        file: GROUP,
+        old: "Place::Away => (line.last.get(), null_mut()),",
+        new: "Place::Away => (null_mut(), line.first.get()),",
+    },
+    Picked {
+        name: "a watcher that was missed gets no other offer",
+        file: GROUP,
+        old: "if missed.first.get().is_null() {",
+        new: "if false {",
+    },
+    Picked {
+        name: "a trigger that was offered in a dump is lost",
+        file: GROUP,
+        old: "                self.restore(before.1);\n",
         new: "",
     },
     Picked {
+        name: "a gate may have a watcher more",
+        file: GROUP,
+        old: "group.watchers.get() >= watcher_max()",
+        new: "group.watchers.get() > watcher_max()",
+    },
+    Picked {
+        name: "a disabled watcher keeps its trigger",
+        file: FAMILY,
+        old: "    if disabled {\n        give_back::<F>(member);",
+        new: "    if disabled {",
+    },
+    Picked {
         name: "a gate goes before its last watcher",
-        file: SHARED,
-        old: "if shared.refs.get() > 0 {",
-        new: "if shared.refs.get() > 1 {",
+        file: GROUP,
+        old: "if group.refs.get() > 0 {",
+        new: "if group.refs.get() > 1 {",
     },
     Picked {
         name: "the gates of all processes are one",
-        file: SHARED,
+        file: GROUP,
         old: "let mut next = self.chains[name.chain()].get();",
         new: "let theirs = self.chains.iter().filter_map(|chain| NonNull::new(chain.get()))\n            \
-              .map(|timer| unsafe { timer.as_ref() }.shared.name)\n            \
+              .map(|group| unsafe { group.as_ref() }.name)\n            \
               .find(|theirs| theirs.ident == name.ident);\n        \
               let name = theirs.unwrap_or(name);\n        \
               let mut next = self.chains[name.chain()].get();",
     },
     Picked {
-        name: "a trigger in the middle of a dump wakes nobody",
-        file: CALLOUT,
-        old: "matches!(timer.stage.load(Relaxed), ADDING | FRESH)",
-        new: "timer.stage.load(Relaxed) != KNOWN",
+        name: "a change leaves the event that it takes back on the queue",
+        file: FAMILY,
+        old: "kn.knote_dequeue();",
+        new: "",
+    },
+    Picked {
+        name: "a delivery that leaves nothing leaves the knote on the queue",
+        file: FAMILY,
+        old: "        flags | EV_CLEAR\n",
+        new: "        flags\n",
+    },
+    Picked {
+        name: "an overdue count that is added again waits anew",
+        file: COUNTER,
+        old: "if cx.now() >= deadline {",
+        new: "if false {",
+    },
+    Picked {
+        name: "a delay that was taken away makes the count due",
+        file: COUNTER,
+        old: "max: max @ 1..,",
+        new: "max,",
+    },
+    Picked {
+        name: "a deadline that was taken is still to come",
+        file: TIMER,
+        old: "self.stage = Stage::Over;",
+        new: "self.stage = Stage::Waiting;",
+    },
+    Picked {
+        name: "a user may have a timer more",
+        file: ACCOUNT,
+        old: "if timers >= max {",
+        new: "if timers > max {",
+    },
+    Picked {
+        name: "an account keeps the timers that are gone",
+        file: ACCOUNT,
+        old: ".timers.fetch_sub(1, Relaxed);",
+        new: ";",
+    },
+    Picked {
+        name: "nothing is kept for root",
+        file: UIDINFO,
+        old: "(all - all / 20, timer_max_user().load(Relaxed))",
+        new: "(all, timer_max_user().load(Relaxed))",
+    },
+    Picked {
+        name: "a thread that comes after the unload goes in",
+        file: ENTRY,
+        old: "\"js 2f\",",
+        new: "\"nop\",",
+    },
+    Picked {
+        name: "a refused EV_ADD keeps the module",
+        file: ENTRY,
+        old: "\"jnz 3f\",",
+        new: "\"nop\",",
     },
     Picked {
         name: "the module unloads while there are registrations",
-        file: MODULE,
-        old: "quiesce()?;\n        kqueue_del_filteropts(filter())?;",
-        new: "let _ = (quiesce(), kqueue_del_filteropts(filter()));",
+        file: ENTRY,
+        old: ".compare_exchange(0, CLOSED, Ordering::Acquire, Ordering::Relaxed)",
+        new: ".compare_exchange(self.live.load(Ordering::Relaxed), CLOSED, Ordering::Acquire, Ordering::Relaxed)",
     },
 ];
 

@@ -12,7 +12,7 @@ use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use super::console::Outcome;
 
 /// What the harness said, as the Test Anything Protocol.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tap {
     lines: Vec<String>,
 }
@@ -52,6 +52,17 @@ impl Tap {
         self.lines.iter().filter_map(|line| verdict(line))
     }
 
+    /// The loads that began, in the order they ran: one without a verdict ended the run.
+    pub(crate) fn begun(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().filter_map(|line| begins(line))
+    }
+
+    /// What the load said of itself.
+    pub(crate) fn remarks<'a>(&'a self, load: &'a str) -> impl Iterator<Item = &'a str> {
+        let remarks = self.lines.iter().filter_map(|line| line.strip_prefix("# "));
+        remarks.filter_map(move |remark| remark.strip_prefix(load)?.strip_prefix(": "))
+    }
+
     /// How many cases ended how.
     pub(crate) fn tally(&self) -> Tally {
         let mut tally = Tally::default();
@@ -78,6 +89,7 @@ impl Tap {
         self.lines
             .iter()
             .map(String::as_str)
+            .filter(|line| begins(line).is_none())
             .filter(about_failure)
             .collect()
     }
@@ -117,6 +129,11 @@ pub(crate) enum Verdict {
 
 fn is_tap(line: &str) -> bool {
     verdict(line).is_some() || line.starts_with("1..") || line.starts_with("# ")
+}
+
+/// The load that begins, as a line says.
+fn begins(line: &str) -> Option<&str> {
+    line.strip_prefix("# ")?.strip_suffix(" begins")
 }
 
 /// The case that a line of the protocol is about, and its verdict.
@@ -223,6 +240,21 @@ kqx-vm 1 exit 1
                 "# A timer fires.",
                 "# left: 0, right: 1"
             ]
+        );
+    }
+
+    #[test]
+    fn a_load_says_that_it_begins_and_what_it_measured() {
+        let tap = Tap::of(
+            "1..2\n# hostile.a begins\n# hostile.a: 5 timers\nnot ok 1 - hostile.a\n\
+             # hostile.b begins\n# hostile.ab: nothing\n",
+        );
+        assert_eq!(tap.begun().collect::<Vec<_>>(), ["hostile.a", "hostile.b"]);
+        assert_eq!(tap.remarks("hostile.a").collect::<Vec<_>>(), ["5 timers"]);
+        let failures = tap.failures();
+        assert!(
+            !failures.iter().any(|line| line.ends_with("begins")),
+            "{failures:?}"
         );
     }
 

@@ -5,7 +5,7 @@ use kqx::abi::*;
 use kqx::event::*;
 
 use super::{COUNT_MAX, Counter, RESERVED};
-use crate::filter::{Context, Errno, Filter, Kevent};
+use crate::filter::{Context, Errno, Filter, Kevent, Words};
 use crate::filters::bench::Bench;
 use crate::time;
 
@@ -239,6 +239,84 @@ fn adding_again_with_another_delay_counts_it_from_when_the_count_left_0() {
     counter.change(again(50)).unwrap();
     counter.pass(10_000);
     assert_eq!(counter.deliver().unwrap().fflags, NOTE_KQX_DELAY);
+}
+
+#[test]
+fn a_count_that_is_overdue_stays_due_when_it_is_added_again() {
+    let again = |delay| Kevent {
+        flags: EV_ADD,
+        ext: [100, delay, 0, 0],
+        ..Kevent::default()
+    };
+    let mut counter = add(EV_CLEAR, 0, 0, [100, 20]).unwrap();
+    counter.change(trigger(3)).unwrap();
+    counter.pass(30);
+    for delay in [20, 30, 1] {
+        counter.change(again(delay)).unwrap();
+        assert!(counter.filter.due(), "delay {delay}");
+    }
+    // A longer delay has yet to pass.
+    counter.change(again(31)).unwrap();
+    assert!(!counter.filter.due());
+    counter.pass(31);
+    let report = counter.deliver().unwrap();
+    assert_eq!((report.data, report.fflags), (3, NOTE_KQX_DELAY));
+}
+
+#[test]
+fn a_delay_that_has_passed_when_it_is_given_makes_the_count_due_at_once() {
+    let mut counter = add(EV_CLEAR, 0, 0, [100, 1000]).unwrap();
+    counter.change(trigger(1)).unwrap();
+    counter.pass(50);
+    counter
+        .change(Kevent {
+            flags: EV_ADD,
+            ext: [100, 50, 0, 0],
+            ..Kevent::default()
+        })
+        .unwrap();
+    let report = counter.deliver().unwrap();
+    assert_eq!((report.data, report.fflags), (1, NOTE_KQX_DELAY));
+}
+
+#[test]
+fn a_callout_that_comes_after_the_delay_was_taken_away_makes_nothing_due() {
+    let mut counter = add(EV_CLEAR, 0, 0, [100, 20]).unwrap();
+    counter.change(trigger(1)).unwrap();
+    let armed = counter.armed;
+    counter
+        .change(Kevent {
+            flags: EV_ADD,
+            ext: [100, 0, 0, 0],
+            ..Kevent::default()
+        })
+        .unwrap();
+    counter.armed = armed;
+    counter.pass(100);
+    assert!(!counter.filter.due());
+}
+
+#[test]
+fn whatever_is_in_the_words_of_the_knote_no_method_panics() {
+    // kqueue_register writes two of them past the filter, from a thread that came before
+    // the filter did.
+    for b in [0, 1, u64::MAX, i64::MAX as u64 + 1] {
+        for flags in [0, u32::MAX] {
+            let words = Words {
+                a: 7,
+                b,
+                ext0: u64::MAX,
+                flags,
+            };
+            let mut counter = add(EV_CLEAR, 0, 0, [100, 20]).unwrap();
+            counter.filter = Counter::load(words, counter.filter.store().1);
+            counter.change(trigger(i64::MAX)).unwrap();
+            counter.deliver();
+            counter.change(trigger(-3)).unwrap();
+            counter.deliver();
+            counter.query();
+        }
+    }
 }
 
 #[test]

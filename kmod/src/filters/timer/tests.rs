@@ -4,7 +4,7 @@ use kqx::abi::*;
 use kqx::event::*;
 
 use super::Timer;
-use crate::filter::{Errno, Kevent};
+use crate::filter::{Errno, Filter, Kevent};
 use crate::filters::bench::{Bench, TestClock};
 use crate::time::{self, Boottime, SECOND};
 
@@ -211,6 +211,39 @@ fn a_deadline_is_not_early_after_the_clock_was_set_back() {
         (report.fflags, report.ext),
         (NOTE_NSECONDS | NOTE_KQX_STEPPED, [6 * SECOND, 0])
     );
+}
+
+#[test]
+fn a_deadline_that_was_taken_leaves_nothing_to_come_though_the_clock_is_set_back() {
+    let change = add(EV_CLEAR, NOTE_ABSTIME | NOTE_SECONDS, 10, [0, 0]);
+    let mut timer = Bench::<Timer>::attach_at(at(0, 8 * SECOND), change).expect("accepted");
+    timer.pass(2 * SECOND);
+    assert_eq!(timer.query(), 0, "due");
+    step(&timer.clock, 5 * SECOND);
+    assert_eq!(timer.query(), 0, "due, and the clock set back");
+    assert!(timer.deliver().is_some());
+    assert_eq!(timer.query(), 0, "taken");
+    timer.pass(100 * SECOND);
+    assert_eq!((timer.deliver(), timer.query()), (None, 0));
+}
+
+#[test]
+fn an_expiry_whose_callout_is_late_is_still_to_come() {
+    for (flags, left) in [(0, 3), (EV_ONESHOT, 1)] {
+        let mut timer = timer(flags, NOTE_NSECONDS, 5, [0, 100]);
+        timer.clock.uptime.set(7);
+        assert_eq!(timer.query(), left);
+        timer.pass(7);
+        assert!(timer.deliver().is_some());
+    }
+}
+
+#[test]
+fn a_timer_without_a_deadline_shows_ev_clear() {
+    for flags in [0, EV_ONESHOT] {
+        assert!(timer(flags, 0, 5, [0, 0]).filter.clears(false));
+    }
+    assert!(!timer(0, NOTE_ABSTIME, 5, [0, 0]).filter.clears(false));
 }
 
 #[test]

@@ -1,0 +1,478 @@
+//! The way in: the table that kqueue knows, and the first instructions of its callbacks.
+//!
+//! kqueue's own count of the users of a slot cannot be trusted: kqueue_add_filteropts
+//! zeroes it under threads that hold it, and it stays too low from then on
+//! (sys/kern/kern_event.c). So a thread can hold the table's address, and sleep, while
+//! kqueue_del_filteropts says that nobody does. What such a thread may touch must outlive
+//! the module: the table, and the code of f_attach. Both are in a page that the first load
+//! makes and the machine keeps until it reboots. A later load finds the page by its name in
+//! the kernel's lists of event handlers (EVENTHANDLER(9)).
+//!
+//! The page counts, in one word, the threads inside f_attach and the knotes that are
+//! attached: `live`. f_attach raises it before its first instruction in the module, f_detach
+//! lowers it after its last. f_event and f_touch are called for attached knotes alone.
+//!
+//! ```text
+//!              close: 0 ──▶ CLOSED, or EBUSY
+//!   open ─────────────────────────────────────▶ closed: f_attach answers ENXIO
+//!     ▲                                            │
+//!     └────────────────────────────────────────────┘
+//!              open, by the next load
+//! ```
+//!
+//! `close` replaces 0 by [`CLOSED`] in one step. From then on no thread is in the module on
+//! a knote's behalf, and none comes in. kqueue keeps the slot, so that it is zeroed once, at
+//! the first load, unless `kern.kqx.filter` names another at a later load.
+
+use core::arch::global_asm;
+use core::ffi::{c_int, c_void};
+use core::mem::offset_of;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
+
+use freebsd_kernel_sys as sys;
+
+use super::errno::Errno;
+
+/// How many words the table has. Those behind the callbacks of the release that the module
+/// was built for are zero: a later kernel of the same major may have more callbacks, and
+/// takes zero for "none".
+const WORDS: usize = 16;
+
+/// The table as kqueue reads it: `struct filterops`, and zeros.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) union Table {
+    /// What this release has.
+    pub(super) filterops: sys::filterops,
+    words: [usize; WORDS],
+}
+
+const _: () = {
+    // Four callbacks more than the release has, at least.
+    assert!(size_of::<sys::filterops>() + 4 * size_of::<usize>() <= WORDS * size_of::<usize>());
+    assert!(offset_of!(sys::filterops, f_attach) == F_ATTACH * size_of::<usize>());
+    assert!(offset_of!(sys::filterops, f_detach) == F_DETACH * size_of::<usize>());
+    assert!(offset_of!(sys::filterops, f_event) == F_EVENT * size_of::<usize>());
+    assert!(offset_of!(sys::filterops, f_touch) == F_TOUCH * size_of::<usize>());
+};
+
+const F_ATTACH: usize = 1;
+const F_DETACH: usize = 2;
+const F_EVENT: usize = 3;
+const F_TOUCH: usize = 4;
+
+impl Table {
+    /// A table without callbacks.
+    pub(super) const fn zeroed() -> Table {
+        Table { words: [0; WORDS] }
+    }
+}
+
+/// `live` while the module is not there: far below what registrations can add to it.
+const CLOSED: i64 = i64::MIN;
+
+/// Of `slot`: none.
+const NO_SLOT: c_int = 0;
+
+/// What outlives the module, at the start of its page.
+#[repr(C)]
+pub(super) struct Entry {
+    /// Like a [`Table`]; kqueue reads it at any time.
+    table: [AtomicUsize; WORDS],
+    /// Threads in f_attach and knotes attached; with [`CLOSED`] added, f_attach refuses.
+    live: AtomicI64,
+    /// The module's f_attach and f_detach.
+    attach: AtomicUsize,
+    detach: AtomicUsize,
+    /// The filter number under which kqueue knows the table, or [`NO_SLOT`]. Read and
+    /// written in module events only, which the kernel makes one at a time.
+    slot: AtomicI32,
+}
+
+/// Where in the page the code is: not on cache lines that are written.
+const CODE: usize = 1024;
+
+/// How large the page is, PAGE_SIZE of amd64.
+const PAGE: usize = 4096;
+
+// The code of the page. It is copied, so it names nothing but by its distance.
+global_asm!(
+    ".pushsection .rodata.kqx_entry, \"a\"",
+    ".balign 16",
+    ".globl kqx_entry_code, kqx_entry_detach, kqx_entry_event, kqx_entry_touch, kqx_entry_end",
+    ".hidden kqx_entry_code, kqx_entry_detach, kqx_entry_event, kqx_entry_touch, kqx_entry_end",
+    "kqx_entry_code:",
+    ".Lkqx_page = . - {code}",
+    // f_attach: an int; rdi is the knote.
+    "push rbp",
+    "mov rbp, rsp",
+    "mov eax, 1",
+    "lock xadd qword ptr [rip + .Lkqx_page + {live}], rax",
+    "test rax, rax",
+    "js 2f",
+    "call qword ptr [rip + .Lkqx_page + {attach}]",
+    "test eax, eax",
+    "jnz 3f",
+    "pop rbp",
+    "ret",
+    "2:",
+    "mov eax, {enxio}",
+    "3:",
+    "lock dec qword ptr [rip + .Lkqx_page + {live}]",
+    "pop rbp",
+    "ret",
+    ".balign 16",
+    "kqx_entry_detach:",
+    "push rbp",
+    "mov rbp, rsp",
+    "call qword ptr [rip + .Lkqx_page + {detach}]",
+    "lock dec qword ptr [rip + .Lkqx_page + {live}]",
+    "pop rbp",
+    "ret",
+    // f_event and f_touch while the module is not there: nothing to say.
+    ".balign 16",
+    "kqx_entry_event:",
+    "xor eax, eax",
+    "ret",
+    ".balign 16",
+    "kqx_entry_touch:",
+    "ret",
+    "kqx_entry_end:",
+    ".popsection",
+    code = const CODE,
+    live = const offset_of!(Entry, live),
+    attach = const offset_of!(Entry, attach),
+    detach = const offset_of!(Entry, detach),
+    enxio = const sys::ENXIO,
+);
+
+unsafe extern "C" {
+    static kqx_entry_code: u8;
+    static kqx_entry_detach: u8;
+    static kqx_entry_event: u8;
+    static kqx_entry_touch: u8;
+    static kqx_entry_end: u8;
+}
+
+/// How far behind the start of the code `label` is.
+fn offset(label: *const u8) -> usize {
+    label as usize - &raw const kqx_entry_code as usize
+}
+
+/// The entry of this machine: that of an earlier load, or a new one, closed. EOPNOTSUPP where
+/// the earlier load was of a kqx with another entry. ENOMEM where the kernel has no page. At
+/// MOD_LOAD: sleeps.
+pub(super) fn find() -> Result<&'static Entry, Errno> {
+    // SAFETY: the list has what `make` put there, or nothing.
+    let found = NonNull::new(unsafe { sys::kqx_entry_find() });
+    let page = match found {
+        Some(page) => page,
+        None => make()?,
+    };
+    // SAFETY: the code of the page begins there; nobody changes it, and it ends in the page.
+    let there =
+        unsafe { core::slice::from_raw_parts(page.as_ptr().cast::<u8>().add(CODE), code().len()) };
+    if there != code() {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    // SAFETY: `make` set it up, for the same code, and nobody ever frees it; all its fields
+    // are atomic.
+    Ok(unsafe { page.cast::<Entry>().as_ref() })
+}
+
+/// The code that is copied into the page.
+fn code() -> &'static [u8] {
+    let length = offset(&raw const kqx_entry_end);
+    assert!(length <= PAGE - CODE);
+    // SAFETY: the labels are the start and the end of one piece of constant bytes.
+    unsafe { core::slice::from_raw_parts(&raw const kqx_entry_code, length) }
+}
+
+fn make() -> Result<NonNull<c_void>, Errno> {
+    // SAFETY: a page of zeros, which is an `Entry`, or null.
+    let page = NonNull::new(unsafe { sys::kqx_entry_alloc(PAGE) }).ok_or(Errno::ENOMEM)?;
+    // SAFETY: the page is this thread's alone, and has room for the code behind `CODE`.
+    unsafe {
+        let to = page.as_ptr().cast::<u8>().add(CODE);
+        to.copy_from_nonoverlapping(code().as_ptr(), code().len());
+        let entry = page.cast::<Entry>();
+        entry.as_ref().live.store(CLOSED, Ordering::Relaxed);
+        sys::kqx_entry_keep(page.as_ptr());
+    }
+    Ok(page)
+}
+
+const _: () = assert!(size_of::<Entry>() <= CODE);
+
+impl Entry {
+    /// Where a piece of the page's code is.
+    fn code(&self, label: *const u8) -> usize {
+        (&raw const *self as usize) + CODE + offset(label)
+    }
+
+    /// Whether kqx is loaded.
+    pub(super) fn is_open(&self) -> bool {
+        self.live.load(Ordering::Relaxed) >= 0
+    }
+
+    /// Has kqueue call the functions of `table` for filter `slot`, or for the slot that an
+    /// earlier load had and cannot give back. Returns which. EEXIST: the slot is taken, or kqx
+    /// is loaded already. EINVAL: `slot` is not a filter of the system.
+    ///
+    /// # Safety
+    /// The table's functions do what kqueue expects of them, and stay until
+    /// [`Entry::close`] has succeeded.
+    pub(super) unsafe fn open(&self, table: &Table, slot: c_int) -> Result<c_int, Errno> {
+        if self.is_open() {
+            return Err(Errno::EEXIST);
+        }
+        // SAFETY: any bytes are words.
+        let mut words = unsafe { table.words };
+        self.attach.store(words[F_ATTACH], Ordering::Relaxed);
+        self.detach.store(words[F_DETACH], Ordering::Relaxed);
+        words[F_ATTACH] = self.code(&raw const kqx_entry_code);
+        words[F_DETACH] = self.code(&raw const kqx_entry_detach);
+        let [event, touch] = [words[F_EVENT], words[F_TOUCH]];
+        [words[F_EVENT], words[F_TOUCH]] = self.silent();
+        // Where the slot was kept, a thread may call what it finds at once: no store may lead
+        // it past the count, and none into a module that may yet be refused.
+        for (to, from) in self.table.iter().zip(words) {
+            to.store(from, Ordering::Relaxed);
+        }
+        let kept = self.slot.load(Ordering::Relaxed);
+        if kept == NO_SLOT || (kept != slot && self.kqueue_del_filteropts(kept).is_ok()) {
+            self.kqueue_add_filteropts(slot)?;
+        }
+        self.table[F_EVENT].store(event, Ordering::Relaxed);
+        self.table[F_TOUCH].store(touch, Ordering::Relaxed);
+        // Release: a thread that finds the entry open finds the functions.
+        self.live.fetch_sub(CLOSED, Ordering::Release);
+        Ok(self.slot.load(Ordering::Relaxed))
+    }
+
+    /// Keeps every thread out from now on. EBUSY while a thread is in f_attach or a knote is
+    /// attached: then nothing has changed. kqueue keeps the slot for the next load: to give
+    /// it back and take it again would zero its count again.
+    pub(super) fn close(&self) -> Result<(), Errno> {
+        // Acquire: what the last f_detach did has happened.
+        self.live
+            .compare_exchange(0, CLOSED, Ordering::Acquire, Ordering::Relaxed)
+            .map_err(|_| Errno::EBUSY)?;
+        let [event, touch] = self.silent();
+        self.table[F_EVENT].store(event, Ordering::Relaxed);
+        self.table[F_TOUCH].store(touch, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether no thread is in f_attach and no knote is attached.
+    pub(super) fn is_idle(&self) -> bool {
+        self.live.load(Ordering::Relaxed) == 0
+    }
+
+    /// The f_event and f_touch of a closed entry, which do nothing: a thread that still holds
+    /// the table may find a knote of another filter, and calls this table's f_touch for it.
+    fn silent(&self) -> [usize; 2] {
+        [
+            self.code(&raw const kqx_entry_event),
+            self.code(&raw const kqx_entry_touch),
+        ]
+    }
+
+    /// Whether the table is that of `kn`.
+    pub(super) fn is_table_of(&self, kn: NonNull<sys::knote>) -> bool {
+        // SAFETY: a knote's filter does not change.
+        let fop = unsafe { (*kn.as_ptr()).kn_fop };
+        core::ptr::eq(fop.cast(), self)
+    }
+
+    fn kqueue_add_filteropts(&self, slot: c_int) -> Result<(), Errno> {
+        // The kernel lets 0 pass and would write in front of its table.
+        if slot >= 0 {
+            return Err(Errno::EINVAL);
+        }
+        // SAFETY: the table is never freed, and laid out like `struct filterops` at its
+        // start. That kqueue's pointer is not const matters to 14 alone, which never writes
+        // through it either.
+        let error =
+            unsafe { sys::kqueue_add_filteropts(slot, self.table.as_ptr().cast_mut().cast()) };
+        Errno::check(error)?;
+        self.slot.store(slot, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// EBUSY where kqueue's count of the slot's users is not 0.
+    fn kqueue_del_filteropts(&self, slot: c_int) -> Result<(), Errno> {
+        // SAFETY: the slot is this entry's. Success proves nothing, and need not: what a
+        // late thread touches stays.
+        Errno::check(unsafe { sys::kqueue_del_filteropts(slot) })?;
+        self.slot.store(NO_SLOT, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kqx::abi;
+    use kqx::event::{EV_ADD, EV_DELETE, Kevent, NOTE_TRIGGER};
+    use kqx_sim::{Config, EBADF, EBUSY, ENOENT, ENXIO, Fd, Machine, Process, Release, Window};
+
+    use crate::kqx_modevent;
+
+    const FILE: &str = "kqx.ko";
+
+    const ADD: Kevent = Kevent {
+        ident: abi::ident(abi::KQX_COUNTER, 1),
+        filter: abi::EVFILT_KQX,
+        flags: EV_ADD,
+        fflags: 0,
+        data: 0,
+        udata: 0,
+        ext: [0; 4],
+    };
+
+    const DELETE: Kevent = Kevent {
+        flags: EV_DELETE,
+        ..ADD
+    };
+
+    fn load(machine: &Machine) {
+        machine.kldload_native(FILE, kqx_modevent).expect("loaded");
+    }
+
+    /// It counts and delivers, and can be unloaded and loaded.
+    fn works(machine: &Machine, process: &Process, kq: Fd) {
+        let mut events = [Kevent::default()];
+        let trigger = Kevent {
+            flags: 0,
+            fflags: NOTE_TRIGGER,
+            data: 3,
+            ..ADD
+        };
+        let count = process.kevent(kq, &[ADD, trigger], &mut events, None);
+        assert_eq!((count, events[0].data), (Ok(1), 3));
+        assert_eq!(machine.kldunload(FILE, true), Err(EBUSY));
+        assert_eq!(process.kevent(kq, &[DELETE], &mut [], None), Ok(0));
+        assert_eq!(machine.kldunload(FILE, false), Ok(()));
+        load(machine);
+    }
+
+    fn machine() -> (Machine, Process, Fd) {
+        let machine = Machine::new(Config::default());
+        let process = machine.process(1001);
+        let kq = process.kqueue().expect("a kqueue");
+        (machine, process, kq)
+    }
+
+    #[test]
+    fn a_thread_that_found_the_filter_before_the_unload_comes_too_late() {
+        let (machine, process, kq) = machine();
+        load(&machine);
+        let (unloaded, added) = machine.at(
+            Window::Find,
+            || machine.kldunload(FILE, false),
+            || process.kevent(kq, &[ADD], &mut [], None),
+        );
+        assert_eq!((unloaded, added), (Some(Ok(())), Err(ENXIO)));
+        load(&machine);
+        works(&machine, &process, kq);
+        process.exit();
+    }
+
+    #[test]
+    fn a_count_that_the_load_has_zeroed_neither_unloads_nor_keeps_the_module() {
+        let (machine, process, kq) = machine();
+        let (_, added) = machine.at(
+            Window::Find,
+            || load(&machine),
+            || process.kevent(kq, &[ADD], &mut [], None),
+        );
+        assert_eq!(added, Err(ENXIO));
+        assert_eq!(machine.filter_references(abi::EVFILT_KQX), Some(-1));
+        works(&machine, &process, kq);
+        // With a registration kqueue's count is 0.
+        assert_eq!(process.kevent(kq, &[ADD], &mut [], None), Ok(0));
+        assert_eq!(machine.filter_references(abi::EVFILT_KQX), Some(0));
+        assert_eq!(machine.kldunload(FILE, true), Err(EBUSY));
+        process.exit();
+    }
+
+    #[test]
+    fn what_a_thread_writes_past_the_filter_that_it_did_not_find_harms_nobody() {
+        let (machine, process, kq) = machine();
+        let past = Kevent {
+            fflags: u32::MAX,
+            data: i64::MIN,
+            ..ADD
+        };
+        let (_, written) = machine.at(
+            Window::Find,
+            || {
+                load(&machine);
+                process.kevent(kq, &[ADD], &mut [], None).expect("added");
+            },
+            || process.kevent(kq, &[past], &mut [], None),
+        );
+        assert_eq!(written, Ok(0));
+        let mut events = [Kevent::default()];
+        let trigger = Kevent {
+            flags: 0,
+            fflags: NOTE_TRIGGER,
+            data: i64::MAX,
+            ..ADD
+        };
+        for _ in 0..3 {
+            let zero = Some(core::time::Duration::ZERO);
+            process
+                .kevent(kq, &[trigger], &mut events, zero)
+                .expect("taken");
+        }
+        assert_eq!(process.kevent(kq, &[DELETE], &mut [], None), Ok(0));
+        works(&machine, &process, kq);
+        process.exit();
+    }
+
+    #[test]
+    fn a_later_kernel_of_the_same_major_finds_no_callback_but_ours() {
+        let machine = Machine::new(Config {
+            later: true,
+            ..Config::default()
+        });
+        load(&machine);
+        let process = machine.process(1001);
+        // On 14 the dump reads further than the headers know, on 15 the fork.
+        let kq = match Release::BUILT_FOR {
+            Release::V14 => process.kqueue(),
+            Release::V15 => process.kqueue_cponfork(),
+        };
+        let kq = kq.expect("a kqueue");
+        assert_eq!(process.kevent(kq, &[ADD], &mut [], None), Ok(0));
+        let dumped = process.knotes(kq, |_| ()).expect("kern.proc.kq");
+        assert_eq!(dumped.len(), 1);
+        let child = process.fork();
+        // No registration is copied into the child.
+        let refused = match Release::BUILT_FOR {
+            Release::V14 => EBADF,
+            Release::V15 => ENOENT,
+        };
+        assert_eq!(child.kevent(kq, &[DELETE], &mut [], None), Err(refused));
+        child.exit();
+        process.exit();
+        assert_eq!(machine.take_faults().len(), 0);
+    }
+
+    #[test]
+    fn a_thread_that_found_the_filter_in_a_slot_that_was_given_back_is_refused() {
+        let (machine, process, kq) = machine();
+        load(&machine);
+        machine.kldunload(FILE, false).expect("idle");
+        // Another slot is not free; the old slot is given back all the same.
+        machine.set_tunable("kern.kqx.filter", Some("-11"));
+        assert!(machine.kldload_native(FILE, kqx_modevent).is_err());
+        machine.set_tunable("kern.kqx.filter", None);
+        assert_eq!(process.kevent(kq, &[ADD], &mut [], None), Err(ENXIO));
+        load(&machine);
+        works(&machine, &process, kq);
+        process.exit();
+    }
+}

@@ -1,0 +1,794 @@
+//! Groups: registrations that share one state, and wake each other.
+//!
+//! All registrations of one ident, in the kqueues of one file table, are the *watchers* of a
+//! group. The group has a mutex, a charge, and what the filter keeps for all of them. A
+//! watcher has a knlist of one, so that knote(9) asks it and no other: waking a watcher costs
+//! the same however many there are.
+//!
+//! ```text
+//!                    offered, and kqueue saw it
+//!      ┌──────────────────────────────────────────────▶ away: due, disabled, or new
+//!   waiting ◀───────────────────────────────────────────┘    ready for more
+//!      │  ▲
+//!      ▼  │ offered again, a little later, or asked by kqueue meanwhile
+//!    missed: offered while its knote was in flux
+//! ```
+//!
+//! The watcher that has waited longest is the first in the line. knote(9) skips a knote in
+//! flux, which it is while kern.proc.kq is read. A watcher that was missed so gets another
+//! offer from taskqueue(9), at growing intervals: nobody else's work, and no work for those
+//! that were not missed.
+//!
+//! A file table is told by its address, so a group holds the table's memory. Knotes can
+//! outlive their table: two kqueues that watch each other are never closed at exit.
+//!
+//! Locks: the table of groups has a mutex that guards who refers to a group, and is never
+//! held with another. A group's mutex comes before the kqueue's lock.
+
+use core::any::TypeId;
+use core::cell::{Cell, UnsafeCell};
+use core::ffi::{c_int, c_void};
+use core::mem::MaybeUninit;
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering::Relaxed};
+
+use freebsd_kernel_sys as sys;
+
+use super::counter::{Stat, counter_u64_add};
+use super::errno::Errno;
+use super::knote::Words;
+use super::timer::{AGAIN_MAX, FROM_KNOTE, another_filters, backoff};
+use super::uidinfo::Charge;
+use crate::time::nstosbt;
+
+/// How many lists the groups are spread over.
+const CHAINS: usize = 4096;
+
+/// The most that a filter may keep for all watchers, in bytes.
+const SHARED_MAX: usize = 64;
+
+/// What registrations have in common that share a group.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Name {
+    /// The table of descriptors that the kqueue is in.
+    fdp: *mut sys::filedesc,
+    ident: usize,
+}
+
+impl Name {
+    /// # Safety
+    /// `kn` is attached to a kqueue.
+    unsafe fn of(kn: NonNull<sys::knote>) -> Name {
+        // SAFETY: a knote's kqueue and ident do not change.
+        unsafe {
+            Name {
+                fdp: sys::kqx_kq_fdp(kn.as_ptr()),
+                ident: (*kn.as_ptr()).kn_kevent.ident as usize,
+            }
+        }
+    }
+
+    /// Which chain it is on. Nobody can choose idents that share a chain: `SALT` is a secret.
+    fn chain(self) -> usize {
+        let salt = SALT.load(Relaxed);
+        let mixed = (self.fdp as usize ^ self.ident ^ salt).wrapping_mul(salt | 1);
+        (mixed ^ mixed >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (usize::BITS - CHAINS.ilog2())
+    }
+}
+
+/// The mutex and the task are set up by the zone and last as long as the memory.
+#[repr(C)]
+pub(super) struct Group {
+    mtx: UnsafeCell<sys::mtx>,
+    retry: UnsafeCell<sys::timeout_task>,
+    name: Name,
+    /// How many watchers have joined or are about to. Under the table's mutex.
+    refs: Cell<u32>,
+    /// The next of its chain. Under the table's mutex.
+    next: Cell<*mut Group>,
+    charge: Charge,
+    /// How many watchers there are. Under the mutex, as all that follows.
+    watchers: Cell<u32>,
+    line: Line,
+    missed: Line,
+    /// How often in a row some watcher was missed.
+    tries: Cell<u32>,
+    /// The task was scheduled: it is to be drained.
+    retried: Cell<bool>,
+    offer: Offer,
+    /// The type of what `shared` holds.
+    kind: TypeId,
+    shared: UnsafeCell<MaybeUninit<[u64; SHARED_MAX / 8]>>,
+}
+
+/// Gives a watcher what is there for it: false if it has no use for that.
+pub type Offer = fn(&Member<'_>) -> bool;
+
+/// Watchers in order, linked through themselves.
+struct Line {
+    first: Cell<*mut Watcher>,
+    last: Cell<*mut Watcher>,
+}
+
+/// In which line a watcher is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Away,
+    Waiting,
+    Missed,
+}
+
+/// A registration of a group.
+pub(super) struct Watcher {
+    /// Of one knote, with the group's mutex.
+    knlist: UnsafeCell<sys::knlist>,
+    knote: NonNull<sys::knote>,
+    group: NonNull<Group>,
+    /// The filter's state. Under the group's mutex, as all that follows.
+    words: Cell<Words>,
+    place: Cell<Place>,
+    prev: Cell<*mut Watcher>,
+    next: Cell<*mut Watcher>,
+    /// f_event has been called since knote(9) last was.
+    seen: Cell<bool>,
+}
+
+impl Line {
+    const fn new() -> Line {
+        Line {
+            first: Cell::new(null_mut()),
+            last: Cell::new(null_mut()),
+        }
+    }
+
+    /// Puts a watcher that is in no line between two neighbours of this line, or its ends.
+    ///
+    /// # Safety
+    /// The group's mutex is held; `prev` and `next` are neighbours here; `at` is valid.
+    unsafe fn insert(&self, at: NonNull<Watcher>, prev: *mut Watcher, next: *mut Watcher) {
+        // SAFETY: the caller's promise; what is in a line is valid.
+        unsafe {
+            at.as_ref().prev.set(prev);
+            at.as_ref().next.set(next);
+            match prev.as_ref() {
+                Some(prev) => prev.next.set(at.as_ptr()),
+                None => self.first.set(at.as_ptr()),
+            }
+            match next.as_ref() {
+                Some(next) => next.prev.set(at.as_ptr()),
+                None => self.last.set(at.as_ptr()),
+            }
+        }
+    }
+
+    /// Takes out a watcher.
+    ///
+    /// # Safety
+    /// The group's mutex is held; `at` is in this line.
+    unsafe fn remove(&self, at: NonNull<Watcher>) {
+        // SAFETY: the caller's promise; what is in a line is valid.
+        unsafe {
+            let (prev, next) = (at.as_ref().prev.get(), at.as_ref().next.get());
+            match prev.as_ref() {
+                Some(prev) => prev.next.set(next),
+                None => self.first.set(next),
+            }
+            match next.as_ref() {
+                Some(next) => next.prev.set(prev),
+                None => self.last.set(prev),
+            }
+        }
+    }
+}
+
+/// Drawn at each load.
+static SALT: AtomicUsize = AtomicUsize::new(0);
+
+/// The zones of groups and of watchers: from MOD_LOAD to MOD_UNLOAD.
+static GROUPS: AtomicPtr<sys::uma_zone> = AtomicPtr::new(null_mut());
+static WATCHERS: AtomicPtr<sys::uma_zone> = AtomicPtr::new(null_mut());
+
+/// The groups.
+struct Table {
+    mtx: UnsafeCell<MaybeUninit<sys::mtx>>,
+    chains: [Cell<*mut Group>; CHAINS],
+}
+
+// SAFETY: the chains are touched with the mutex held; the mutex is the kernel's.
+unsafe impl Sync for Table {}
+
+static TABLE: Table = Table {
+    mtx: UnsafeCell::new(MaybeUninit::uninit()),
+    chains: [const { Cell::new(null_mut()) }; CHAINS],
+};
+
+/// `kern.kqx.watcher_max`.
+fn watcher_max() -> u32 {
+    // SAFETY: a C variable of the shim, written by the sysctl handler one word at a time.
+    unsafe { AtomicU32::from_ptr(&raw mut sys::kqx_watcher_max) }.load(Relaxed)
+}
+
+/// At MOD_LOAD, before any registration. ENOMEM where the kernel has no memory.
+pub(super) fn init() -> Result<(), Errno> {
+    // SAFETY: nobody knows the mutex yet; the functions do what uma(9) expects of an init
+    // and a fini.
+    unsafe {
+        let [low, high] = [sys::arc4random(), sys::arc4random()];
+        SALT.store((high as usize) << 32 | low as usize, Relaxed);
+        sys::kqx_mtx_init(TABLE.mtx.get().cast(), c"kqx groups".as_ptr());
+        let zone = |name: &core::ffi::CStr, size, init, fini| {
+            sys::uma_zcreate(name.as_ptr(), size, None, None, init, fini, 7, 0)
+        };
+        let init = group_init as unsafe extern "C" fn(_, _, _) -> _;
+        let fini = group_fini as unsafe extern "C" fn(_, _);
+        GROUPS.store(
+            zone(c"kqx group", size_of::<Group>(), Some(init), Some(fini)),
+            Relaxed,
+        );
+        WATCHERS.store(
+            zone(c"kqx watcher", size_of::<Watcher>(), None, None),
+            Relaxed,
+        );
+    }
+    const { assert!(align_of::<Group>() <= 8 && align_of::<Watcher>() <= 8) };
+    if GROUPS.load(Relaxed).is_null() || WATCHERS.load(Relaxed).is_null() {
+        return Err(Errno::ENOMEM);
+    }
+    Ok(())
+}
+
+/// At MOD_UNLOAD, when no registration is left.
+pub(super) fn destroy() {
+    let zones = [&WATCHERS, &GROUPS].map(|zone| zone.swap(null_mut(), Relaxed));
+    for zone in zones.into_iter().filter(|zone| !zone.is_null()) {
+        // SAFETY: made by `init`; nobody allocates any more.
+        unsafe { sys::uma_zdestroy(zone) };
+    }
+    if !zones[0].is_null() {
+        // SAFETY: from `init`, which made the zone later; no callback runs any more.
+        unsafe { sys::kqx_mtx_destroy(TABLE.mtx.get().cast()) };
+    }
+}
+
+/// Sets up what lasts as long as the memory.
+///
+/// # Safety
+/// For uma(9) alone: `memory` is a group's, and nobody else's.
+unsafe extern "C" fn group_init(memory: *mut c_void, _size: c_int, _flags: c_int) -> c_int {
+    let group = memory.cast::<Group>();
+    // SAFETY: fresh memory. The task's argument is the group, which outlives it.
+    unsafe {
+        sys::kqx_mtx_init(
+            UnsafeCell::raw_get(&raw const (*group).mtx),
+            c"kqx group".as_ptr(),
+        );
+        sys::kqx_timeout_task_init(
+            UnsafeCell::raw_get(&raw const (*group).retry),
+            Some(retry),
+            memory,
+        );
+    }
+    0
+}
+
+/// Takes down what `group_init` set up.
+///
+/// # Safety
+/// For uma(9) alone: `memory` is a group that was freed, if it was ever allocated.
+unsafe extern "C" fn group_fini(memory: *mut c_void, _size: c_int) {
+    let group = memory.cast::<Group>();
+    // SAFETY: set up by `group_init`; free, so its task is drained and its mutex not held.
+    unsafe { sys::kqx_mtx_destroy(UnsafeCell::raw_get(&raw const (*group).mtx)) };
+}
+
+/// Runs `body` with the table's mutex held.
+fn with_table<R>(body: impl FnOnce(&Table) -> R) -> R {
+    // SAFETY: set up from MOD_LOAD to MOD_UNLOAD; no callback holds it, as `body` calls
+    // nothing of the kernel's.
+    unsafe { sys::kqx_mtx_lock(TABLE.mtx.get().cast()) };
+    let result = body(&TABLE);
+    // SAFETY: taken above, by this thread.
+    unsafe { sys::kqx_mtx_unlock(TABLE.mtx.get().cast()) };
+    result
+}
+
+impl Table {
+    /// The group of that name, with one reference more.
+    fn find(&self, name: Name) -> Option<NonNull<Group>> {
+        let mut next = self.chains[name.chain()].get();
+        while let Some(at) = NonNull::new(next) {
+            // SAFETY: a group is on its chain as long as a watcher refers to it.
+            let group = unsafe { at.as_ref() };
+            if group.name == name {
+                group.refs.set(group.refs.get() + 1);
+                return Some(at);
+            }
+            next = group.next.get();
+        }
+        None
+    }
+
+    /// Puts a new group on its chain, with one reference.
+    fn insert(&self, at: NonNull<Group>) {
+        // SAFETY: nobody else knows it yet.
+        let group = unsafe { at.as_ref() };
+        let chain = &self.chains[group.name.chain()];
+        group.refs.set(1);
+        // SAFETY: the caller's knote is in a kqueue of that table, which is not closed.
+        unsafe { sys::kqx_fdhold(group.name.fdp) };
+        group.next.set(chain.replace(at.as_ptr()));
+    }
+
+    /// Takes back a reference. True for the last: nobody can find the group any more.
+    fn release(&self, at: NonNull<Group>) -> bool {
+        // SAFETY: the caller's reference keeps it.
+        let group = unsafe { at.as_ref() };
+        group.refs.set(group.refs.get() - 1);
+        if group.refs.get() > 0 {
+            return false;
+        }
+        let mut link = &self.chains[group.name.chain()];
+        while link.get() != at.as_ptr() {
+            // SAFETY: a group that is referred to is on its chain, so it comes before the
+            // chain's end.
+            link = unsafe { &(*link.get()).next };
+        }
+        link.set(group.next.get());
+        true
+    }
+}
+
+impl Group {
+    /// The group of that name with one reference more, found, or made with what the filter
+    /// keeps for all watchers and charged. May sleep. ENOMEM over a limit.
+    fn obtain<T: Copy + 'static>(
+        name: Name,
+        offer: Offer,
+        shared: T,
+    ) -> Result<NonNull<Group>, Errno> {
+        const { assert!(size_of::<T>() <= SHARED_MAX && align_of::<T>() <= 8) };
+        if let Some(group) = with_table(|table| table.find(name)) {
+            return Ok(group);
+        }
+        let charge = match Charge::new() {
+            Ok(charge) => charge,
+            // Another thread's may be there by now, which costs nothing.
+            Err(errno) => return with_table(|table| table.find(name)).ok_or(errno),
+        };
+        // SAFETY: the zone is there from MOD_LOAD to MOD_UNLOAD, and this is a callback.
+        let memory = unsafe {
+            sys::uma_zalloc_arg(GROUPS.load(Relaxed), null_mut(), sys::M_WAITOK as c_int)
+        };
+        let new = NonNull::new(memory.cast::<Group>()).ok_or(Errno::ENOMEM)?;
+        let raw = new.as_ptr();
+        // SAFETY: memory of a group, this thread's alone, of which `group_init` has set up
+        // the first two fields.
+        unsafe {
+            (&raw mut (*raw).name).write(name);
+            (&raw mut (*raw).refs).write(Cell::new(0));
+            (&raw mut (*raw).next).write(Cell::new(null_mut()));
+            (&raw mut (*raw).charge).write(charge);
+            (&raw mut (*raw).watchers).write(Cell::new(0));
+            (&raw mut (*raw).line).write(Line::new());
+            (&raw mut (*raw).missed).write(Line::new());
+            (&raw mut (*raw).tries).write(Cell::new(0));
+            (&raw mut (*raw).retried).write(Cell::new(false));
+            (&raw mut (*raw).offer).write(offer);
+            (&raw mut (*raw).kind).write(TypeId::of::<T>());
+            UnsafeCell::raw_get(&raw const (*raw).shared)
+                .cast::<T>()
+                .write(shared);
+        }
+        let found = with_table(|table| {
+            let found = table.find(name);
+            if found.is_none() {
+                table.insert(new);
+            }
+            found
+        });
+        if found.is_some() {
+            // SAFETY: another thread's was there first; nobody knows this group.
+            unsafe { Group::free(new) };
+        }
+        Ok(found.unwrap_or(new))
+    }
+
+    /// # Safety
+    /// `at` is from `obtain`, without watchers, its task idle, and nobody else knows it.
+    unsafe fn free(at: NonNull<Group>) {
+        // SAFETY: the caller's promise; the charge is taken out before the memory is given
+        // back.
+        unsafe {
+            drop((&raw const (*at.as_ptr()).charge).read());
+            sys::uma_zfree_arg(GROUPS.load(Relaxed), at.as_ptr().cast(), null_mut());
+        }
+    }
+
+    /// Takes back a reference; frees the group with the last. Sleeps.
+    fn release(at: NonNull<Group>) {
+        if with_table(|table| table.release(at)) {
+            // SAFETY: nobody can find it any more, and all who had have left, so nobody
+            // schedules the task; `insert` has held the table of descriptors.
+            unsafe {
+                let fdp = at.as_ref().name.fdp;
+                if at.as_ref().retried.get() {
+                    sys::kqx_taskqueue_drain_timeout(at.as_ref().retry.get());
+                }
+                Group::free(at);
+                sys::kqx_fddrop(fdp);
+            }
+        }
+    }
+}
+
+/// A watcher whose group's mutex is held.
+pub struct Member<'a> {
+    watcher: &'a Watcher,
+    group: &'a Group,
+    taken: bool,
+}
+
+impl Drop for Member<'_> {
+    fn drop(&mut self) {
+        if self.taken {
+            // SAFETY: `Watcher::lock` took it, in this thread: a `Member` is not Send.
+            unsafe { sys::kqx_mtx_unlock(self.group.mtx.get()) };
+        }
+    }
+}
+
+impl Watcher {
+    /// Makes the knote's registration a watcher, of the group that is there or of a new one,
+    /// which is charged and keeps `shared`. `join` is run with the group's mutex held; if it
+    /// refuses, nothing has happened. May sleep. ENOMEM over a limit.
+    ///
+    /// # Safety
+    /// This is f_attach of `kn`, which is on no list.
+    pub(super) unsafe fn attach<T: Copy + 'static>(
+        kn: NonNull<sys::knote>,
+        offer: Offer,
+        shared: T,
+        join: impl FnOnce(&Member<'_>) -> Result<(), Errno>,
+    ) -> Result<NonNull<Watcher>, Errno> {
+        // SAFETY: f_attach: the knote has its kqueue.
+        let name = unsafe { Name::of(kn) };
+        // SAFETY: the zone is there from MOD_LOAD to MOD_UNLOAD, and this is a callback.
+        let memory = unsafe {
+            sys::uma_zalloc_arg(WATCHERS.load(Relaxed), null_mut(), sys::M_WAITOK as c_int)
+        };
+        let new = NonNull::new(memory.cast::<Watcher>()).ok_or(Errno::ENOMEM)?;
+        let group = Group::obtain(name, offer, shared).inspect_err(|_| {
+            // SAFETY: just allocated.
+            unsafe { Watcher::free(new) }
+        })?;
+        let raw = new.as_ptr();
+        // SAFETY: memory of a watcher, this thread's alone; the reference keeps the group,
+        // whose mutex outlives the list.
+        unsafe {
+            let knlist = UnsafeCell::raw_get(&raw const (*raw).knlist);
+            sys::knlist_init_mtx(knlist, group.as_ref().mtx.get());
+            (*knlist).kl_list.slh_first = kn.as_ptr();
+            (&raw mut (*raw).knote).write(kn);
+            (&raw mut (*raw).group).write(group);
+            (&raw mut (*raw).words).write(Cell::new(Words::default()));
+            (&raw mut (*raw).place).write(Cell::new(Place::Away));
+            (&raw mut (*raw).prev).write(Cell::new(null_mut()));
+            (&raw mut (*raw).next).write(Cell::new(null_mut()));
+            (&raw mut (*raw).seen).write(Cell::new(false));
+        }
+        // SAFETY: set up above, and freed here alone before it is returned.
+        let watcher = unsafe { new.as_ref() };
+        let joined = watcher.lock().join(join);
+        match joined {
+            Ok(()) => {
+                // SAFETY: in flux and on no list: the knote is this thread's to change.
+                unsafe {
+                    (*kn.as_ptr()).kn_selnext.sle_next = null_mut();
+                    (*kn.as_ptr()).kn_knlist = watcher.knlist.get();
+                    (*kn.as_ptr()).kn_status &= !(sys::KN_DETACHED as c_int);
+                }
+                Ok(new)
+            }
+            Err(errno) => {
+                // SAFETY: it has not joined, so nobody else knows it.
+                unsafe { Watcher::free(new) };
+                Group::release(group);
+                Err(errno)
+            }
+        }
+    }
+
+    /// Takes the watcher out of its group, then runs `last` with the group's mutex held, and
+    /// frees both, the group with its last watcher. Sleeps.
+    ///
+    /// # Safety
+    /// `at` is from `attach`, and this is f_detach of its knote: nobody knows it after this.
+    pub(super) unsafe fn detach(at: NonNull<Watcher>, last: impl FnOnce(&Member<'_>)) {
+        // SAFETY: the caller's promise.
+        let watcher = unsafe { at.as_ref() };
+        let group = watcher.group;
+        {
+            let member = watcher.lock();
+            member.leave_line();
+            member.group.watchers.set(member.group.watchers.get() - 1);
+            last(&member);
+        }
+        // SAFETY: the knote is in flux for good, and no line leads to the watcher any more.
+        unsafe {
+            let kn = watcher.knote.as_ptr();
+            (*kn).kn_knlist = null_mut();
+            (*kn).kn_status |= sys::KN_DETACHED as c_int;
+            (*watcher.knlist.get()).kl_list.slh_first = null_mut();
+            sys::knlist_destroy(watcher.knlist.get());
+            Watcher::free(at);
+        }
+        Group::release(group);
+    }
+
+    /// # Safety
+    /// `at` is from the zone, and nobody else knows it.
+    unsafe fn free(at: NonNull<Watcher>) {
+        // SAFETY: the caller's promise.
+        unsafe { sys::uma_zfree_arg(WATCHERS.load(Relaxed), at.as_ptr().cast(), null_mut()) };
+    }
+
+    /// The watcher with its group's mutex, unless the thread has it: kqueue holds a knote's
+    /// list for f_event and f_touch, but not for f_attach and f_detach.
+    #[inline(never)]
+    pub(super) fn lock(&self) -> Member<'_> {
+        // SAFETY: a watcher has a reference to its group.
+        let group = unsafe { self.group.as_ref() };
+        // SAFETY: the zone set the mutex up. For a thread's own, mtx_owned is always right;
+        // callbacks hold nothing that comes after it.
+        let taken = unsafe {
+            let taken = !sys::kqx_mtx_owned(group.mtx.get());
+            if taken {
+                sys::kqx_mtx_lock(group.mtx.get());
+            }
+            taken
+        };
+        Member {
+            watcher: self,
+            group,
+            taken,
+        }
+    }
+}
+
+impl Member<'_> {
+    fn at(&self) -> NonNull<Watcher> {
+        NonNull::from(self.watcher)
+    }
+
+    /// The filter's state of this watcher.
+    pub fn words(&self) -> Words {
+        self.watcher.words.get()
+    }
+
+    /// Sets the filter's state of this watcher.
+    pub fn set_words(&self, words: Words) {
+        self.watcher.words.set(words);
+    }
+
+    /// What the filter keeps for all watchers. Panics if that is of another type than the
+    /// group was made with.
+    pub fn shared<T: Copy + 'static>(&self) -> &Cell<T> {
+        if self.group.kind != TypeId::of::<T>() {
+            another_filters();
+        }
+        // SAFETY: written by `Group::obtain` as a T, and a Cell<T> is laid out like it. It
+        // is read and written with the mutex held.
+        unsafe { &*self.group.shared.get().cast::<Cell<T>>() }
+    }
+
+    /// How many watchers the group has.
+    pub fn watchers(&self) -> u32 {
+        self.group.watchers.get()
+    }
+
+    fn join(&self, join: impl FnOnce(&Self) -> Result<(), Errno>) -> Result<(), Errno> {
+        let group = self.group;
+        if group.watchers.get() >= watcher_max() {
+            counter_u64_add(Stat::Refused, 1);
+            return Err(Errno::ENOMEM);
+        }
+        // Those that it wakes count it too.
+        group.watchers.set(group.watchers.get() + 1);
+        join(self).inspect_err(|_| group.watchers.set(group.watchers.get() - 1))
+    }
+
+    /// f_event is being called.
+    pub fn see(&self) {
+        self.watcher.seen.set(true);
+    }
+
+    /// Whether an offer missed this watcher.
+    pub fn is_missed(&self) -> bool {
+        self.watcher.place.get() == Place::Missed
+    }
+
+    /// Puts the watcher at the end of the line, unless it waits already: a watcher that was
+    /// missed, back to the front, where it was.
+    pub fn wait(&self) {
+        let line = &self.group.line;
+        let (prev, next) = match self.watcher.place.get() {
+            Place::Waiting => return,
+            Place::Away => (line.last.get(), null_mut()),
+            Place::Missed => (null_mut(), line.first.get()),
+        };
+        self.leave_line();
+        // SAFETY: the mutex is held; in no line.
+        unsafe { line.insert(self.at(), prev, next) };
+        self.watcher.place.set(Place::Waiting);
+    }
+
+    /// Takes the watcher out of the line that it is in.
+    pub fn leave_line(&self) {
+        let line = match self.watcher.place.replace(Place::Away) {
+            Place::Away => return,
+            Place::Waiting => &self.group.line,
+            Place::Missed => &self.group.missed,
+        };
+        // SAFETY: the mutex is held; it is in that line.
+        unsafe { line.remove(self.at()) };
+    }
+
+    /// Offers what is there to those that wait, the longest first, until a watcher has no
+    /// use for it.
+    pub fn offer(&self) {
+        self.group.offer();
+    }
+
+    /// knote(9): has kqueue ask whether the watcher is due. False if the knote is in flux.
+    fn knote(&self) -> bool {
+        self.watcher.seen.set(false);
+        // SAFETY: the list's mutex is held, the kqueue's lock is not.
+        unsafe {
+            sys::knote(
+                self.watcher.knlist.get(),
+                FROM_KNOTE,
+                sys::KNF_LISTLOCKED as c_int,
+            );
+        }
+        self.watcher.seen.get()
+    }
+
+    /// The watcher gets another offer a little later.
+    fn miss(&self) {
+        let group = self.group;
+        let missed = &group.missed;
+        if missed.first.get().is_null() {
+            let delay = nstosbt(backoff(&group.tries));
+            group.retried.set(true);
+            // SAFETY: `group_init` set it up; `Group::release` drains it, without the mutex,
+            // before the group goes.
+            unsafe { sys::kqx_taskqueue_enqueue_timeout_sbt(group.retry.get(), delay) };
+        }
+        // SAFETY: the mutex is held; in no line.
+        unsafe { missed.insert(self.at(), missed.last.get(), null_mut()) };
+        self.watcher.place.set(Place::Missed);
+    }
+}
+
+impl Group {
+    /// See [`Member::offer`]. What an offer changes is kept if kqueue takes notice, and
+    /// taken back if the knote is in flux. With the mutex held.
+    fn offer(&self) {
+        while let Some(first) = NonNull::new(self.line.first.get()) {
+            let member = Member {
+                // SAFETY: what is in the line is valid, and stays while the mutex is held.
+                watcher: unsafe { first.as_ref() },
+                group: self,
+                taken: false,
+            };
+            let before = (member.words(), self.save());
+            if !(self.offer)(&member) {
+                return;
+            }
+            member.leave_line();
+            if !member.knote() {
+                member.set_words(before.0);
+                self.restore(before.1);
+                member.miss();
+            }
+        }
+    }
+
+    fn save(&self) -> [MaybeUninit<u64>; SHARED_MAX / 8] {
+        // SAFETY: any bytes, read with the mutex held.
+        unsafe {
+            self.shared
+                .get()
+                .cast::<[MaybeUninit<u64>; SHARED_MAX / 8]>()
+                .read()
+        }
+    }
+
+    fn restore(&self, shared: [MaybeUninit<u64>; SHARED_MAX / 8]) {
+        // SAFETY: what `save` read, written with the mutex held.
+        unsafe {
+            self.shared
+                .get()
+                .cast::<[MaybeUninit<u64>; SHARED_MAX / 8]>()
+                .write(shared)
+        };
+    }
+}
+
+/// The task: those that were missed are the first in the line again, and get an offer.
+///
+/// # Safety
+/// For taskqueue(9) alone, not after taskqueue_drain_timeout: `argument` is the group.
+unsafe extern "C" fn retry(argument: *mut c_void, _pending: c_int) {
+    // SAFETY: the group outlives its task; it is shared, all that changes is in cells.
+    let group = unsafe { &*argument.cast::<Group>() };
+    // The timeout of a timeout task is a callout.
+    counter_u64_add(Stat::Callouts, 1);
+    // SAFETY: the zone set it up; a task holds no lock.
+    if !unsafe { sys::kqx_mtx_trylock(group.mtx.get()) } {
+        // The thread that has it may be waking thousands, and this one is the kernel's own:
+        // others' tasks would wait too.
+        // SAFETY: the group is there while its task runs; while it is drained, this does
+        // nothing.
+        unsafe {
+            sys::kqx_taskqueue_enqueue_timeout_sbt(group.retry.get(), nstosbt(AGAIN_MAX));
+        }
+        return;
+    }
+    while let Some(last) = NonNull::new(group.missed.last.get()) {
+        // SAFETY: the mutex is held; what is in a line is valid.
+        unsafe {
+            group.missed.remove(last);
+            group.line.insert(last, null_mut(), group.line.first.get());
+            last.as_ref().place.set(Place::Waiting);
+        }
+    }
+    group.offer();
+    if group.missed.first.get().is_null() {
+        group.tries.set(0);
+    }
+    // SAFETY: taken above.
+    unsafe { sys::kqx_mtx_unlock(group.mtx.get()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use kqx::abi;
+    use kqx::event::{EV_ADD, Kevent};
+    use kqx_sim::{Config, Machine};
+
+    use super::*;
+    use crate::kqx_modevent;
+
+    /// The group that there is.
+    fn group() -> &'static Group {
+        let found = with_table(|table| table.chains.iter().find_map(|c| NonNull::new(c.get())));
+        // SAFETY: it has a watcher as long as the test runs.
+        unsafe { found.expect("there is a group").as_ref() }
+    }
+
+    #[test]
+    fn a_retry_comes_again_later_where_the_mutex_is_held() {
+        let machine = Machine::native(Config::default(), kqx_modevent).expect("loaded");
+        let process = machine.process(1001);
+        let kq = process.kqueue().expect("a kqueue");
+        let watch = Kevent {
+            ident: abi::ident(abi::KQX_GATE, 1),
+            filter: abi::EVFILT_KQX,
+            flags: EV_ADD,
+            ..Kevent::default()
+        };
+        process.kevent(kq, &[watch], &mut [], None).expect("added");
+        let group = group();
+        // SAFETY: set up; a mutex that this thread has cannot be waited for.
+        unsafe {
+            sys::kqx_mtx_lock(group.mtx.get());
+            retry((&raw const *group).cast_mut().cast(), 1);
+            sys::kqx_mtx_unlock(group.mtx.get());
+        }
+        assert_eq!(machine.callouts(), 1);
+        machine.advance(core::time::Duration::from_nanos(AGAIN_MAX));
+        assert_eq!(machine.callouts(), 0);
+        process.exit();
+    }
+}

@@ -1,0 +1,399 @@
+//! What poll(2) and a kqueue that watches another kqueue see.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use kqx::abi::{KQX_GATE, NOTE_KQX_ONE, NOTE_KQX_SEMAPHORE, NOTE_KQX_SET, NOTE_KQX_UPTIME, ident};
+use kqx::event::{
+    EV_ADD, EV_CLEAR, EV_DISABLE, EV_ENABLE, EV_ERROR, EVFILT_TIMER, Kevent, NOTE_ABSTIME,
+    NOTE_NSECONDS,
+};
+
+use super::{MS, SEC, oneshot, periodic};
+use crate::case::{Case, Outcome, case};
+use crate::queue::{COUNTER, PATIENCE, Queue, TIMER, add, change, trigger};
+use crate::system::{Clock, Errno, System};
+use crate::{ensure, equal};
+
+pub(super) const CASES: &[Case] = &[
+    case(
+        "nested.counter.lowered",
+        "A count lowered below its threshold leaves nothing to read.",
+        counter_lowered,
+    ),
+    case(
+        "nested.counter.set",
+        "A count set to 0 leaves nothing to read.",
+        counter_set,
+    ),
+    case(
+        "nested.counter.cleared",
+        "EV_CLEAR on a change leaves nothing to read.",
+        counter_cleared,
+    ),
+    case(
+        "nested.counter.threshold",
+        "EV_ADD again with a threshold that is not reached leaves nothing to read.",
+        counter_threshold,
+    ),
+    case(
+        "nested.counter.semaphore",
+        "What a semaphore has left below its threshold is nothing to read.",
+        counter_semaphore,
+    ),
+    case(
+        "nested.counter.delay",
+        "A count that its delay made due, and that is taken back, leaves nothing to read.",
+        counter_delay,
+    ),
+    case(
+        "nested.disabled",
+        "EV_DISABLE leaves nothing to read, and EV_ENABLE brings it back, whatever the member.",
+        disabled,
+    ),
+    case(
+        "nested.timer.rearmed",
+        "EV_ADD again of a timer that is due leaves nothing to read, as with EVFILT_TIMER.",
+        timer_rearmed,
+    ),
+    case(
+        "nested.timer.kicked",
+        "A timer that is kicked after its expiry leaves nothing to read.",
+        timer_kicked,
+    ),
+    case(
+        "nested.timer.deadline",
+        "A deadline that is moved out leaves nothing to read.",
+        timer_deadline,
+    ),
+    case(
+        "nested.gate.one",
+        "A watcher that took its trigger, or gave it back, has nothing to read.",
+        gate_one,
+    ),
+    case(
+        "nested.gate.all",
+        "A watcher that took what there was has nothing to read.",
+        gate_all,
+    ),
+    case(
+        "nested.error",
+        "After the error of a refused change there is nothing to read.",
+        error,
+    ),
+    case(
+        "nested.race",
+        "An event loop over an outer kqueue finds nothing at most once for each event that is \
+         taken back.",
+        race,
+    ),
+];
+
+const GATE: usize = ident(KQX_GATE, 1);
+
+const EVFILT_READ: i16 = -1;
+
+/// A kqueue, and two that watch it.
+struct Nest<'a> {
+    sys: &'a dyn System,
+    inner: Queue<'a>,
+    level: Queue<'a>,
+    edge: Queue<'a>,
+}
+
+impl<'a> Nest<'a> {
+    fn new(sys: &'a dyn System) -> Result<Nest<'a>, Errno> {
+        let nest = Nest {
+            sys,
+            inner: Queue::new(sys)?,
+            level: Queue::new(sys)?,
+            edge: Queue::new(sys)?,
+        };
+        for (outer, flags) in [(&nest.level, 0), (&nest.edge, EV_CLEAR)] {
+            outer.apply(Kevent {
+                filter: EVFILT_READ,
+                flags: EV_ADD | flags,
+                ..change(nest.inner.fd as usize)
+            })?;
+        }
+        Ok(nest)
+    }
+
+    fn apply(&self, changes: &[Kevent]) -> Result<(), Errno> {
+        changes
+            .iter()
+            .try_for_each(|change| self.inner.apply(*change))
+    }
+
+    /// Both outer kqueues and poll(2) see an event that is new, now or soon.
+    fn readable(&self) -> Outcome {
+        self.still_readable()?;
+        self.sees(&self.edge)
+    }
+
+    /// poll(2) and the outer kqueue without EV_CLEAR see an event, new or not.
+    fn still_readable(&self) -> Outcome {
+        let readable = self.sys.poll(self.inner.fd, Some(PATIENCE))?;
+        ensure!(readable, "poll(2) sees nothing");
+        self.sees(&self.level)
+    }
+
+    fn sees(&self, outer: &Queue<'_>) -> Outcome {
+        let event = outer.wait()?;
+        equal!((event.ident, event.data), (self.inner.fd as usize, 1));
+        Ok(())
+    }
+
+    /// None of the three sees an event, and there is none.
+    fn nothing(&self) -> Outcome {
+        ensure!(
+            !self.sys.poll(self.inner.fd, Some(Duration::ZERO))?,
+            "poll(2) sees an event"
+        );
+        self.level.quiet()?;
+        self.edge.quiet()?;
+        self.inner.quiet()
+    }
+
+    /// An event that `due` brings, `back` takes back and `again` brings again.
+    fn taken_back(&self, due: &[Kevent], back: &[Kevent], again: &[Kevent]) -> Outcome {
+        self.apply(due)?;
+        self.readable()?;
+        self.apply(back)?;
+        self.nothing()?;
+        self.apply(again)?;
+        self.readable()?;
+        self.inner.take()?;
+        Ok(())
+    }
+}
+
+fn taken_back(sys: &dyn System, due: &[Kevent], back: Kevent, again: Kevent) -> Outcome {
+    Nest::new(sys)?.taken_back(due, &[back], &[again])
+}
+
+fn counter_lowered(sys: &dyn System) -> Outcome {
+    let due = [add(COUNTER), trigger(COUNTER, 3)];
+    taken_back(sys, &due, trigger(COUNTER, -3), trigger(COUNTER, 1))
+}
+
+fn counter_set(sys: &dyn System) -> Outcome {
+    let zero = Kevent {
+        fflags: NOTE_KQX_SET,
+        ..change(COUNTER)
+    };
+    let due = [add(COUNTER), trigger(COUNTER, 3)];
+    taken_back(sys, &due, zero, trigger(COUNTER, 1))
+}
+
+fn counter_cleared(sys: &dyn System) -> Outcome {
+    let clear = Kevent {
+        flags: EV_CLEAR,
+        ..change(COUNTER)
+    };
+    for flags in [0, EV_CLEAR] {
+        let add = Kevent {
+            flags: EV_ADD | flags,
+            ..add(COUNTER)
+        };
+        taken_back(sys, &[add, trigger(COUNTER, 3)], clear, trigger(COUNTER, 1))?;
+    }
+    Ok(())
+}
+
+fn counter_threshold(sys: &dyn System) -> Outcome {
+    let high = Kevent {
+        ext: [100, 0, 0, 0],
+        ..add(COUNTER)
+    };
+    let due = [add(COUNTER), trigger(COUNTER, 3)];
+    taken_back(sys, &due, high, trigger(COUNTER, 97))
+}
+
+fn counter_semaphore(sys: &dyn System) -> Outcome {
+    let nest = Nest::new(sys)?;
+    let two = Kevent {
+        fflags: NOTE_KQX_SEMAPHORE,
+        ext: [2, 0, 0, 0],
+        ..add(COUNTER)
+    };
+    nest.taken_back(
+        &[two, trigger(COUNTER, 2)],
+        &[trigger(COUNTER, -2)],
+        &[trigger(COUNTER, 5)],
+    )?;
+    // Three are left of five, then one.
+    nest.still_readable()?;
+    equal!(nest.inner.take()?.data, 2);
+    nest.nothing()?;
+    nest.apply(&[trigger(COUNTER, 1)])?;
+    nest.readable()
+}
+
+fn counter_delay(sys: &dyn System) -> Outcome {
+    let delayed = Kevent {
+        ext: [100, MS, 0, 0],
+        ..add(COUNTER)
+    };
+    let due = [delayed, trigger(COUNTER, 1)];
+    taken_back(sys, &due, trigger(COUNTER, -1), trigger(COUNTER, 100))
+}
+
+fn disabled(sys: &dyn System) -> Outcome {
+    let gate = |fflags| Kevent {
+        fflags,
+        ..add(GATE)
+    };
+    for due in [
+        vec![add(COUNTER), trigger(COUNTER, 1)],
+        vec![first(MS, 3600 * SEC)],
+        vec![oneshot(MS)],
+        vec![gate(0), trigger(GATE, 1)],
+        vec![gate(NOTE_KQX_ONE), trigger(GATE, 1)],
+    ] {
+        let set = |flags| Kevent {
+            flags,
+            ..change(due[0].ident)
+        };
+        taken_back(sys, &due, set(EV_DISABLE), set(EV_ENABLE))?;
+    }
+    Ok(())
+}
+
+/// EV_ADD of a timer whose first expiry comes sooner than the others.
+fn first(ns: u64, period: u64) -> Kevent {
+    Kevent {
+        ext: [ns, 0, 0, 0],
+        ..periodic(period)
+    }
+}
+
+fn timer_rearmed(sys: &dyn System) -> Outcome {
+    let long = periodic(3600 * SEC);
+    taken_back(sys, &[first(MS, 3600 * SEC)], long, first(MS, 3600 * SEC))?;
+    taken_back(sys, &[oneshot(MS)], oneshot(3600 * SEC), oneshot(MS))?;
+    let theirs = |ms| Kevent {
+        filter: EVFILT_TIMER,
+        flags: EV_ADD,
+        data: ms,
+        ..change(1)
+    };
+    taken_back(sys, &[theirs(1)], theirs(3_600_000), theirs(1))
+}
+
+fn timer_kicked(sys: &dyn System) -> Outcome {
+    let due = [first(MS, 3600 * SEC)];
+    taken_back(sys, &due, trigger(TIMER, 0), first(MS, 3600 * SEC))
+}
+
+fn timer_deadline(sys: &dyn System) -> Outcome {
+    let now = sys.clock(Clock::Uptime);
+    let at = |uptime: u64| Kevent {
+        fflags: NOTE_NSECONDS | NOTE_ABSTIME | NOTE_KQX_UPTIME,
+        data: uptime as i64,
+        ..add(TIMER)
+    };
+    taken_back(sys, &[at(now + MS)], at(now + 3600 * SEC), at(now))
+}
+
+fn gate_one(sys: &dyn System) -> Outcome {
+    let nest = Nest::new(sys)?;
+    let watch = |flags| Kevent {
+        flags: EV_ADD | flags,
+        fflags: NOTE_KQX_ONE,
+        ..add(GATE)
+    };
+    let by = Queue::new(sys)?;
+    by.apply(watch(EV_DISABLE))?;
+    nest.apply(&[watch(0)])?;
+    by.apply(trigger(GATE, 2))?;
+    nest.readable()?;
+    equal!(nest.inner.take()?.ext[0], 1);
+    nest.still_readable()?;
+    equal!(nest.inner.take()?.ext[0], 0);
+    nest.nothing()?;
+    by.apply(trigger(GATE, 1))?;
+    nest.readable()?;
+    // The trigger goes to another.
+    let other = Queue::new(sys)?;
+    other.apply(watch(0))?;
+    nest.apply(&[Kevent {
+        flags: EV_DISABLE,
+        ..change(GATE)
+    }])?;
+    nest.nothing()?;
+    equal!(other.take()?.data, 1);
+    Ok(())
+}
+
+fn gate_all(sys: &dyn System) -> Outcome {
+    let nest = Nest::new(sys)?;
+    let by = Queue::new(sys)?;
+    by.apply(add(GATE))?;
+    nest.apply(&[add(GATE)])?;
+    for _ in 0..3 {
+        by.apply(trigger(GATE, 2))?;
+        nest.readable()?;
+        equal!(nest.inner.take()?.data, 2);
+        nest.nothing()?;
+    }
+    Ok(())
+}
+
+fn error(sys: &dyn System) -> Outcome {
+    let nest = Nest::new(sys)?;
+    let refused = Kevent {
+        fflags: 0x0400_0000,
+        ..change(COUNTER)
+    };
+    nest.apply(&[add(COUNTER), refused])?;
+    nest.readable()?;
+    ensure!(nest.inner.take()?.flags & EV_ERROR != 0, "no error");
+    nest.nothing()?;
+    nest.apply(&[trigger(COUNTER, 1), refused])?;
+    nest.readable()?;
+    ensure!(nest.inner.take()?.flags & EV_ERROR != 0, "no error");
+    // The count is there still.
+    nest.still_readable()?;
+    equal!(nest.inner.take()?.data, 1);
+    Ok(())
+}
+
+fn race(sys: &dyn System) -> Outcome {
+    const ROUNDS: u32 = 200;
+    let nest = Nest::new(sys)?;
+    nest.apply(&[add(COUNTER)])?;
+    let done = AtomicBool::new(false);
+    let [level, edge] = [AtomicU32::new(0), AtomicU32::new(0)];
+    let come_and_go = || -> Outcome {
+        for _ in 0..ROUNDS {
+            nest.apply(&[trigger(COUNTER, 1)])?;
+            nest.apply(&[trigger(COUNTER, -1)])?;
+        }
+        done.store(true, Ordering::Relaxed);
+        // An event that stays ends the loops.
+        nest.apply(&[trigger(COUNTER, 1)])?;
+        Ok(())
+    };
+    let event_loop = |outer: &Queue<'_>, nothing: &AtomicU32| -> Outcome {
+        loop {
+            outer.wait()?;
+            let found = nest.inner.poll()?;
+            if done.load(Ordering::Relaxed) && found.is_some() {
+                return Ok(());
+            }
+            if found.is_none() {
+                nothing.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    };
+    sys.parallel(&[&come_and_go, &|| event_loop(&nest.level, &level)])?;
+    nest.apply(&[trigger(COUNTER, -1)])?;
+    done.store(false, Ordering::Relaxed);
+    sys.parallel(&[&come_and_go, &|| event_loop(&nest.edge, &edge)])?;
+    for nothing in [level, edge] {
+        let nothing = nothing.into_inner();
+        ensure!(nothing <= ROUNDS, "{nothing} of {ROUNDS}");
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! Hostile loads: what ordinary users may try against each other, against root and against
+//! the kernel, with root at the other end. A load says what it measured in a line that
+//! begins with `# `, as the Test Anything Protocol has it.
+
+use crate::case::Outcome;
+use crate::equal;
+use crate::queue::{COUNTER, Queue, add, delete, trigger};
+use crate::stress::Load;
+use crate::system::{Feature, System};
+
+mod dump;
+mod gate;
+mod timers;
+mod unload;
+
+/// Two ordinary users.
+const MALLORY: u32 = 1001;
+const EVE: u32 = 1002;
+
+/// Every load, in the order in which they run.
+pub const LOADS: &[Load] = &[
+    Load {
+        name: "hostile.unload",
+        sentence: "Under a storm of changes on its slot the module is unloaded and loaded a \
+                   thousand times, and works.",
+        needs: &[Feature::Kernel, Feature::Module, Feature::Credentials],
+        run: unload::run,
+    },
+    Load {
+        name: "hostile.gate",
+        sentence: "Thousands of watchers, triggered and missed, cost another user at most a \
+                   twentieth of its wakes and of its work.",
+        needs: &[Feature::Kernel, Feature::Credentials],
+        run: gate::run,
+    },
+    Load {
+        name: "hostile.timers",
+        sentence: "Users that take all timers that they can get leave one to another user, and \
+                   one to root.",
+        needs: &[Feature::Processes, Feature::Credentials, Feature::Root],
+        run: timers::users,
+    },
+    Load {
+        name: "hostile.jail",
+        sentence: "A jail that takes all timers that it can get leaves one to a user outside, \
+                   and one to root.",
+        needs: &[Feature::Jails, Feature::Credentials, Feature::Root],
+        run: timers::jail,
+    },
+    Load {
+        name: "hostile.dump",
+        sentence: "Beside a loop that reads kern.proc.kq no trigger and no expiry is lost, and \
+                   few callouts run.",
+        needs: &[Feature::KernProcKq, Feature::Credentials],
+        run: dump::counts,
+    },
+    Load {
+        name: "hostile.table",
+        sentence: "Registrations outlive every question that the kernel has for their filter: a \
+                   dump, a fork.",
+        needs: &[Feature::Processes, Feature::Credentials],
+        run: dump::table,
+    },
+];
+
+/// The module counts and delivers.
+fn works(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(add(COUNTER))?;
+    queue.apply(trigger(COUNTER, 2))?;
+    equal!(queue.take()?.data, 2);
+    queue.apply(delete(COUNTER))?;
+    Ok(())
+}

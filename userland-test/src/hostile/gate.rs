@@ -1,0 +1,364 @@
+//! What thousands of watchers cost somebody else.
+//!
+//! The victim has CPU 1 to itself: a thread that computes, and one that a timer of 2 ms
+//! wakes. The attackers keep to CPUs 0 and 2, as a watcher is missed only while another CPU
+//! has it in flux; the harness keeps to CPU 0. Only the first watcher was added on CPU 1,
+//! where its callouts run. So the scheduler takes nothing from the victim, and what it loses
+//! went into interrupts and threads of the kernel. It is compared with
+//! itself in the same boot, in turns so short that what else the host does cancels: beside
+//! an attacker that makes the same calls with EVFILT_USER, and beside one with gates.
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use kqx::abi::{KQX_GATE, NOTE_KQX_ONE, ident};
+use kqx::event::{EV_ADD, EV_CLEAR, EVFILT_TIMER, EVFILT_USER, Kevent};
+
+use super::dump::{TRIES, TRIES_PER_SECOND};
+use super::{EVE, MALLORY};
+use crate::case::{Failure, Outcome};
+use crate::cases::{MS, SEC};
+use crate::queue::{Queue, add, delete, trigger};
+use crate::stress::Deadline;
+use crate::system::{Body, Clock, Errno, Feature, SharedMemory, System};
+use crate::{ensure, equal};
+
+const GATE: usize = ident(KQX_GATE, 1);
+
+/// What is left to the victim at least, per mille.
+const LEFT: u64 = 950;
+/// A turn of an attacker.
+const TURN: Duration = Duration::from_millis(200);
+/// How many pairs of turns a measurement has, and how often it is repeated at most if the
+/// victim lost too much: the host may have taken it.
+const PAIRS: usize = 20;
+const MEASUREMENTS: usize = 4;
+/// How many look for an event after each of an attacker's triggers.
+const TAKERS: usize = 1_000;
+/// Between an attacker's triggers.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Whose turn it is, in the first word of the shared memory.
+const NOBODY: u64 = 0;
+const OVER: u64 = u64::MAX;
+
+/// How an attacker makes its registrations.
+#[derive(Clone, Copy)]
+struct Attacker {
+    turn: u64,
+    added: Kevent,
+}
+
+const USERS: Attacker = Attacker {
+    turn: 1,
+    added: Kevent {
+        flags: EV_ADD | EV_CLEAR,
+        filter: EVFILT_USER,
+        ..add(GATE)
+    },
+};
+const GATES: Attacker = Attacker {
+    turn: 2,
+    added: add(GATE),
+};
+
+/// What the processes tell each other.
+struct Board(SharedMemory);
+
+impl Board {
+    const TURN: usize = 0;
+    const READY: usize = 1;
+    const WAKES: usize = 2;
+    const WORK: usize = 3;
+    const TRIGGERS: usize = 4;
+
+    fn get(&self, what: usize) -> u64 {
+        self.0[what].load(SeqCst)
+    }
+
+    fn turn(&self, whose: u64) {
+        self.0[Self::TURN].store(whose, SeqCst);
+    }
+
+    fn over(&self) -> bool {
+        self.get(Self::TURN) == OVER
+    }
+
+    fn count(&self, what: usize) {
+        self.0[what].fetch_add(1, SeqCst);
+    }
+}
+
+pub(super) fn run(sys: &dyn System, _deadline: Deadline) -> Outcome {
+    let one = Attacker {
+        added: Kevent {
+            fflags: NOTE_KQX_ONE,
+            ..GATES.added
+        },
+        ..GATES
+    };
+    ensure!(sys.pin(2).is_ok(), "it takes three CPUs");
+    with_room(sys, || {
+        against(sys, "1,000 watchers, all woken", 1_000, GATES)?;
+        against(sys, "10,000 watchers, all woken", 10_000, GATES)?;
+        against(sys, "10,000 watchers, one woken", 10_000, one)
+    })
+}
+
+/// Runs `body` while a process may have enough kqueues, and a gate enough watchers.
+fn with_room(sys: &dyn System, body: impl FnOnce() -> Outcome) -> Outcome {
+    let wanted = [
+        ("kern.maxfiles", 40_000),
+        ("kern.maxfilesperproc", 16_000),
+        ("kern.kqx.watcher_max", 16_000),
+    ];
+    let mut before = Vec::new();
+    for (name, least) in wanted {
+        match sys.sysctl(name) {
+            Ok(value) if value < least => {
+                sys.set_sysctl(name, least)?;
+                before.push((name, value));
+            }
+            Ok(_) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    let outcome = body();
+    for (name, value) in before {
+        sys.set_sysctl(name, value)?;
+    }
+    outcome
+}
+
+fn against(sys: &dyn System, what: &str, watchers: usize, gates: Attacker) -> Outcome {
+    // Where one is woken, that is hardly ever the one in flux.
+    let missed = sys.has(Feature::KernProcKq) && gates.added.fflags & NOTE_KQX_ONE == 0;
+    let board = Board(sys.shared_memory()?);
+    let as_user = |uid, body: Body<'_>| {
+        let outcome = sys.in_process(&|| {
+            sys.setuid(uid)?;
+            body()
+        });
+        // Whoever leaves, all leave.
+        board.turn(OVER);
+        outcome
+    };
+    let users = || as_user(MALLORY, &|| attack(sys, &board, watchers, USERS));
+    let gates = || as_user(MALLORY, &|| attack(sys, &board, watchers, gates));
+    let victim = || as_user(EVE, &|| suffer(sys, &board));
+    let measuring = || {
+        sys.pin(0)?;
+        let outcome = measure(sys, &board, what, missed);
+        board.turn(OVER);
+        outcome
+    };
+    sys.parallel(&[&users, &gates, &victim, &measuring])
+}
+
+/// Adds `watchers` registrations, each in a kqueue of its own, and in its turns triggers up
+/// to 50 times a second while a thread keeps one of them in flux as much as it can.
+fn attack(sys: &dyn System, board: &Board, watchers: usize, with: Attacker) -> Outcome {
+    let watcher = || -> Result<Queue<'_>, Errno> {
+        let queue = Queue::new(sys)?;
+        queue.apply(with.added)?;
+        Ok(queue)
+    };
+    sys.pin(1)?;
+    let mut queues = vec![watcher()?];
+    sys.pin(0)?;
+    for _ in 1..watchers {
+        queues.push(watcher()?);
+    }
+    board.count(Board::READY);
+    let in_turn = |cpu, body: &dyn Fn() -> Outcome| {
+        sys.pin(cpu)?;
+        while !board.over() {
+            if board.get(Board::TURN) == with.turn {
+                body()?;
+            } else {
+                sys.pass(Duration::from_millis(1));
+            }
+        }
+        Ok(())
+    };
+    let missed = || {
+        in_turn(0, &|| {
+            if sys.has(Feature::KernProcKq) {
+                // One of them is in flux most of the time.
+                equal!(sys.all_knotes()?, watchers);
+            } else {
+                queues[0].apply(Kevent {
+                    filter: with.added.filter,
+                    ..delete(GATE)
+                })?;
+                queues[0].apply(with.added)?;
+            }
+            Ok(())
+        })
+    };
+    let next = AtomicUsize::new(0);
+    let triggering = || {
+        in_turn(2, &|| {
+            queues[1].apply(Kevent {
+                filter: with.added.filter,
+                ..trigger(GATE, 1)
+            })?;
+            if with.turn == GATES.turn {
+                board.count(Board::TRIGGERS);
+            }
+            // What has taken its event waits again, and can be missed.
+            for _ in 0..TAKERS {
+                queues[next.fetch_add(1, SeqCst) % watchers].poll()?;
+            }
+            sys.pass(PAUSE);
+            Ok(())
+        })
+    };
+    sys.parallel(&[&missed, &triggering])
+}
+
+/// The victim: counts its wakes and its work.
+fn suffer(sys: &dyn System, board: &Board) -> Outcome {
+    let waking = || {
+        sys.pin(1)?;
+        let queue = Queue::new(sys)?;
+        queue.apply(Kevent {
+            filter: EVFILT_TIMER,
+            data: 2,
+            ..add(1)
+        })?;
+        board.count(Board::READY);
+        while !board.over() {
+            queue.wait()?;
+            board.count(Board::WAKES);
+        }
+        Ok(())
+    };
+    let working = || {
+        sys.pin(1)?;
+        board.count(Board::READY);
+        let mut sum = 0u64;
+        while !board.over() {
+            for n in 0..1_000u64 {
+                sum = black_box(sum.wrapping_mul(31).wrapping_add(n));
+            }
+            board.count(Board::WORK);
+        }
+        Ok(())
+    };
+    sys.parallel(&[&waking, &working])
+}
+
+/// What the victim had in some turns.
+#[derive(Clone, Copy, Default)]
+struct Had {
+    ns: u64,
+    wakes: u64,
+    work: u64,
+}
+
+impl Had {
+    fn now(sys: &dyn System, board: &Board) -> Had {
+        Had {
+            ns: sys.clock(Clock::Uptime),
+            wakes: board.get(Board::WAKES),
+            work: board.get(Board::WORK),
+        }
+    }
+
+    /// Adds what there was from `start` to `end`.
+    fn add(&mut self, start: Had, end: Had) {
+        self.ns += end.ns - start.ns;
+        self.wakes += end.wakes - start.wakes;
+        self.work += end.work - start.work;
+    }
+
+    /// Wakes and work, per mille of what `other` had in the same time.
+    fn of(self, other: Had) -> Result<(u64, u64), Failure> {
+        let of = |count: u64, others: u64| {
+            ensure!(others > 0, "the victim was never woken, or never ran");
+            let same_time = u128::from(others) * u128::from(self.ns) / u128::from(other.ns);
+            Ok((u128::from(count) * 1000 / same_time.max(1)) as u64)
+        };
+        Ok((of(self.wakes, other.wakes)?, of(self.work, other.work)?))
+    }
+}
+
+/// Per mille, as a person reads it.
+fn percent(per_mille: (u64, u64)) -> String {
+    let (wakes, work) = per_mille;
+    format!(
+        "{}.{} % of its wakes and {}.{} % of its work",
+        wakes / 10,
+        wakes % 10,
+        work / 10,
+        work % 10
+    )
+}
+
+/// `missed`: some watchers have to be.
+fn measure(sys: &dyn System, board: &Board, what: &str, missed: bool) -> Outcome {
+    // Two attackers and both threads of the victim.
+    while board.get(Board::READY) < 4 {
+        if board.over() {
+            // The outcome is that of the process that left.
+            return Ok(());
+        }
+        sys.pass(Duration::from_millis(1));
+    }
+    let (mut quiet, mut users, mut gates) = (Had::default(), Had::default(), Had::default());
+    let mut callouts = 0;
+    let mut left = (0, 0);
+    for _ in 0..MEASUREMENTS {
+        for pair in 0..PAIRS {
+            let mut turns = [
+                (NOBODY, &mut quiet),
+                (USERS.turn, &mut users),
+                (GATES.turn, &mut gates),
+            ];
+            turns.rotate_left(pair % 3);
+            for (whose, had) in turns {
+                let ran = sys.sysctl("kern.kqx.stats.callouts")?;
+                let start = Had::now(sys, board);
+                board.turn(whose);
+                sys.pass(TURN);
+                had.add(start, Had::now(sys, board));
+                if board.over() {
+                    return Ok(());
+                }
+                board.turn(NOBODY);
+                if whose == GATES.turn {
+                    callouts += sys.sysctl("kern.kqx.stats.callouts")? - ran;
+                }
+            }
+        }
+        left = gates.of(users)?;
+        if left.0.min(left.1) >= LEFT {
+            break;
+        }
+    }
+    let triggers = board.get(Board::TRIGGERS) as i64;
+    let seconds = (gates.ns / SEC) as i64 + 1;
+    println!(
+        "# hostile.gate: {what}: the victim has {} (of those beside nobody: {}); {triggers} \
+         triggers, {callouts} callouts in {} ms",
+        percent(left),
+        percent(gates.of(quiet)?),
+        gates.ns / MS
+    );
+    ensure!(
+        left.0.min(left.1) >= LEFT,
+        "{what}: the victim has {}",
+        percent(left)
+    );
+    ensure!(
+        callouts > 0 || !missed,
+        "{what}: no watcher was ever missed, so nothing was measured"
+    );
+    ensure!(
+        callouts <= triggers * TRIES + seconds * TRIES_PER_SECOND,
+        "{what}: {callouts} callouts for {triggers} triggers in {seconds} s"
+    );
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! Users that take every timer they can get. That all come back is checked after every
+//! load.
+
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use kqx::abi::{KQX_TIMER, ident};
+use kqx::event::Kevent;
+
+use super::{EVE, MALLORY};
+use crate::case::{Failure, Outcome};
+use crate::cases::{SEC, oneshot};
+use crate::ensure;
+use crate::queue::Queue;
+use crate::stress::Deadline;
+use crate::system::{Body, Errno, System};
+
+/// A user that takes one timer.
+const BOB: u32 = 1003;
+
+/// Runs a body in a process of a thief's.
+type Thief<'a> = &'a (dyn Fn(Body<'_>) -> Outcome + Sync);
+
+/// EV_ADD of a timer that does not expire.
+fn long_timer(id: u64) -> Kevent {
+    Kevent {
+        ident: ident(KQX_TIMER, id),
+        ..oneshot(3600 * SEC)
+    }
+}
+
+/// Takes timers until there is none to be had; how many there were.
+fn take_all(queue: &Queue) -> Result<u64, Failure> {
+    let mut taken = 0;
+    loop {
+        match queue.apply(long_timer(taken)) {
+            Ok(()) => taken += 1,
+            Err(Errno::ENOMEM) => return Ok(taken),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// One thief after the other takes all it can get, and keeps it while `body` runs, which is
+/// told how many they have together.
+fn plundered(
+    sys: &dyn System,
+    thieves: &[Thief<'_>],
+    body: impl Fn(u64) -> Outcome + Sync,
+) -> Outcome {
+    let [stage, taken, over, ..] = sys.shared_memory()?;
+    let wait_for = |until| {
+        while stage.load(SeqCst) != until && over.load(SeqCst) == 0 {
+            sys.pass(Duration::from_millis(1));
+        }
+    };
+    let all = thieves.len() as u64;
+    let plunder = |number| {
+        wait_for(number);
+        let queue = Queue::new(sys)?;
+        taken.fetch_add(take_all(&queue)?, SeqCst);
+        stage.store(number + 1, SeqCst);
+        wait_for(u64::MAX);
+        Ok(())
+    };
+    let ending_all = |outcome: Outcome| {
+        if outcome.is_err() {
+            over.store(1, SeqCst);
+        }
+        outcome
+    };
+    let thieves: Vec<_> = thieves
+        .iter()
+        .zip(0..)
+        .map(|(thief, number)| move || ending_all(thief(&|| plunder(number))))
+        .collect();
+    let last = || {
+        wait_for(all);
+        let outcome = if over.load(SeqCst) == 0 {
+            body(taken.load(SeqCst))
+        } else {
+            // A thief's failure is the outcome.
+            Ok(())
+        };
+        over.store(1, SeqCst);
+        outcome
+    };
+    let mut bodies: Vec<Body<'_>> = thieves.iter().map(|thief| thief as Body<'_>).collect();
+    bodies.push(&last);
+    sys.parallel(&bodies)
+}
+
+fn as_user(sys: &dyn System, uid: u32, body: Body<'_>) -> Outcome {
+    sys.in_process(&|| {
+        sys.set_kqueue_limit(None)?;
+        sys.setuid(uid)?;
+        body()
+    })
+}
+
+/// `who`, whose process this is, can add a timer.
+fn gets_one(sys: &dyn System, who: &str) -> Outcome {
+    let queue = Queue::new(sys)?;
+    let added = queue.apply(long_timer(1));
+    ensure!(added.is_ok(), "{who} gets no timer: {added:?}");
+    Ok(())
+}
+
+/// While `thieves` have all they can get, root gets a timer, and so does another user,
+/// unless they were two.
+fn leave_some(sys: &dyn System, what: &str, thieves: &[Thief<'_>]) -> Outcome {
+    let timer_max = sys.sysctl("kern.kqx.timer_max")?;
+    plundered(sys, thieves, |taken| {
+        println!("# {what}: {taken} of {timer_max} timers taken");
+        if let [_] = thieves {
+            as_user(sys, BOB, &|| gets_one(sys, "another user"))?;
+        }
+        gets_one(sys, "root")
+    })
+}
+
+pub(super) fn users(sys: &dyn System, _deadline: Deadline) -> Outcome {
+    let mallory = |body: Body<'_>| as_user(sys, MALLORY, body);
+    let eve = |body: Body<'_>| as_user(sys, EVE, body);
+    leave_some(sys, "hostile.timers: one user", &[&mallory])?;
+    leave_some(sys, "hostile.timers: two users", &[&mallory, &eve])
+}
+
+pub(super) fn jail(sys: &dyn System, _deadline: Deadline) -> Outcome {
+    let jail = |body: Body<'_>| sys.in_jail(body);
+    leave_some(sys, "hostile.jail", &[&jail])
+}
