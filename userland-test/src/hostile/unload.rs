@@ -17,7 +17,7 @@ use crate::system::{Errno, SharedMemory, System};
 /// How often the module is unloaded and loaded.
 const CYCLES: usize = 1000;
 /// How often an unload is tried before the storm has to pause for it.
-const TRIES: usize = 10_000;
+const TRIES: usize = 2_000;
 /// After so many cycles the storm pauses: the module must go at the first try.
 const PAUSES: usize = 50;
 

@@ -198,6 +198,12 @@ const PICKED: &[Picked] = &[
         new: "",
     },
     Picked {
+        name: "a query does not count the watcher's own trigger",
+        file: GATE,
+        old: "self.shared.waiting.saturating_add(self.woken.into())",
+        new: "self.shared.waiting",
+    },
+    Picked {
         name: "a gate may have a watcher more",
         file: GROUP,
         old: "group.watchers.get() >= watcher_max()",
