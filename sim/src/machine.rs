@@ -270,10 +270,10 @@ impl Machine {
         during: impl FnOnce() -> R,
     ) -> (Option<T>, R) {
         /// Also when a body panics, so that nobody waits for it for ever.
-        struct End<'a>(&'a Meeting);
-        impl Drop for End<'_> {
+        struct Finally<'a>(&'a Meeting, fn(&Meeting));
+        impl Drop for Finally<'_> {
             fn drop(&mut self) {
-                self.0.end();
+                self.1(self.0);
             }
         }
         let (kernel, done) = (&self.kernel, AtomicBool::new(false));
@@ -283,7 +283,7 @@ impl Machine {
             kernel.sched.expect_thread();
             let thread = scope.spawn(|| {
                 run_thread(kernel, &done, || {
-                    let _end = End(&meeting);
+                    let _end = Finally(&meeting, Meeting::end);
                     meeting.meet().then(there)
                 })
             });
@@ -291,7 +291,7 @@ impl Machine {
             let attend = Box::new(move || attend.attend());
             kernel.windows.open(window, Some(attend));
             let result = {
-                let _end = End(&meeting);
+                let _close = Finally(&meeting, Meeting::close);
                 let result = during();
                 kernel.windows.open(window, None);
                 result

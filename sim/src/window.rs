@@ -90,9 +90,19 @@ impl Meeting {
         *self.0.lock() == Stage::Met
     }
 
-    /// Either side: it is over.
+    /// The other side: is done.
     pub(crate) fn end(&self) {
         self.reach(Stage::Over);
+    }
+
+    /// No thread comes to the window any more; one that waits there goes on waiting.
+    pub(crate) fn close(&self) {
+        let mut now = self.0.lock();
+        if *now == Stage::Awaited {
+            *now = Stage::Over;
+            drop(now);
+            kernel().sched.wakeup(self.channel());
+        }
     }
 
     fn channel(&self) -> usize {
@@ -100,7 +110,9 @@ impl Meeting {
     }
 
     fn reach(&self, stage: Stage) {
-        *self.0.lock() = stage;
+        let mut now = self.0.lock();
+        *now = stage.max(*now);
+        drop(now);
         kernel().sched.wakeup(self.channel());
     }
 

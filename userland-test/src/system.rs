@@ -80,11 +80,16 @@ pub enum Clock {
     Realtime,
 }
 
-/// Where an expiry may overtake a thread: it has a knote in flux, and no lock yet.
+/// Where a thread may be overtaken: it holds no lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
+    /// A change, between the look at the slot of its filter and the look for the
+    /// registration: where EV_ADD may sleep for memory.
+    Find,
     /// EV_ADD, between f_attach and f_event.
     Attach,
+    /// A change of a registration, between the look at its flags and f_touch.
+    Change,
     /// A delivery, between the look at the knote's flags and f_event.
     Scan,
 }
@@ -94,7 +99,7 @@ pub enum Window {
 pub enum Feature {
     /// Time passes only while every thread of [`System::parallel`] waits in kevent or
     /// [`System::pass`], and an expiry is never late: lateness is exactly 0. So it has
-    /// [`System::overtake`].
+    /// [`System::overtake`] and [`System::at`].
     VirtualClock,
     /// [`System::set_realtime`].
     SetTime,
@@ -206,6 +211,13 @@ pub trait System: Sync {
     /// is due in it. Only with a virtual clock.
     fn overtake(&self, window: Window, time: Duration) {
         unimplemented!("{window:?} cannot be held open for {time:?} but on a virtual clock");
+    }
+
+    /// Runs `during`; the first thread that comes to `window` waits there while `there` runs
+    /// on a thread of its own. Fails if one of them does, or if no thread came. Only with a
+    /// virtual clock.
+    fn at(&self, window: Window, _there: Body<'_>, _during: Body<'_>) -> Outcome {
+        unimplemented!("{window:?} cannot be held open but on a virtual clock");
     }
 
     /// How many registrations knote(9) has come to: those that it asked, and those that it

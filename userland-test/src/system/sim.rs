@@ -8,7 +8,7 @@ use std::time::Duration;
 use kqx::event::Kevent;
 use kqx_sim::{ClockMode, Config, Machine, Process, Release, UNLIMITED};
 
-use super::{Clock, Errno, Fd, Feature, SharedMemory, System, Window};
+use super::{Body, Clock, Errno, Fd, Feature, SharedMemory, System, Window};
 use crate::case::{Failure, Outcome};
 
 /// The name of the module's file in the simulated kernel.
@@ -37,6 +37,17 @@ thread_local! {
 impl From<kqx_sim::Errno> for Errno {
     fn from(errno: kqx_sim::Errno) -> Errno {
         Errno(errno.0)
+    }
+}
+
+impl From<Window> for kqx_sim::Window {
+    fn from(window: Window) -> kqx_sim::Window {
+        match window {
+            Window::Find => kqx_sim::Window::Find,
+            Window::Attach => kqx_sim::Window::Attach,
+            Window::Change => kqx_sim::Window::Change,
+            Window::Scan => kqx_sim::Window::Scan,
+        }
     }
 }
 
@@ -167,11 +178,15 @@ impl System for Sim {
     }
 
     fn overtake(&self, window: Window, time: Duration) {
-        let window = match window {
-            Window::Attach => kqx_sim::Window::Attach,
-            Window::Scan => kqx_sim::Window::Scan,
-        };
-        self.machine.overtake(window, time);
+        self.machine.overtake(window.into(), time);
+    }
+
+    fn at(&self, window: Window, there: Body<'_>, during: Body<'_>) -> Outcome {
+        let process = self.process();
+        let there = || run_in(&process, there);
+        let (there, during) = self.machine.at(window.into(), there, during);
+        during?;
+        there.unwrap_or_else(|| Err(Failure(format!("no thread came to {window:?}"))))
     }
 
     fn notified(&self) -> u64 {
