@@ -11,9 +11,9 @@
 //! wrong (a lock order reversal, a sleep with a mutex held, a leak, a write to freed
 //! memory) is a [`Fault`], and fails the test that does not expect it.
 //!
-//! What is not: the kernel's own filters but EVFILT_USER and EVFILT_TIMER, signals other than
-//! those of exit, select(2), two callouts at
-//! once, constructors of a file, SDT probes that fire.
+//! What is not: the kernel's own filters but EVFILT_USER, EVFILT_TIMER and EVFILT_READ of a
+//! kqueue, signals other than those of exit, select(2), two kqueues that watch each other, two
+//! callouts at once, constructors of a file, SDT probes that fire.
 //!
 //! # Time
 //!

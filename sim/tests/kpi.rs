@@ -748,7 +748,7 @@ fn a_table_that_a_later_kernel_reads_past_is_a_fault() {
     filterops.f_event = Some(never);
     let table = Box::leak(Box::new(Table(filterops, [0xbad; 2])));
     // SAFETY: the table stays.
-    let added = unsafe { sys::kqueue_add_filteropts(sys::EVFILT_SENDFILE, &mut table.0) };
+    let added = unsafe { sys::kqueue_add_filteropts(sys::EVFILT_SENDFILE, &raw const table.0) };
     assert_eq!(added, 0);
     let process = machine.process(1001);
     // Of 15 the headers have what the dump reads, and the fork reads further.
@@ -778,8 +778,6 @@ fn a_table_that_a_later_kernel_reads_past_is_a_fault() {
     assert_eq!(faults[0].kind, FaultKind::WildCall);
     process.exit();
     // SAFETY: nobody uses it any more.
-    assert_eq!(
-        unsafe { sys::kqueue_del_filteropts(sys::EVFILT_SENDFILE) },
-        0
-    );
+    let deleted = unsafe { sys::kqueue_del_filteropts(sys::EVFILT_SENDFILE) };
+    assert_eq!(deleted, 0);
 }
