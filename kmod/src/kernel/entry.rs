@@ -466,7 +466,7 @@ mod tests {
         let (machine, process, kq) = machine();
         load(&machine);
         machine.kldunload(FILE, false).expect("idle");
-        // Another slot is not free; the old slot is given back all the same.
+        // Another slot is not free; kqx gives its own back all the same.
         machine.set_tunable("kern.kqx.filter", Some("-11"));
         assert!(machine.kldload_native(FILE, kqx_modevent).is_err());
         machine.set_tunable("kern.kqx.filter", None);

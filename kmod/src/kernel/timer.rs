@@ -139,7 +139,7 @@ pub(super) fn uma_zcreate() -> Result<(), Errno> {
 pub(super) fn uma_zdestroy() {
     let zone = ZONE.swap(null_mut(), Relaxed);
     if !zone.is_null() {
-        // SAFETY: made by `uma_zcreate`; the slot is given back, so nobody allocates.
+        // SAFETY: made by `uma_zcreate`; no registration is left and no thread comes in.
         unsafe { sys::uma_zdestroy(zone) };
     }
 }
