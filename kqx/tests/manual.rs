@@ -17,7 +17,8 @@ use page::{displays, pages};
 /// Pages of FreeBSD 15.0 that ours refer to: each was looked up in its sources.
 const FREEBSD: &str = "callout(9) clock_gettime(2) close(2) dtrace(1) eventfd(2) exit(3) \
     fork(2) kenv(1) kevent(2) kldload(8) kldunload(8) kqueue(2) kqueue(9) limits(1) \
-    loader.conf(5) module(9) mutex(9) panic(9) poll(2) rfork(2) SDT(9) sysctl(8) timerfd(2)";
+    loader.conf(5) module(9) mutex(9) panic(9) poll(2) rfork(2) SDT(9) sysctl(8) taskqueue(9) \
+    timerfd(2)";
 
 #[test]
 fn mandoc_finds_nothing_to_say() {
