@@ -3,6 +3,8 @@
 use kqx::abi::{NOTE_KQX_DELAY, NOTE_KQX_OVERFLOW, NOTE_KQX_SEMAPHORE, NOTE_KQX_SET};
 use kqx::event::*;
 
+use crate::report::Report;
+
 const MAX: u64 = i64::MAX as u64;
 /// The longest time the kernel can count: near 68 years, in ns.
 const LONGEST: u64 = 2_147_483_647_000_000_000;
@@ -19,6 +21,8 @@ pub struct Counter {
     delay: Option<u64>,
     /// When the count left 0.
     since: Option<u64>,
+    /// The delay has passed since then, and whether the threshold had not been reached then.
+    passed: Option<bool>,
 }
 
 impl Counter {
@@ -50,10 +54,11 @@ impl Counter {
             if change.ext[1] > 0 || new.delay.is_some() {
                 new.delay = Some(change.ext[1]);
             }
+            new.passed = None;
         }
         if change.flags & EV_CLEAR != 0 {
             (new.count, new.gathered, new.overflow) = (0, 0, false);
-            new.since = None;
+            new.watch(now);
         }
         let user = change.fflags & NOTE_FFLAGSMASK;
         match change.fflags & NOTE_FFCTRLMASK {
@@ -77,16 +82,28 @@ impl Counter {
             new.gathered += 1;
         }
         new.watch(now);
+        // A new delay may have passed before it was given.
+        new.pass(now);
         *self = new;
         true
     }
 
     fn watch(&mut self, now: u64) {
         if self.count == 0 || self.delay.is_none() {
-            self.since = None;
+            (self.since, self.passed) = (None, None);
         } else {
             self.since.get_or_insert(now);
         }
+    }
+
+    /// Up to now: when the delay passed, if it did.
+    pub fn pass(&mut self, now: u64) -> Option<u64> {
+        let deadline = self.deadline().filter(|deadline| *deadline <= now)?;
+        if self.passed.is_some() {
+            return None;
+        }
+        self.passed = Some(self.count < self.threshold);
+        Some(deadline)
     }
 
     pub fn holds_a_timer(&self) -> bool {
@@ -102,71 +119,61 @@ impl Counter {
         Some(self.since? + delay)
     }
 
-    /// None: it may be or not, as the deadline is this very ns.
-    pub fn due(&self, now: u64) -> Option<bool> {
-        if self.count >= self.threshold {
-            return Some(true);
-        }
-        match self.deadline() {
-            Some(deadline) if deadline == now => None,
-            deadline => Some(deadline.is_some_and(|deadline| deadline < now)),
-        }
+    pub fn due(&self) -> bool {
+        self.count >= self.threshold || self.passed.is_some()
     }
 
-    /// What is wrong with a delivery, if something is; takes what it takes.
-    pub fn deliver(
-        &mut self,
-        event: &Kevent,
-        clears: bool,
-        once: bool,
-        now: u64,
-    ) -> Result<(), String> {
-        let take = if self.semaphore {
+    fn takes(&self) -> u64 {
+        if self.semaphore {
             self.count.min(self.threshold)
         } else {
             self.count
-        };
-        let same = |what: &str, is: u64, want: u64| {
-            if is == want {
-                Ok(())
+        }
+    }
+
+    /// What a delivery would say, asked for EV_CLEAR or not.
+    pub fn report(&self, clears: bool, now: u64) -> Report {
+        let mut fflags = self.user;
+        if self.overflow {
+            fflags |= NOTE_KQX_OVERFLOW;
+        }
+        if self
+            .passed
+            .is_some_and(|first| first || self.count < self.threshold)
+        {
+            fflags |= NOTE_KQX_DELAY;
+        }
+        let waits = self.deadline().and(self.since);
+        Report {
+            flags: if clears && !self.semaphore {
+                EV_CLEAR
             } else {
-                Err(format!("{what} is {is}, not {want}"))
-            }
-        };
-        same("data", event.data as u64, take)?;
-        same(
-            "user flags",
-            (event.fflags & NOTE_FFLAGSMASK).into(),
-            self.user.into(),
-        )?;
-        let overflow = event.fflags & NOTE_KQX_OVERFLOW != 0;
-        same("NOTE_KQX_OVERFLOW", overflow.into(), self.overflow.into())?;
-        same("ext[0]", event.ext[0], self.gathered)?;
-        let late = event.fflags & NOTE_KQX_DELAY != 0;
-        let waited = match self.deadline() {
-            Some(_) => now - self.since.unwrap_or(now),
-            None => 0,
-        };
-        if once {
-            // What is delivered was written down when it became due, or changed last.
-            if event.ext[1] > waited {
-                return Err(format!("ext[1] is {}, more than {waited}", event.ext[1]));
-            }
-        } else {
-            same("ext[1]", event.ext[1], waited)?;
-            if self.count < self.threshold && !late && self.due(now) == Some(true) {
-                return Err("NOTE_KQX_DELAY is missing".into());
-            }
+                0
+            },
+            fflags,
+            data: self.takes() as i64,
+            ext: [self.gathered, waits.map_or(0, |since| now - since)],
         }
-        if late && self.deadline().is_none_or(|deadline| deadline > now) {
-            return Err("NOTE_KQX_DELAY before the delay has passed".into());
-        }
+    }
+
+    /// Takes what a delivery takes.
+    pub fn deliver(&mut self, clears: bool, now: u64) {
         self.overflow = false;
         if self.semaphore || clears {
-            self.count -= take;
+            self.count -= self.takes();
             self.gathered = 0;
+            self.passed = self.passed.and(Some(false));
             self.watch(now);
         }
-        Ok(())
+    }
+
+    /// What there is to know of it, in a word.
+    pub fn state(&self) -> &'static str {
+        match (self.count, self.passed) {
+            (0, _) => "empty",
+            (_, Some(_)) => "overdue",
+            (count, None) if count >= self.threshold => "reached",
+            _ => "below",
+        }
     }
 }

@@ -4,6 +4,8 @@ use kqx::abi::NOTE_KQX_ONE;
 use kqx::event::*;
 use kqx_sim::{EINVAL, Errno};
 
+use crate::report::Report;
+
 /// What all watchers share.
 #[derive(Clone, Debug)]
 pub struct Gate {
@@ -35,8 +37,6 @@ impl Gate {
 pub struct Watcher {
     /// Without `one`: triggers since its last event.
     pub unseen: u64,
-    /// What a one-shot would say of them: those there were when kqueue last asked.
-    pub said: u64,
     /// With `one`: it has a trigger.
     pub woken: bool,
 }
@@ -46,9 +46,35 @@ impl Watcher {
         self.woken || self.unseen > 0
     }
 
-    /// kqueue asks.
-    pub fn ask(&mut self) {
-        self.said = self.unseen;
+    /// Triggers that it could take.
+    pub fn receipt(&self, gate: &Gate) -> u64 {
+        gate.waiting + u64::from(self.woken) + self.unseen
+    }
+
+    /// What a delivery would say.
+    pub fn report(&self, gate: &Gate) -> Report {
+        let (kind, clear) = if gate.one {
+            (NOTE_KQX_ONE, 0)
+        } else {
+            (0, EV_CLEAR)
+        };
+        Report {
+            flags: clear,
+            fflags: kind,
+            data: i64::from(self.woken) + self.unseen as i64,
+            ext: [gate.waiting, gate.line.len() as u64],
+        }
+    }
+
+    /// What there is to know of it, in a word.
+    pub fn state(&self, gate: &Gate) -> &'static str {
+        match (gate.one, self.due(), gate.waiting) {
+            (true, true, _) => "woken",
+            (true, false, 0) => "none to take",
+            (true, false, _) => "some wait at the gate",
+            (false, true, _) => "unseen",
+            (false, false, _) => "all seen",
+        }
     }
 }
 

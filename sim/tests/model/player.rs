@@ -1,7 +1,6 @@
 //! Acts at random on kqueues of its own, and compares every answer with the model.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::ops::RangeInclusive;
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -12,68 +11,20 @@ use kqx::abi::{
 use kqx::event::*;
 use kqx_sim::{EINVAL, ENOENT, ENOMEM, Errno, Failure, Fd, Machine, Process, Release, UNLIMITED};
 
-use crate::counter::Counter;
 use crate::gate::{Gate, Watcher, triggers};
-use crate::timer::Timer;
+use crate::registration::{Member, Registration};
 
 /// Registrations of a member on one kqueue.
 const IDS: u64 = 6;
 /// Kqueues of a player.
 const QUEUES: usize = 3;
+/// The most that a kqueue delivers at once: each of its registrations.
+const ALL: usize = 16;
+/// The longest that the end of a run waits for what receipts say is to come, ns.
+const WAIT: u64 = 10_000_000_000_000;
 
-#[derive(Clone, Debug)]
-enum Member {
-    Counter(Counter),
-    Timer(Timer),
-    Gate(Watcher),
-}
-
-/// A registration, as far as kqueue(2) goes.
-#[derive(Clone, Debug)]
-struct Registration {
-    member: Member,
-    enabled: bool,
-    clears: bool,
-    once: bool,
-    dispatches: bool,
-    /// EV_FORCEONESHOT.
-    forced: bool,
-    /// A refused change that was not reported yet.
-    error: Option<Errno>,
-    udata: usize,
-    ext: [u64; 2],
-}
-
-impl Registration {
-    fn due(&self, now: u64) -> Option<bool> {
-        if !self.enabled {
-            return Some(false);
-        }
-        if self.error.is_some() || self.forced {
-            return Some(true);
-        }
-        match &self.member {
-            Member::Counter(counter) => counter.due(now),
-            Member::Timer(timer) => timer.due(now),
-            Member::Gate(watcher) => Some(watcher.due()),
-        }
-    }
-
-    fn charges(&self) -> bool {
-        match &self.member {
-            Member::Counter(counter) => counter.holds_a_timer(),
-            Member::Timer(_) => true,
-            Member::Gate(_) => false,
-        }
-    }
-
-    fn watcher(&mut self) -> &mut Watcher {
-        match &mut self.member {
-            Member::Gate(watcher) => watcher,
-            other => panic!("{other:?} is no watcher"),
-        }
-    }
-}
+/// What a member can be in while a receipt is asked for, in words.
+pub type State = Vec<&'static str>;
 
 struct Queue {
     fd: Fd,
@@ -89,6 +40,10 @@ pub struct Player<'a> {
     rng: Rng,
     queues: Vec<Queue>,
     gates: BTreeMap<usize, Gate>,
+    /// Every change asks for a receipt.
+    receipts: bool,
+    /// In which states a receipt was asked for.
+    seen: BTreeSet<State>,
     run: u64,
     /// The last steps, to show when one fails.
     log: VecDeque<String>,
@@ -98,14 +53,21 @@ impl Drop for Player<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log: Vec<_> = self.log.iter().map(String::as_str).collect();
-            eprintln!("run {}; the last steps:\n{}", self.run, log.join("\n"));
+            eprintln!(
+                "run {}, all with receipts: {}; the last steps:\n{}",
+                self.run,
+                self.receipts,
+                log.join("\n")
+            );
         }
     }
 }
 
 impl<'a> Player<'a> {
-    pub fn new(machine: &'a Machine, run: u64, seed: u64, uid: u32, alone: bool) -> Self {
-        let process = machine.process(uid);
+    /// The `number`th of the players of a run.
+    pub fn new(machine: &'a Machine, run: u64, number: u32, alone: bool, receipts: bool) -> Self {
+        let process = machine.process(1000 + number);
+        let seed = run.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(number);
         let mut rng = Rng::with_seed(seed);
         let limit = if rng.u8(..) < 128 {
             rng.u64(4..20)
@@ -129,13 +91,17 @@ impl<'a> Player<'a> {
             rng,
             queues,
             gates: BTreeMap::new(),
+            receipts,
+            seen: BTreeSet::new(),
             run,
             log: VecDeque::new(),
         }
     }
 
-    /// Ends the process, in one of the two ways.
-    pub fn leave(mut self) {
+    /// Ends the process, in one of the two ways. Returns in which states a receipt was asked
+    /// for.
+    pub fn leave(mut self) -> BTreeSet<State> {
+        self.wait_for_what_is_to_come();
         if self.rng.bool() {
             for queue in std::mem::take(&mut self.queues) {
                 self.process.close(queue.fd).expect("it is open");
@@ -143,6 +109,54 @@ impl<'a> Player<'a> {
         }
         self.process.exit();
         assert_eq!(self.process.charged(), 0, "after exit");
+        std::mem::take(&mut self.seen)
+    }
+
+    /// Asks every timer what is left, and waits for that: what is to come comes, and where
+    /// nothing is, no expiry does.
+    fn wait_for_what_is_to_come(&mut self) {
+        let mut left = BTreeMap::new();
+        for at in 0..QUEUES {
+            let idents: Vec<_> = self.queues[at].registrations.keys().copied().collect();
+            for ident in idents.into_iter().filter(|i| member(*i) == KQX_TIMER) {
+                let query = Kevent {
+                    ident,
+                    filter: EVFILT_KQX,
+                    flags: EV_RECEIPT | EV_KEEPUDATA | EV_ENABLE,
+                    ..Kevent::default()
+                };
+                let receipt = self.apply(at, query, false).expect("asked for");
+                left.insert((at, ident), receipt.ext[0]);
+            }
+            self.poll(at, ALL);
+        }
+        let asked = self.machine.uptime();
+        let to_come = |left: u64| (1..=WAIT).contains(&left);
+        let longest = left.values().copied().filter(|left| to_come(*left)).max();
+        self.advance(longest.unwrap_or(WAIT));
+        for at in 0..QUEUES {
+            // What was disabled by a delivery since says nothing, nor what is gone, or forced:
+            // its event was written down before.
+            let listening: HashSet<_> = self.queues[at]
+                .registrations
+                .iter()
+                .filter_map(|(ident, r)| (r.enabled && !r.forced).then_some(*ident))
+                .collect();
+            let came: BTreeMap<_, _> = self
+                .poll(at, ALL)
+                .iter()
+                .map(|event| (event.ident, event.ext[0]))
+                .collect();
+            for ((_, ident), left) in left.iter().filter(|((queue, _), _)| *queue == at) {
+                let expired = came.get(ident).filter(|expired| **expired > asked);
+                if *left == 0 {
+                    assert_eq!(expired, None, "{ident:#x} had nothing to come at {asked}");
+                } else if to_come(*left) && listening.contains(ident) {
+                    let on_time = expired.is_some_and(|expired| *expired >= asked + left);
+                    assert!(on_time, "{ident:#x} at {asked}: {left} ns left; {came:?}");
+                }
+            }
+        }
     }
 
     fn note(&mut self, text: String) {
@@ -153,16 +167,52 @@ impl<'a> Player<'a> {
     }
 
     pub fn step(&mut self) {
+        self.catch_up();
         let queue = self.rng.usize(..QUEUES);
         match self.rng.u8(..100) {
             0..60 => self.change(queue),
-            60..85 => self.poll(queue),
+            60..85 => {
+                let room = if self.rng.bool() {
+                    ALL
+                } else {
+                    self.rng.usize(1..ALL)
+                };
+                self.poll(queue, room);
+            }
             85..97 => self.pass(),
             97..98 => self.reopen(queue),
             98 => self.dump(queue),
             // The clock is everybody's.
             99 if self.alone && self.rng.bool() => self.step_clock(),
             _ => self.look(),
+        }
+        self.look_at_queues();
+    }
+
+    /// Time may have passed, whoever let it.
+    fn catch_up(&mut self) {
+        let (now, boottime) = self.clocks();
+        let registrations = self
+            .queues
+            .iter_mut()
+            .flat_map(|queue| queue.registrations.values_mut());
+        for registration in registrations {
+            registration.pass(now, boottime);
+        }
+    }
+
+    /// The uptime and the boot time, ns.
+    fn clocks(&self) -> (u64, u64) {
+        let now = self.machine.uptime();
+        (now, self.machine.realtime() - now)
+    }
+
+    /// poll(2) finds a kqueue readable if an event is due there, and not otherwise.
+    fn look_at_queues(&self) {
+        for (at, queue) in self.queues.iter().enumerate() {
+            let due = queue.registrations.values().any(Registration::due);
+            let readable = self.process.poll(queue.fd, Some(Duration::ZERO));
+            assert_eq!(readable, Ok(due), "kqueue {at}: {:?}", queue.registrations);
         }
     }
 
@@ -196,13 +246,16 @@ impl<'a> Player<'a> {
         let mut dumped: Vec<_> = dumped
             .expect("it is open")
             .iter()
-            .map(|knote| (knote.event.ident, knote.event.udata, !knote.disabled))
+            .map(|knote| {
+                let event = &knote.event;
+                (event.ident, event.udata, !knote.disabled, knote.queued)
+            })
             .collect();
         dumped.sort_unstable();
         let registrations = &self.queues[at].registrations;
         let expected: Vec<_> = registrations
             .iter()
-            .map(|(ident, r)| (*ident, r.udata, r.enabled))
+            .map(|(ident, r)| (*ident, r.udata, r.enabled, r.due()))
             .collect();
         assert_eq!(dumped, expected, "kern.proc.kq of kqueue {at}");
     }
@@ -232,8 +285,13 @@ impl<'a> Player<'a> {
             2 => self.rng.u64(..10_000_000),
             _ => self.rng.u64(..10_000_000_000),
         };
+        self.advance(ns);
+    }
+
+    fn advance(&mut self, ns: u64) {
         self.note(format!("{ns} ns pass"));
         self.machine.advance(Duration::from_nanos(ns));
+        self.catch_up();
     }
 
     /// Steps CLOCK_REALTIME, by what `struct bintime` holds exactly.
@@ -244,16 +302,6 @@ impl<'a> Player<'a> {
         self.note(format!("CLOCK_REALTIME is stepped by {by} ns"));
         let realtime = self.machine.realtime().strict_add_signed(by);
         self.machine.set_realtime(realtime);
-        let now = self.machine.uptime();
-        let registrations = self
-            .queues
-            .iter_mut()
-            .flat_map(|q| q.registrations.values_mut());
-        for registration in registrations {
-            if let Member::Timer(timer) = &mut registration.member {
-                timer.step(now, realtime - now);
-            }
-        }
     }
 
     /// Often small, sometimes at an end of the range.
@@ -320,6 +368,9 @@ impl<'a> Player<'a> {
         } else {
             self.random_timer(&mut change);
         }
+        if self.receipts {
+            change.flags |= EV_RECEIPT;
+        }
         change
     }
 
@@ -381,44 +432,43 @@ impl<'a> Player<'a> {
         }
     }
 
-    fn apply(&mut self, at: usize, change: Kevent, no_charge: bool) {
+    /// Makes a change; returns its receipt, if it asks for one.
+    fn apply(&mut self, at: usize, change: Kevent, no_charge: bool) -> Option<Kevent> {
         self.note(format!(
             "kqueue {at} (charges fail: {no_charge}): {change:?}"
         ));
-        let now = self.machine.uptime();
-        let expected = self.model(at, &change, now, no_charge);
+        let expected = self.model(at, &change, no_charge);
         let mut receipt = [Kevent::default()];
-        let room = if change.flags & EV_RECEIPT != 0 {
-            &mut receipt[..]
-        } else {
-            &mut []
-        };
+        let asked = change.flags & EV_RECEIPT != 0;
+        let room = &mut receipt[..asked.into()];
         let answered =
             self.process
                 .kevent(self.queues[at].fd, &[change], room, Some(Duration::ZERO));
         self.note(format!("  {answered:?} {receipt:?}"));
-        if change.flags & EV_RECEIPT == 0 {
+        if !asked {
             assert_eq!(answered, expected.result.map(|()| 0));
-            return;
+            return None;
         }
         assert_eq!(answered, Ok(1));
         let [receipt] = receipt;
-        assert_eq!(receipt.flags, EV_ERROR);
         let errno = |result: Result<(), Errno>| result.map_or_else(|e| e.0.into(), |()| 0);
-        assert_eq!(receipt.data, errno(expected.result));
+        let [mut first, mut second, third, fourth] = change.ext;
         if let Some((state, refused)) = expected.state {
-            assert!(
-                state.contains(&receipt.ext[0]),
-                "the state before is {}, not in {state:?}",
-                receipt.ext[0]
-            );
-            assert_eq!(receipt.ext[1] as i64, errno(refused), "ext[1]");
+            (first, second) = (state, errno(refused) as u64);
         }
+        assert_eq!(receipt.flags, EV_ERROR);
+        assert_eq!(receipt.data, errno(expected.result));
+        assert_eq!(
+            receipt.ext,
+            [first, second, third, fourth],
+            "the state before, and why it was refused"
+        );
+        Some(receipt)
     }
 
     /// What a change does, and what is answered.
-    fn model(&mut self, at: usize, change: &Kevent, now: u64, no_charge: bool) -> Answer {
-        let boottime = self.machine.realtime() - now;
+    fn model(&mut self, at: usize, change: &Kevent, no_charge: bool) -> Answer {
+        let (now, boottime) = self.clocks();
         let room = !no_charge && (self.limit == UNLIMITED || self.charged() < self.limit);
         let adds = change.flags & EV_ADD != 0;
         if adds && change.flags & EV_KEEPUDATA != 0 {
@@ -451,18 +501,24 @@ impl<'a> Player<'a> {
                 state: None,
             };
         }
-        let state = match &registration.member {
-            Member::Counter(counter) => counter.receipt()..=counter.receipt(),
-            Member::Timer(timer) => timer.receipt(now),
+        let (receipt, mut words) = match &registration.member {
+            Member::Counter(counter) => (counter.receipt(), vec!["counter", counter.state()]),
+            Member::Timer(timer) => (timer.receipt(now, boottime), timer.state(boottime).to_vec()),
             Member::Gate(_) => unreachable!("see above"),
         };
+        words.push(enabled(registration));
         let refused = registration.change(change, now, boottime, room);
-        if let (Err(error), 0) = (refused, change.flags & EV_RECEIPT) {
-            registration.error = Some(error);
-        }
+        self.see(change, words);
         Answer {
             result: Ok(()),
-            state: Some((state, refused)),
+            state: Some((receipt, refused)),
+        }
+    }
+
+    /// A change meets a registration in that state.
+    fn see(&mut self, change: &Kevent, state: State) {
+        if change.flags & EV_RECEIPT != 0 {
+            self.seen.insert(state);
         }
     }
 
@@ -491,6 +547,7 @@ impl<'a> Player<'a> {
             let gate = self.gates.entry(ident).or_insert_with(|| Gate::new(one));
             gate.line.push(at);
             self.trigger(ident, refused.unwrap_or(0));
+            self.ask(at, ident);
             return done;
         };
         if change.flags & EV_DELETE != 0 {
@@ -498,21 +555,13 @@ impl<'a> Player<'a> {
             self.leave_gate(at, ident, gone.expect("it is there"), false);
             return done;
         }
-        let was_enabled = registration.enabled;
-        registration.common(change);
-        if refused.is_ok() && adds {
-            registration.ext = [change.ext[2], change.ext[3]];
-        }
-        if let (Err(error), 0) = (refused, change.flags & EV_RECEIPT) {
-            registration.error = Some(error);
-        }
         let gate = self.gates.get_mut(&ident).expect("it has a watcher");
         let watcher = registration.watcher();
-        let state = if gate.one {
-            gate.waiting + u64::from(watcher.woken)
-        } else {
-            watcher.unseen
-        };
+        let (receipt, word) = (watcher.receipt(gate), watcher.state(gate));
+        let state = vec!["gate", word, enabled(registration)];
+        let was_enabled = registration.enabled;
+        registration.common(change);
+        registration.settle(change, refused.map(drop));
         let enabled = registration.enabled;
         if !enabled && std::mem::take(&mut registration.watcher().woken) {
             gate.waiting += 1;
@@ -521,14 +570,11 @@ impl<'a> Player<'a> {
             gate.waits_anew(at);
         }
         self.trigger(ident, refused.unwrap_or(0));
-        let registrations = &mut self.queues[at].registrations;
-        let registration = registrations.get_mut(&ident).expect("it was there");
-        if enabled {
-            registration.watcher().ask();
-        }
+        self.ask(at, ident);
+        self.see(change, state);
         Answer {
             result: Ok(()),
-            state: Some((state..=state, refused.map(drop))),
+            state: Some((receipt, refused.map(drop))),
         }
     }
 
@@ -538,21 +584,31 @@ impl<'a> Player<'a> {
         if gate.one {
             gate.waiting += triggers;
         }
-        for &at in &gate.line {
+        for at in gate.line.clone() {
             let registrations = &mut self.queues[at].registrations;
             let registration = registrations.get_mut(&ident).expect("it is in the line");
-            let enabled = registration.enabled;
+            let waits = registration.enabled && !registration.watcher().due();
             let watcher = registration.watcher();
             if !gate.one {
-                let waits = enabled && watcher.unseen == 0;
                 watcher.unseen += triggers;
-                if waits {
-                    watcher.ask();
-                }
-            } else if enabled && !watcher.woken && gate.waiting > 0 {
+            } else if waits && gate.waiting > 0 {
                 gate.waiting -= 1;
                 watcher.woken = true;
             }
+            if waits && watcher.due() {
+                let report = watcher.report(gate);
+                registration.say(report);
+            }
+        }
+    }
+
+    /// kqueue asks a watcher whether it is due.
+    fn ask(&mut self, at: usize, ident: usize) {
+        let registrations = &mut self.queues[at].registrations;
+        let registration = registrations.get_mut(&ident).expect("it is there");
+        if registration.enabled {
+            let report = registration.watcher().report(&self.gates[&ident]);
+            registration.say(report);
         }
     }
 
@@ -573,57 +629,34 @@ impl<'a> Player<'a> {
     }
 
     /// Takes a delivery of a gate: what is wrong with it, if something is.
-    fn deliver_gate(&mut self, at: usize, event: &Kevent, now: u64) -> Result<(), String> {
+    fn deliver_gate(&mut self, at: usize, event: &Kevent) -> Result<(), String> {
         let ident = event.ident;
         let registrations = &mut self.queues[at].registrations;
         let registration = registrations.get_mut(&ident).expect("looked for it");
-        let error = registration.error.is_some();
-        let once = registration.once || registration.forced;
-        registration.deliver(event, now)?;
-        let watcher = registration.watcher();
-        if error {
-            watcher.ask();
+        let gate = self.gates.get_mut(&ident).expect("it has a watcher");
+        let report = registration.watcher().report(gate);
+        if registration.delivered(event, report)? {
+            registration.say_after_error(report);
             return Ok(());
         }
-        let gate = self.gates.get_mut(&ident).expect("it has a watcher");
-        let unseen = std::mem::take(&mut watcher.unseen);
-        let taken = if gate.one {
-            std::mem::take(&mut watcher.woken).into()
-        } else if once {
-            watcher.said
-        } else {
-            unseen
-        };
-        if event.data as u64 != taken {
-            return Err(format!("data is not {taken}"));
-        }
-        let kind = if gate.one { NOTE_KQX_ONE } else { 0 };
-        if event.fflags != kind {
-            return Err(format!("fflags is not {kind:#x}"));
-        }
-        if once {
+        if registration.once() {
             let gone = registrations.remove(&ident);
             self.leave_gate(at, ident, gone.expect("it was there"), true);
             return Ok(());
         }
-        if event.ext[..2] != [gate.waiting, gate.line.len() as u64] {
-            return Err(format!("ext[..2] is not of {gate:?}"));
+        *registration.watcher() = Watcher::default();
+        if registration.dispatches() {
+            registration.enabled = false;
         }
-        if gate.one {
-            gate.waits_anew(at);
-        }
+        gate.waits_anew(at);
         self.trigger(ident, 0);
         Ok(())
     }
 
-    fn poll(&mut self, at: usize) {
-        let room = if self.rng.bool() {
-            16
-        } else {
-            self.rng.usize(1..16)
-        };
+    /// Takes what a kqueue delivers.
+    fn poll(&mut self, at: usize, room: usize) -> Vec<Kevent> {
         self.note(format!("poll kqueue {at} for {room}"));
-        let now = self.machine.uptime();
+        let (now, boottime) = self.clocks();
         let mut events = vec![Kevent::default(); room];
         let fd = self.queues[at].fd;
         let n = self
@@ -631,53 +664,49 @@ impl<'a> Player<'a> {
             .kevent(fd, &[], &mut events, Some(Duration::ZERO))
             .unwrap();
         events.truncate(n);
-        let registrations = &mut self.queues[at].registrations;
-        let missing = |delivered: &HashSet<usize>,
-                       registrations: &BTreeMap<usize, Registration>| {
-            let due = |(ident, r): &(&usize, &Registration)| {
-                r.due(now) == Some(true) && !delivered.contains(*ident)
-            };
-            registrations
-                .iter()
-                .find(due)
-                .map(|(ident, r)| format!("{ident:#x} {r:?}"))
-        };
-        let full = n == room;
         let delivered: HashSet<_> = events.iter().map(|event| event.ident).collect();
         assert_eq!(
             delivered.len(),
             n,
             "a registration is delivered once: {events:?}"
         );
-        if !full {
-            let missing = missing(&delivered, registrations);
-            assert_eq!(
-                missing, None,
-                "due, but not delivered; delivered: {events:?}"
-            );
-        }
+        let registrations = &self.queues[at].registrations;
+        let missing = registrations
+            .iter()
+            .find(|(ident, r)| n < room && r.due() && !delivered.contains(*ident));
+        assert!(
+            missing.is_none(),
+            "{missing:?} is due, but not delivered; delivered: {events:?}"
+        );
         for event in &events {
-            if self.gates.contains_key(&event.ident) {
-                let delivered = self.deliver_gate(at, event, now);
-                if let Err(wrong) = delivered {
-                    panic!("{wrong}: {event:?} at {now}");
-                }
-                continue;
-            }
             let registrations = &mut self.queues[at].registrations;
             let Some(registration) = registrations.get_mut(&event.ident) else {
                 panic!("an event of nobody: {event:?}");
             };
             let before = registration.clone();
-            match registration.deliver(event, now) {
-                Ok(true) => (),
-                Ok(false) => {
-                    registrations.remove(&event.ident);
-                }
-                Err(wrong) => panic!("{wrong}: {event:?} at {now} of {before:?}"),
+            let delivered = if self.gates.contains_key(&event.ident) {
+                self.deliver_gate(at, event)
+            } else {
+                registration.deliver(event, now, boottime).map(|stays| {
+                    if !stays {
+                        registrations.remove(&event.ident);
+                    }
+                })
+            };
+            if let Err(wrong) = delivered {
+                panic!("{wrong}: {event:?} at {now} of {before:?}");
             }
         }
         self.note(format!("  {n} events"));
+        events
+    }
+}
+
+fn enabled(registration: &Registration) -> &'static str {
+    if registration.enabled {
+        "enabled"
+    } else {
+        "disabled"
     }
 }
 
@@ -686,7 +715,7 @@ struct Answer {
     result: Result<(), Errno>,
     /// What the receipt of an existing registration says: its state, and why the change
     /// was refused.
-    state: Option<(RangeInclusive<u64>, Result<(), Errno>)>,
+    state: Option<(u64, Result<(), Errno>)>,
 }
 
 impl Answer {
@@ -695,120 +724,5 @@ impl Answer {
             result: Err(errno),
             state: None,
         }
-    }
-}
-
-impl Registration {
-    fn add(change: &Kevent, now: u64, boottime: u64) -> Option<Registration> {
-        let once = change.flags & EV_ONESHOT != 0;
-        let member = if member(change.ident) == KQX_COUNTER {
-            Member::Counter(Counter::add(change, now)?)
-        } else {
-            Member::Timer(Timer::add(change, once, now, boottime)?)
-        };
-        Some(Registration::of(change, member))
-    }
-
-    fn of(change: &Kevent, member: Member) -> Registration {
-        Registration {
-            member,
-            enabled: change.flags & EV_DISABLE == 0,
-            clears: change.flags & EV_CLEAR != 0,
-            once: change.flags & EV_ONESHOT != 0,
-            dispatches: change.flags & EV_DISPATCH != 0,
-            forced: false,
-            error: None,
-            udata: change.udata,
-            ext: [change.ext[2], change.ext[3]],
-        }
-    }
-
-    /// What the kernel does to a registration whatever the filter says.
-    fn common(&mut self, change: &Kevent) {
-        self.forced |= change.flags & EV_FORCEONESHOT != 0;
-        if change.flags & EV_ENABLE != 0 {
-            self.enabled = true;
-        } else if change.flags & EV_DISABLE != 0 {
-            self.enabled = false;
-        }
-        if change.flags & EV_KEEPUDATA == 0 {
-            self.udata = change.udata;
-        }
-    }
-
-    /// A change of a counter or a timer.
-    fn change(
-        &mut self,
-        change: &Kevent,
-        now: u64,
-        boottime: u64,
-        room: bool,
-    ) -> Result<(), Errno> {
-        self.common(change);
-        let adds = change.flags & EV_ADD != 0;
-        match &mut self.member {
-            Member::Counter(counter) => {
-                let mut new = counter.clone();
-                if !new.change(change, now) {
-                    return Err(EINVAL);
-                }
-                if new.holds_a_timer() && !counter.holds_a_timer() && !room {
-                    return Err(ENOMEM);
-                }
-                *counter = new;
-            }
-            Member::Timer(timer) if adds => {
-                *timer = Timer::add_again(change, self.once, now, boottime).ok_or(EINVAL)?;
-            }
-            Member::Timer(timer) => {
-                const UNITS_AND_KINDS: u32 = 0x3f;
-                if change.fflags & !(UNITS_AND_KINDS | NOTE_TRIGGER) != 0 {
-                    return Err(EINVAL);
-                }
-                if change.fflags & NOTE_TRIGGER != 0 && !timer.kick(now) {
-                    return Err(EINVAL);
-                }
-            }
-            Member::Gate(_) => unreachable!("see Player::model_gate"),
-        }
-        if adds {
-            self.ext = [change.ext[2], change.ext[3]];
-        }
-        Ok(())
-    }
-
-    /// Takes a delivery: whether the registration is still there, or what is wrong.
-    fn deliver(&mut self, event: &Kevent, now: u64) -> Result<bool, String> {
-        if event.udata != self.udata {
-            return Err(format!("udata is not {}", self.udata));
-        }
-        if let Some(error) = self.error.take() {
-            if event.flags & EV_ERROR == 0 || event.data != error.0.into() {
-                return Err(format!("the error {error} is missing"));
-            }
-            return Ok(true);
-        }
-        if event.flags & EV_ERROR != 0 {
-            return Err("an error that there was not".into());
-        }
-        if self.due(now) == Some(false) {
-            return Err("not due".into());
-        }
-        if event.ext[2..] != self.ext {
-            return Err(format!("ext[2..] is not {:?}", self.ext));
-        }
-        let once = self.once || self.forced;
-        match &mut self.member {
-            Member::Counter(counter) => counter.deliver(event, self.clears, once, now)?,
-            // Forced, it may not have expired, and was written down some time ago.
-            Member::Timer(_) if self.forced => (),
-            Member::Timer(timer) => timer.deliver(event, self.clears, self.once, now)?,
-            // What it says is of the whole gate: see Player::deliver_gate.
-            Member::Gate(_) => (),
-        }
-        if self.dispatches {
-            self.enabled = false;
-        }
-        Ok(!once)
     }
 }

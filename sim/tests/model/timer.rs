@@ -1,13 +1,13 @@
 //! What DESIGN 2.3 says of a timer, in the fewest words.
 //!
-//! When a deadline is found to have passed, after CLOCK_REALTIME was stepped, depends on
-//! when its callout next looks: at the latest where the clock before the step had it, or,
-//! if it looked in between, where the clock had it then.
-
-use std::ops::RangeInclusive;
+//! A deadline on CLOCK_REALTIME has passed when its callout finds so, which looks where the
+//! clock had the deadline when it was armed, or looked last: later than the clock of now has
+//! it, if that was set forward since.
 
 use kqx::abi::{NOTE_KQX_STEPPED, NOTE_KQX_UPTIME};
 use kqx::event::*;
+
+use crate::report::Report;
 
 const UNITS: u32 = NOTE_SECONDS | NOTE_MSECONDS | NOTE_USECONDS | NOTE_NSECONDS;
 const LONGEST: u64 = 2_147_483_647_000_000_000;
@@ -23,15 +23,21 @@ pub struct Timer {
     absolute: bool,
     /// A deadline's time on CLOCK_REALTIME, if that is its clock.
     deadline: Option<u64>,
-    /// The boot times on CLOCK_REALTIME since it was armed, and from when each held.
-    boots: Vec<(u64, u64)>,
-    /// When it was set, to know how late a deadline in the past was.
-    set: u64,
+    /// The boot time on CLOCK_REALTIME when it was armed.
+    armed: u64,
     units: u32,
+    stage: Stage,
+    /// When its callout looks, if it is pending.
+    looks: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    Waiting,
+    /// It has expired, and was found to have so many ns late.
+    Due(u64),
     /// It has expired once and was delivered.
-    over: bool,
-    /// Its callout may look before `next`: EV_ADD again leaves one that is pending alone.
-    early: bool,
+    Taken,
 }
 
 impl Timer {
@@ -44,7 +50,7 @@ impl Timer {
             NOTE_NSECONDS => 1,
             _ => return None,
         };
-        let known = UNITS | NOTE_ABSTIME | NOTE_KQX_UPTIME | NOTE_TRIGGER;
+        let known = UNITS | NOTE_ABSTIME | NOTE_KQX_UPTIME | NOTE_TRIGGER | NOTE_KQX_STEPPED;
         let time = u64::try_from(change.data).ok()?.checked_mul(unit)?;
         let [first, leeway, ..] = change.ext;
         if change.fflags & !known != 0 || first > LONGEST || leeway > LONGEST {
@@ -56,11 +62,10 @@ impl Timer {
             interval: 0,
             absolute: change.fflags & NOTE_ABSTIME != 0,
             deadline: None,
-            boots: vec![(now, boottime)],
-            set: now,
+            armed: boottime,
             units: change.fflags & UNITS,
-            over: false,
-            early: false,
+            stage: Stage::Waiting,
+            looks: None,
         };
         let uptime = change.fflags & NOTE_KQX_UPTIME != 0;
         if timer.absolute {
@@ -84,16 +89,19 @@ impl Timer {
             }
             timer.next = now + timer.interval;
         }
+        timer.start(now);
         Some(timer)
     }
 
-    /// EV_ADD again.
-    pub fn add_again(change: &Kevent, once: bool, now: u64, boottime: u64) -> Option<Timer> {
-        let added = Timer::add(change, once, now, boottime)?;
-        Some(Timer {
-            early: true,
-            ..added
-        })
+    /// EV_ADD again: a callout that looks early enough is left alone.
+    pub fn add_again(&mut self, change: &Kevent, once: bool, now: u64, boottime: u64) -> bool {
+        let Some(added) = Timer::add(change, once, now, boottime) else {
+            return false;
+        };
+        let pending = self.looks;
+        *self = added;
+        self.looks = self.looks.map(|looks| looks.min(pending.unwrap_or(looks)));
+        true
     }
 
     /// NOTE_TRIGGER.
@@ -104,179 +112,118 @@ impl Timer {
         if self.period > 0 && now >= self.next {
             self.interval = self.period;
         }
-        self.set = now;
         self.next = now + self.interval;
-        self.over = false;
+        self.start(now);
         true
     }
 
-    /// CLOCK_REALTIME was stepped.
-    pub fn step(&mut self, now: u64, boottime: u64) {
-        self.boots.push((now, boottime));
-    }
-
-    /// The deadline, if it is one that has been moved.
-    fn moved(&self) -> Option<u64> {
-        self.deadline.filter(|_| self.boots.len() > 1)
-    }
-
-    /// From when to when each boot time held, up to now.
-    fn stretches(&self, now: u64) -> impl Iterator<Item = (u64, u64)> {
-        let ends = self.boots[1..].iter().map(|(from, _)| *from).chain([now]);
-        self.boots
-            .iter()
-            .zip(ends)
-            .map(|((_, boot), end)| (end, *boot))
-    }
-
-    /// The uptimes that a moved deadline may have been found to have passed at.
-    fn targets(&self, deadline: u64, now: u64) -> Vec<u64> {
-        let targets = self
-            .stretches(now)
-            .map(|(end, boot)| (end, deadline.saturating_sub(boot)));
-        targets
-            .filter(|(end, target)| target <= end)
-            .map(|(_, target)| target)
-            .collect()
-    }
-
-    /// Whether a moved deadline is due; None: it may be or not.
-    fn moved_due(&self, deadline: u64, now: u64) -> Option<bool> {
-        if self.next <= self.set {
-            return Some(true);
-        }
-        // When the callout looks at the latest.
-        let mut looks = self.next;
-        for (end, boot) in self.stretches(now) {
-            let target = deadline.saturating_sub(boot);
-            if self.early {
-                looks = looks.max(target);
-            }
-            while looks < end {
-                if target <= looks {
-                    return Some(true);
-                }
-                looks = target;
-            }
-            if looks == end {
-                return None;
-            }
-        }
-        let possible = !self.targets(deadline, now).is_empty();
-        if possible { None } else { Some(false) }
-    }
-
-    /// None: it may be or not, as it is this very ns, or as its deadline was moved.
-    pub fn due(&self, now: u64) -> Option<bool> {
-        if self.over {
-            return Some(false);
-        }
-        if let Some(deadline) = self.moved() {
-            return self.moved_due(deadline, now);
-        }
-        if self.next == now && self.set != now {
-            None
+    fn start(&mut self, now: u64) {
+        if now < self.next {
+            self.stage = Stage::Waiting;
+            self.look();
         } else {
-            Some(self.next <= now)
+            self.stage = Stage::Due(now - self.next);
+            self.looks = None;
         }
     }
 
-    /// What a query may say: ns left, 0 if nothing is to come. Of a deadline that was moved,
-    /// it depends on when the callout has looked; but it is 0 if it was taken or is due, and
-    /// not sooner than the clock of now has it.
-    pub fn receipt(&self, now: u64) -> RangeInclusive<u64> {
-        let due = self.due(now);
-        if self.over {
-            return 0..=0;
-        }
-        if let Some(deadline) = self.moved() {
-            let (_, boot) = self.boots[self.boots.len() - 1];
-            let targets = self
-                .boots
-                .iter()
-                .map(|(_, boot)| deadline.saturating_sub(*boot));
-            let left = |uptime: u64| uptime.saturating_sub(now).max(1);
-            let latest = targets.max().map_or(1, left);
-            return match due {
-                Some(true) => 0..=0,
-                Some(false) => left(deadline.saturating_sub(boot))..=latest,
-                None => 0..=latest,
-            };
-        }
-        match now.checked_sub(self.next) {
-            None => self.next - now..=self.next - now,
-            Some(past) if self.period > 0 => {
-                let left = self.period - past % self.period;
-                left..=left
+    fn look(&mut self) {
+        self.looks = Some(self.looks.map_or(self.next, |looks| looks.min(self.next)));
+    }
+
+    /// Up to now: when it was found to have expired, if it was.
+    pub fn pass(&mut self, now: u64, boottime: u64) -> Option<u64> {
+        while let Some(looks) = self.looks.take_if(|looks| *looks <= now) {
+            if let Some(deadline) = self.deadline {
+                self.next = deadline.saturating_sub(boottime);
             }
-            // The callout of this very ns may be to come.
-            Some(_) => 0..=due.is_none().into(),
+            self.start(looks);
+            if self.due() {
+                return Some(looks);
+            }
+        }
+        None
+    }
+
+    pub fn due(&self) -> bool {
+        matches!(self.stage, Stage::Due(_))
+    }
+
+    /// ns left, 0 if nothing is to come.
+    pub fn receipt(&self, now: u64, boottime: u64) -> u64 {
+        let next = match (self.stage, self.deadline) {
+            (Stage::Taken, _) => return 0,
+            // It looks where an earlier clock had the deadline, but is not early.
+            (Stage::Waiting, Some(deadline)) => self.next.max(deadline.saturating_sub(boottime)),
+            _ => self.next,
+        };
+        match now.checked_sub(next) {
+            None => next - now,
+            Some(past) if self.period > 0 => self.period - past % self.period,
+            Some(_) => 0,
         }
     }
 
-    /// Whether NOTE_KQX_STEPPED is right. A one-shot's was written down when it became due.
-    fn may_say(&self, stepped: bool, once: bool, now: u64) -> bool {
-        let due = match self.moved() {
-            _ if !once => Some(now),
-            Some(deadline) => self.targets(deadline, now).into_iter().min(),
-            None => Some(self.next),
-        };
-        let (_, armed) = self.boots[0];
-        let mut when_said: Vec<_> = self.stretches(now).collect();
-        if once {
-            when_said.retain(|(end, _)| due.is_some_and(|due| *end >= due));
+    fn expired(&self, now: u64) -> u64 {
+        let more = (now - self.next).checked_div(self.period);
+        1 + more.unwrap_or(0)
+    }
+
+    /// What a delivery would say, asked for EV_CLEAR or not.
+    pub fn report(&self, clears: bool, now: u64, boottime: u64) -> Report {
+        let stepped = if boottime == self.armed {
+            0
         } else {
-            when_said.drain(..when_said.len() - 1);
+            NOTE_KQX_STEPPED
+        };
+        let (data, ext) = match self.stage {
+            Stage::Due(late) => {
+                let expired = self.expired(now);
+                (expired, [self.next + (expired - 1) * self.period, late])
+            }
+            Stage::Waiting | Stage::Taken => (0, [self.next, 0]),
+        };
+        Report {
+            flags: if clears || !self.absolute {
+                EV_CLEAR
+            } else {
+                0
+            },
+            fflags: self.units | stepped,
+            data: data as i64,
+            ext,
         }
-        when_said
-            .iter()
-            .any(|(_, boot)| (*boot != armed) == stepped)
     }
 
-    /// What is wrong with a delivery, if something is; takes what it takes.
-    pub fn deliver(
-        &mut self,
-        event: &Kevent,
-        clears: bool,
-        once: bool,
-        now: u64,
-    ) -> Result<(), String> {
-        if !self.may_say(event.fflags & NOTE_KQX_STEPPED != 0, once, now) {
-            return Err(format!(
-                "NOTE_KQX_STEPPED is wrong; boot times {:?}",
-                self.boots
-            ));
-        }
-        let fflags = event.fflags & !NOTE_KQX_STEPPED;
-        if let Some(deadline) = self.moved() {
-            let [due, late, ..] = event.ext;
-            let found = self.targets(deadline, now).contains(&due) && late <= now - due;
-            if (event.data, fflags, found) != (1, self.units, true) {
-                return Err(format!("not of a moved deadline: {self:?}"));
-            }
-            self.over = clears;
-            return Ok(());
-        }
-        let expired = match (now - self.next).checked_div(self.period) {
-            Some(more) => 1 + more,
-            None => 1,
-        };
-        let last = self.next + (expired - 1) * self.period;
-        // On virtual time only a deadline that was past already is late.
-        let late = self.set.saturating_sub(self.next);
-        let is = (event.data, fflags, event.ext[0], event.ext[1]);
-        let want = (expired as i64, self.units, last, late);
-        if is != want {
-            return Err(format!(
-                "(data, fflags, ext[0], ext[1]) is {is:?}, not {want:?}"
-            ));
-        }
+    /// Takes what a delivery takes.
+    pub fn deliver(&mut self, clears: bool, now: u64) {
         if self.period > 0 {
-            self.next = last + self.period;
+            self.next += self.expired(now) * self.period;
             self.interval = self.period;
+            self.stage = Stage::Waiting;
+            self.look();
         } else if clears {
-            self.over = true;
+            self.stage = Stage::Taken;
         }
-        Ok(())
+    }
+
+    /// What there is to know of it, in a few words.
+    pub fn state(&self, boottime: u64) -> [&'static str; 3] {
+        let kind = match (self.absolute, self.deadline) {
+            (false, _) => "relative",
+            (true, None) => "uptime",
+            (true, Some(_)) => "realtime",
+        };
+        let stage = match self.stage {
+            Stage::Waiting => "waiting",
+            Stage::Due(_) => "due",
+            Stage::Taken => "taken",
+        };
+        let clock = match boottime.cmp(&self.armed) {
+            std::cmp::Ordering::Less => "set back",
+            std::cmp::Ordering::Equal => "as armed",
+            std::cmp::Ordering::Greater => "set forward",
+        };
+        [kind, stage, clock]
     }
 }
