@@ -38,7 +38,7 @@ use kqx::event::{
 
 use super::{MS, SEC, clock_set_aside, compare, oneshot, periodic};
 use crate::case::{Case, Outcome, case};
-use crate::queue::{Queue, TIMER, add, change, delete, refusal};
+use crate::queue::{PATIENCE, Queue, TIMER, add, change, delete, refusal};
 use crate::system::{Clock, Errno, Feature, System};
 use crate::{ensure, equal};
 
@@ -259,7 +259,7 @@ fn disable_and_enable(sys: &dyn System) -> Outcome {
 fn disable_drains(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(oneshot(MS))?;
-    sys.pass(Duration::from_millis(10));
+    ensure!(sys.poll(queue.fd, Some(PATIENCE))?, "it is never due");
     queue.apply(Kevent {
         flags: EV_DISABLE,
         ..change(TIMER)
@@ -383,7 +383,7 @@ fn refused_readd(sys: &dyn System) -> Outcome {
 fn refused_readd_oneshot(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(oneshot(MS))?;
-    sys.pass(Duration::from_millis(5));
+    ensure!(sys.poll(queue.fd, Some(PATIENCE))?, "it is never due");
     queue.apply(Kevent {
         data: -1,
         ..add(TIMER)
