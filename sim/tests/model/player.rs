@@ -31,6 +31,17 @@ struct Queue {
     registrations: BTreeMap<usize, Registration>,
 }
 
+/// How the changes of a run are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// As it falls.
+    Any,
+    /// Every one asks for a receipt.
+    Receipt,
+    /// What is due is taken in the very call, unless that asks for a receipt.
+    Take,
+}
+
 pub struct Player<'a> {
     machine: &'a Machine,
     process: Process,
@@ -40,8 +51,7 @@ pub struct Player<'a> {
     rng: Rng,
     queues: Vec<Queue>,
     gates: BTreeMap<usize, Gate>,
-    /// Every change asks for a receipt.
-    receipts: bool,
+    way: Way,
     /// In which states a receipt was asked for.
     seen: BTreeSet<State>,
     run: u64,
@@ -54,9 +64,9 @@ impl Drop for Player<'_> {
         if std::thread::panicking() {
             let log: Vec<_> = self.log.iter().map(String::as_str).collect();
             eprintln!(
-                "run {}, all with receipts: {}; the last steps:\n{}",
+                "run {}, {:?}; the last steps:\n{}",
                 self.run,
-                self.receipts,
+                self.way,
                 log.join("\n")
             );
         }
@@ -65,7 +75,7 @@ impl Drop for Player<'_> {
 
 impl<'a> Player<'a> {
     /// The `number`th of the players of a run.
-    pub fn new(machine: &'a Machine, run: u64, number: u32, alone: bool, receipts: bool) -> Self {
+    pub fn new(machine: &'a Machine, run: u64, number: u32, alone: bool, way: Way) -> Self {
         let process = machine.process(1000 + number);
         let seed = run.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(number);
         let mut rng = Rng::with_seed(seed);
@@ -91,7 +101,7 @@ impl<'a> Player<'a> {
             rng,
             queues,
             gates: BTreeMap::new(),
-            receipts,
+            way,
             seen: BTreeSet::new(),
             run,
             log: VecDeque::new(),
@@ -181,8 +191,9 @@ impl<'a> Player<'a> {
             }
             85..97 => self.pass(),
             97..98 => self.reopen(queue),
+            // The clock is everybody's. Set often, it finds more states to ask for.
+            98.. if self.alone && self.way == Way::Receipt => self.step_clock(),
             98 => self.dump(queue),
-            // The clock is everybody's.
             99 if self.alone && self.rng.bool() => self.step_clock(),
             _ => self.look(),
         }
@@ -368,7 +379,7 @@ impl<'a> Player<'a> {
         } else {
             self.random_timer(&mut change);
         }
-        if self.receipts {
+        if self.way == Way::Receipt {
             change.flags |= EV_RECEIPT;
         }
         change
@@ -438,20 +449,26 @@ impl<'a> Player<'a> {
             "kqueue {at} (charges fail: {no_charge}): {change:?}"
         ));
         let expected = self.model(at, &change, no_charge);
-        let mut receipt = [Kevent::default()];
         let asked = change.flags & EV_RECEIPT != 0;
-        let room = &mut receipt[..asked.into()];
-        let answered =
-            self.process
-                .kevent(self.queues[at].fd, &[change], room, Some(Duration::ZERO));
-        self.note(format!("  {answered:?} {receipt:?}"));
-        if !asked {
+        let takes = self.way == Way::Take && !asked;
+        let room = if takes { ALL } else { asked.into() };
+        let mut events = vec![Kevent::default(); room];
+        let fd = self.queues[at].fd;
+        let now = Some(Duration::ZERO);
+        let answered = self.process.kevent(fd, &[change], &mut events, now);
+        events.truncate(answered.unwrap_or(0));
+        self.note(format!("  {answered:?} {events:?}"));
+        let errno = |result: Result<(), Errno>| result.map_or_else(|e| e.0.into(), |()| 0);
+        if takes && expected.result.is_ok() {
+            self.take(at, &events, ALL);
+            return None;
+        }
+        if room == 0 {
             assert_eq!(answered, expected.result.map(|()| 0));
             return None;
         }
         assert_eq!(answered, Ok(1));
-        let [receipt] = receipt;
-        let errno = |result: Result<(), Errno>| result.map_or_else(|e| e.0.into(), |()| 0);
+        let receipt = events[0];
         let [mut first, mut second, third, fourth] = change.ext;
         if let Some((state, refused)) = expected.state {
             (first, second) = (state, errno(refused) as u64);
@@ -653,10 +670,8 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
-    /// Takes what a kqueue delivers.
     fn poll(&mut self, at: usize, room: usize) -> Vec<Kevent> {
         self.note(format!("poll kqueue {at} for {room}"));
-        let (now, boottime) = self.clocks();
         let mut events = vec![Kevent::default(); room];
         let fd = self.queues[at].fd;
         let n = self
@@ -664,6 +679,15 @@ impl<'a> Player<'a> {
             .kevent(fd, &[], &mut events, Some(Duration::ZERO))
             .unwrap();
         events.truncate(n);
+        self.take(at, &events, room);
+        self.note(format!("  {n} events"));
+        events
+    }
+
+    /// A kqueue with room for so many has delivered these.
+    fn take(&mut self, at: usize, events: &[Kevent], room: usize) {
+        let (now, boottime) = self.clocks();
+        let n = events.len();
         let delivered: HashSet<_> = events.iter().map(|event| event.ident).collect();
         assert_eq!(
             delivered.len(),
@@ -678,7 +702,7 @@ impl<'a> Player<'a> {
             missing.is_none(),
             "{missing:?} is due, but not delivered; delivered: {events:?}"
         );
-        for event in &events {
+        for event in events {
             let registrations = &mut self.queues[at].registrations;
             let Some(registration) = registrations.get_mut(&event.ident) else {
                 panic!("an event of nobody: {event:?}");
@@ -697,8 +721,6 @@ impl<'a> Player<'a> {
                 panic!("{wrong}: {event:?} at {now} of {before:?}");
             }
         }
-        self.note(format!("  {n} events"));
-        events
     }
 }
 
