@@ -598,13 +598,15 @@ impl<'a> Player<'a> {
         registration.common(change);
         registration.settle(change, refused.map(drop));
         let enabled = registration.enabled;
-        if !enabled && std::mem::take(&mut registration.watcher().woken) {
-            gate.waiting += 1;
-        }
+        // What it gives back comes after what the change triggers.
+        let given_back = !enabled && std::mem::take(&mut registration.watcher().woken);
         if enabled && !was_enabled {
             gate.waits_anew(at);
         }
         self.trigger(ident, refused.unwrap_or(0));
+        if given_back {
+            self.trigger(ident, 1);
+        }
         self.ask(at, ident);
         self.see(change, state);
         Answer {
