@@ -4,18 +4,17 @@
 //! has an account for all its users and for the jails in it, or its root could multiply
 //! itself by setuid(2).
 //!
-//! An account is told by the address of the uidinfo or the prison, which whoever has a timer
-//! on it holds. An account without timers stays for the next that comes to its chain, whose
-//! address does not matter then.
+//! An account is told by the address of a uidinfo or a prison, which each timer on it holds.
+//! An account without timers stays on its chain, for the next user or jail that needs an account
+//! there.
 
-use core::cell::{Cell, UnsafeCell};
-use core::mem::MaybeUninit;
+use core::cell::Cell;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering::Relaxed};
-
-use freebsd_kernel_sys as sys;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::errno::Errno;
+use super::mutex::Guarded;
+use super::uma::Zone;
 
 /// How many lists the accounts are spread over.
 const CHAINS: usize = 64;
@@ -30,65 +29,32 @@ pub(super) struct Account {
     next: Cell<*mut Account>,
 }
 
-/// All accounts, under one mutex, which is never held with another.
-struct Accounts {
-    mtx: UnsafeCell<MaybeUninit<sys::mtx>>,
-    chains: [Cell<*mut Account>; CHAINS],
-}
+/// All accounts.
+struct Accounts([Cell<*mut Account>; CHAINS]);
 
-// SAFETY: the chains are touched with the mutex held; the mutex is the kernel's.
-unsafe impl Sync for Accounts {}
+// SAFETY: an account belongs to no thread.
+unsafe impl Send for Accounts {}
 
-static ACCOUNTS: Accounts = Accounts {
-    mtx: UnsafeCell::new(MaybeUninit::uninit()),
-    chains: [const { Cell::new(null_mut()) }; CHAINS],
-};
+static ACCOUNTS: Guarded<Accounts> =
+    Guarded::new(Accounts([const { Cell::new(null_mut()) }; CHAINS]));
 
-/// The zone of accounts: from MOD_LOAD to MOD_UNLOAD.
-static ZONE: AtomicPtr<sys::uma_zone> = AtomicPtr::new(null_mut());
+static ZONE: Zone<Account> = Zone::new();
 
 /// At MOD_LOAD, before any registration. ENOMEM where the kernel has no memory.
 pub(super) fn init() -> Result<(), Errno> {
-    // SAFETY: nobody knows the mutex yet; an account needs no init and no fini.
-    let zone = unsafe {
-        sys::kqx_mtx_init(ACCOUNTS.mtx.get().cast(), c"kqx accounts".as_ptr());
-        sys::uma_zcreate(
-            c"kqx account".as_ptr(),
-            size_of::<Account>(),
-            None,
-            None,
-            None,
-            None,
-            align_of::<Account>() as i32 - 1,
-            0,
-        )
-    };
-    ZONE.store(zone, Relaxed);
-    if zone.is_null() {
-        return Err(Errno::ENOMEM);
-    }
-    Ok(())
+    ACCOUNTS.mtx_init(c"kqx accounts");
+    // SAFETY: an account needs no init and no fini.
+    unsafe { ZONE.uma_zcreate(c"kqx account", None, None) }
 }
 
 /// At MOD_UNLOAD, when no timer is left.
 pub(super) fn destroy() {
-    let zone = ZONE.swap(null_mut(), Relaxed);
-    for chain in &ACCOUNTS.chains {
-        while let Some(account) = NonNull::new(chain.get()) {
-            // SAFETY: on its chain, from the zone, and without timers: nobody knows it.
-            unsafe {
-                chain.set(account.as_ref().next.get());
-                sys::uma_zfree_arg(zone, account.as_ptr().cast(), null_mut());
-            }
-        }
+    if !ZONE.exists() {
+        return;
     }
-    if !zone.is_null() {
-        // SAFETY: from `init`; no callback runs any more.
-        unsafe {
-            sys::uma_zdestroy(zone);
-            sys::kqx_mtx_destroy(ACCOUNTS.mtx.get().cast());
-        }
-    }
+    ACCOUNTS.with(Accounts::free);
+    ZONE.uma_zdestroy();
+    ACCOUNTS.mtx_destroy();
 }
 
 /// One timer on an account, given back when dropped.
@@ -97,13 +63,10 @@ pub(super) struct Share(NonNull<Account>);
 impl Share {
     /// Puts a timer on the account of `key`. ENOMEM where it has `max`. May sleep.
     pub(super) fn take(key: usize, max: u32) -> Result<Share, Errno> {
-        if let Some(result) = with_accounts(|accounts| accounts.raise(key, max)) {
+        if let Some(result) = ACCOUNTS.with(|accounts| accounts.raise(key, max)) {
             return result.map(Share);
         }
-        // SAFETY: the zone is there from MOD_LOAD to MOD_UNLOAD, and this is a callback.
-        let memory =
-            unsafe { sys::uma_zalloc_arg(ZONE.load(Relaxed), null_mut(), sys::M_WAITOK as i32) };
-        let new = NonNull::new(memory.cast::<Account>()).ok_or(Errno::ENOMEM)?;
+        let new = ZONE.uma_zalloc()?;
         // SAFETY: memory for an account, this thread's alone.
         unsafe {
             new.write(Account {
@@ -113,7 +76,7 @@ impl Share {
             });
         }
         // An account without timers is anybody's: there is room now.
-        let result = with_accounts(|accounts| {
+        let result = ACCOUNTS.with(|accounts| {
             accounts.insert(key, new);
             accounts.raise(key, max)
         });
@@ -128,21 +91,10 @@ impl Drop for Share {
     }
 }
 
-/// Runs `body` with the mutex held.
-fn with_accounts<R>(body: impl FnOnce(&Accounts) -> R) -> R {
-    // SAFETY: set up from MOD_LOAD to MOD_UNLOAD; no callback holds it, as `body` calls
-    // nothing of the kernel's.
-    unsafe { sys::kqx_mtx_lock(ACCOUNTS.mtx.get().cast()) };
-    let result = body(&ACCOUNTS);
-    // SAFETY: taken above, by this thread.
-    unsafe { sys::kqx_mtx_unlock(ACCOUNTS.mtx.get().cast()) };
-    result
-}
-
 impl Accounts {
     fn chain(&self, key: usize) -> &Cell<*mut Account> {
         let mixed = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        &self.chains[mixed >> (usize::BITS - CHAINS.ilog2())]
+        &self.0[mixed >> (usize::BITS - CHAINS.ilog2())]
     }
 
     /// Puts a timer on the account of `key`, or on an account of its chain that has none.
@@ -175,6 +127,19 @@ impl Accounts {
         account.key.set(key);
         account.timers.fetch_add(1, Relaxed);
         Some(Ok(at))
+    }
+
+    /// Frees every account: nobody has a timer.
+    fn free(&self) {
+        for chain in &self.0 {
+            while let Some(account) = NonNull::new(chain.get()) {
+                // SAFETY: on its chain, from the zone, and without timers: nobody knows it.
+                unsafe {
+                    chain.set(account.as_ref().next.get());
+                    ZONE.uma_zfree(account);
+                }
+            }
+        }
     }
 
     fn insert(&self, key: usize, new: NonNull<Account>) {

@@ -16,7 +16,7 @@
 //!
 //! The watcher that has waited longest is the first in the line. knote(9) skips a knote in
 //! flux, which it is while kern.proc.kq is read. A watcher that was missed so gets another
-//! offer from taskqueue(9), at growing intervals: nobody else's work, and no work for those
+//! offer from taskqueue(9), at growing intervals: nobody else's work, and no work for watchers
 //! that were not missed.
 //!
 //! A file table is told by its address, so a group holds the table's memory. Knotes can
@@ -30,15 +30,17 @@ use core::cell::{Cell, UnsafeCell};
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use freebsd_kernel_sys as sys;
 
 use super::counter::{Stat, counter_u64_add};
 use super::errno::Errno;
 use super::knote::Words;
+use super::mutex::Guarded;
 use super::timer::{AGAIN_MAX, FROM_KNOTE, another_filters, backoff};
 use super::uidinfo::Charge;
+use super::uma::Zone;
 use crate::time::nstosbt;
 
 /// How many lists the groups are spread over.
@@ -184,23 +186,16 @@ impl Line {
 /// Drawn at each load.
 static SALT: AtomicUsize = AtomicUsize::new(0);
 
-/// The zones of groups and of watchers: from MOD_LOAD to MOD_UNLOAD.
-static GROUPS: AtomicPtr<sys::uma_zone> = AtomicPtr::new(null_mut());
-static WATCHERS: AtomicPtr<sys::uma_zone> = AtomicPtr::new(null_mut());
+static GROUPS: Zone<Group> = Zone::new();
+static WATCHERS: Zone<Watcher> = Zone::new();
 
 /// The groups.
-struct Table {
-    mtx: UnsafeCell<MaybeUninit<sys::mtx>>,
-    chains: [Cell<*mut Group>; CHAINS],
-}
+struct Table([Cell<*mut Group>; CHAINS]);
 
-// SAFETY: the chains are touched with the mutex held; the mutex is the kernel's.
-unsafe impl Sync for Table {}
+// SAFETY: a group belongs to no thread.
+unsafe impl Send for Table {}
 
-static TABLE: Table = Table {
-    mtx: UnsafeCell::new(MaybeUninit::uninit()),
-    chains: [const { Cell::new(null_mut()) }; CHAINS],
-};
+static TABLE: Guarded<Table> = Guarded::new(Table([const { Cell::new(null_mut()) }; CHAINS]));
 
 /// `kern.kqx.watcher_max`.
 fn watcher_max() -> u32 {
@@ -210,43 +205,24 @@ fn watcher_max() -> u32 {
 
 /// At MOD_LOAD, before any registration. ENOMEM where the kernel has no memory.
 pub(super) fn init() -> Result<(), Errno> {
-    // SAFETY: nobody knows the mutex yet; the functions do what uma(9) expects of an init
-    // and a fini.
+    // SAFETY: takes no argument.
+    let [low, high] = unsafe { [sys::arc4random(), sys::arc4random()] };
+    SALT.store((high as usize) << 32 | low as usize, Relaxed);
+    TABLE.mtx_init(c"kqx groups");
+    // SAFETY: the functions do what uma(9) expects of an init and a fini; a watcher needs
+    // none.
     unsafe {
-        let [low, high] = [sys::arc4random(), sys::arc4random()];
-        SALT.store((high as usize) << 32 | low as usize, Relaxed);
-        sys::kqx_mtx_init(TABLE.mtx.get().cast(), c"kqx groups".as_ptr());
-        let zone = |name: &core::ffi::CStr, size, init, fini| {
-            sys::uma_zcreate(name.as_ptr(), size, None, None, init, fini, 7, 0)
-        };
-        let init = group_init as unsafe extern "C" fn(_, _, _) -> _;
-        let fini = group_fini as unsafe extern "C" fn(_, _);
-        GROUPS.store(
-            zone(c"kqx group", size_of::<Group>(), Some(init), Some(fini)),
-            Relaxed,
-        );
-        WATCHERS.store(
-            zone(c"kqx watcher", size_of::<Watcher>(), None, None),
-            Relaxed,
-        );
+        WATCHERS.uma_zcreate(c"kqx watcher", None, None)?;
+        GROUPS.uma_zcreate(c"kqx group", Some(group_init), Some(group_fini))
     }
-    const { assert!(align_of::<Group>() <= 8 && align_of::<Watcher>() <= 8) };
-    if GROUPS.load(Relaxed).is_null() || WATCHERS.load(Relaxed).is_null() {
-        return Err(Errno::ENOMEM);
-    }
-    Ok(())
 }
 
 /// At MOD_UNLOAD, when no registration is left.
 pub(super) fn destroy() {
-    let zones = [&WATCHERS, &GROUPS].map(|zone| zone.swap(null_mut(), Relaxed));
-    for zone in zones.into_iter().filter(|zone| !zone.is_null()) {
-        // SAFETY: made by `init`; nobody allocates any more.
-        unsafe { sys::uma_zdestroy(zone) };
-    }
-    if !zones[0].is_null() {
-        // SAFETY: from `init`, which made the zone later; no callback runs any more.
-        unsafe { sys::kqx_mtx_destroy(TABLE.mtx.get().cast()) };
+    if WATCHERS.exists() {
+        WATCHERS.uma_zdestroy();
+        GROUPS.uma_zdestroy();
+        TABLE.mtx_destroy();
     }
 }
 
@@ -281,21 +257,10 @@ unsafe extern "C" fn group_fini(memory: *mut c_void, _size: c_int) {
     unsafe { sys::kqx_mtx_destroy(UnsafeCell::raw_get(&raw const (*group).mtx)) };
 }
 
-/// Runs `body` with the table's mutex held.
-fn with_table<R>(body: impl FnOnce(&Table) -> R) -> R {
-    // SAFETY: set up from MOD_LOAD to MOD_UNLOAD; no callback holds it, as `body` calls
-    // nothing of the kernel's.
-    unsafe { sys::kqx_mtx_lock(TABLE.mtx.get().cast()) };
-    let result = body(&TABLE);
-    // SAFETY: taken above, by this thread.
-    unsafe { sys::kqx_mtx_unlock(TABLE.mtx.get().cast()) };
-    result
-}
-
 impl Table {
     /// The group of that name, with one reference more.
     fn find(&self, name: Name) -> Option<NonNull<Group>> {
-        let mut next = self.chains[name.chain()].get();
+        let mut next = self.0[name.chain()].get();
         while let Some(at) = NonNull::new(next) {
             // SAFETY: a group is on its chain as long as a watcher refers to it.
             let group = unsafe { at.as_ref() };
@@ -312,7 +277,7 @@ impl Table {
     fn insert(&self, at: NonNull<Group>) {
         // SAFETY: nobody else knows it yet.
         let group = unsafe { at.as_ref() };
-        let chain = &self.chains[group.name.chain()];
+        let chain = &self.0[group.name.chain()];
         group.refs.set(1);
         // SAFETY: the caller's knote is in a kqueue of that table, which is not closed.
         unsafe { sys::kqx_fdhold(group.name.fdp) };
@@ -327,7 +292,7 @@ impl Table {
         if group.refs.get() > 0 {
             return false;
         }
-        let mut link = &self.chains[group.name.chain()];
+        let mut link = &self.0[group.name.chain()];
         while link.get() != at.as_ptr() {
             // SAFETY: a group that is referred to is on its chain, so it comes before the
             // chain's end.
@@ -347,19 +312,15 @@ impl Group {
         shared: T,
     ) -> Result<NonNull<Group>, Errno> {
         const { assert!(size_of::<T>() <= SHARED_MAX && align_of::<T>() <= 8) };
-        if let Some(group) = with_table(|table| table.find(name)) {
+        if let Some(group) = TABLE.with(|table| table.find(name)) {
             return Ok(group);
         }
         let charge = match Charge::new() {
             Ok(charge) => charge,
             // Another thread's may be there by now, which costs nothing.
-            Err(errno) => return with_table(|table| table.find(name)).ok_or(errno),
+            Err(errno) => return TABLE.with(|table| table.find(name)).ok_or(errno),
         };
-        // SAFETY: the zone is there from MOD_LOAD to MOD_UNLOAD, and this is a callback.
-        let memory = unsafe {
-            sys::uma_zalloc_arg(GROUPS.load(Relaxed), null_mut(), sys::M_WAITOK as c_int)
-        };
-        let new = NonNull::new(memory.cast::<Group>()).ok_or(Errno::ENOMEM)?;
+        let new = GROUPS.uma_zalloc()?;
         let raw = new.as_ptr();
         // SAFETY: memory of a group, this thread's alone, of which `group_init` has set up
         // the first two fields.
@@ -379,7 +340,7 @@ impl Group {
                 .cast::<T>()
                 .write(shared);
         }
-        let found = with_table(|table| {
+        let found = TABLE.with(|table| {
             let found = table.find(name);
             if found.is_none() {
                 table.insert(new);
@@ -400,13 +361,13 @@ impl Group {
         // back.
         unsafe {
             drop((&raw const (*at.as_ptr()).charge).read());
-            sys::uma_zfree_arg(GROUPS.load(Relaxed), at.as_ptr().cast(), null_mut());
+            GROUPS.uma_zfree(at);
         }
     }
 
     /// Takes back a reference; frees the group with the last. Sleeps.
     fn release(at: NonNull<Group>) {
-        if with_table(|table| table.release(at)) {
+        if TABLE.with(|table| table.release(at)) {
             // SAFETY: nobody can find it any more, and all who had have left, so nobody
             // schedules the task; `insert` has held the table of descriptors.
             unsafe {
@@ -452,11 +413,7 @@ impl Watcher {
     ) -> Result<NonNull<Watcher>, Errno> {
         // SAFETY: f_attach: the knote has its kqueue.
         let name = unsafe { Name::of(kn) };
-        // SAFETY: the zone is there from MOD_LOAD to MOD_UNLOAD, and this is a callback.
-        let memory = unsafe {
-            sys::uma_zalloc_arg(WATCHERS.load(Relaxed), null_mut(), sys::M_WAITOK as c_int)
-        };
-        let new = NonNull::new(memory.cast::<Watcher>()).ok_or(Errno::ENOMEM)?;
+        let new = WATCHERS.uma_zalloc()?;
         let group = Group::obtain(name, offer, shared).inspect_err(|_| {
             // SAFETY: just allocated.
             unsafe { Watcher::free(new) }
@@ -529,7 +486,7 @@ impl Watcher {
     /// `at` is from the zone, and nobody else knows it.
     unsafe fn free(at: NonNull<Watcher>) {
         // SAFETY: the caller's promise.
-        unsafe { sys::uma_zfree_arg(WATCHERS.load(Relaxed), at.as_ptr().cast(), null_mut()) };
+        unsafe { WATCHERS.uma_zfree(at) };
     }
 
     /// The watcher with its group's mutex, unless the thread has it: kqueue holds a knote's
@@ -592,7 +549,7 @@ impl Member<'_> {
             counter_u64_add(Stat::Refused, 1);
             return Err(Errno::ENOMEM);
         }
-        // Those that it wakes count it too.
+        // The watchers that it wakes count it too.
         group.watchers.set(group.watchers.get() + 1);
         join(self).inspect_err(|_| group.watchers.set(group.watchers.get() - 1))
     }
@@ -633,8 +590,8 @@ impl Member<'_> {
         unsafe { line.remove(self.at()) };
     }
 
-    /// Offers what is there to those that wait, the longest first, until a watcher has no
-    /// use for it.
+    /// Offers what is there to the watchers that wait, the longest first, until a watcher has
+    /// no use for it.
     pub fn offer(&self) {
         self.group.offer();
     }
@@ -715,7 +672,8 @@ impl Group {
     }
 }
 
-/// The task: those that were missed are the first in the line again, and get an offer.
+/// The task: the watchers that were missed are the first in the line again, and get an
+/// offer.
 ///
 /// # Safety
 /// For taskqueue(9) alone, not after taskqueue_drain_timeout: `argument` is the group.
@@ -762,7 +720,7 @@ mod tests {
 
     /// The group that there is.
     fn group() -> &'static Group {
-        let found = with_table(|table| table.chains.iter().find_map(|c| NonNull::new(c.get())));
+        let found = TABLE.with(|table| table.0.iter().find_map(|c| NonNull::new(c.get())));
         // SAFETY: it has a watcher as long as the test runs.
         unsafe { found.expect("there is a group").as_ref() }
     }

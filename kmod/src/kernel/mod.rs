@@ -12,6 +12,7 @@
 //! | [`timer`] | mutex, knlist and callout of a registration that waits |
 //! | [`group`] | registrations that share a state and wake each other |
 //! | [`uidinfo`], `account` | the charge for it, and how many timers each user has |
+//! | `mutex`, `uma` | what lasts from load to unload: a mutex with what it guards, zones |
 //! | [`clock`], [`counter`], [`trace`] | time, statistics, SDT(9) |
 //! | [`module`], `panic` | load, unload, console; a Rust panic as panic(9) |
 //!
@@ -29,11 +30,13 @@ pub mod filterops;
 pub mod group;
 pub mod knote;
 pub mod module;
+mod mutex;
 #[cfg(target_os = "none")]
 mod panic;
 pub mod timer;
 pub mod trace;
 pub mod uidinfo;
+mod uma;
 
 pub(crate) use module::declare_module;
 

@@ -26,7 +26,7 @@ use core::cell::{Cell, UnsafeCell};
 use core::ffi::{c_int, c_long, c_void};
 use core::mem::MaybeUninit;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use freebsd_kernel_sys as sys;
 
@@ -34,6 +34,7 @@ use super::counter::{Stat, counter_u64_add};
 use super::errno::Errno;
 use super::knote::Knote;
 use super::uidinfo::Charge;
+use super::uma::Zone;
 use crate::time::nstosbt;
 
 /// How long, in ns, until an expiry that nobody saw is tried again; twice as long each time
@@ -108,40 +109,18 @@ pub(super) struct Timer {
     timed: UnsafeCell<MaybeUninit<[u64; TIMED_MAX / 8]>>,
 }
 
-/// The zone of timers: from MOD_LOAD to MOD_UNLOAD.
-static ZONE: AtomicPtr<sys::uma_zone> = AtomicPtr::new(null_mut());
+static ZONE: Zone<Timer> = Zone::new();
 
 /// Makes the zone. At MOD_LOAD: may sleep.
 pub(super) fn uma_zcreate() -> Result<(), Errno> {
     // SAFETY: the functions do what uma(9) expects of an init and a fini.
-    let zone = unsafe {
-        sys::uma_zcreate(
-            c"kqx timer".as_ptr(),
-            size_of::<Timer>(),
-            None,
-            None,
-            Some(init),
-            Some(fini),
-            align_of::<Timer>() as c_int - 1,
-            0,
-        )
-    };
-    ZONE.store(zone, Relaxed);
-    if zone.is_null() {
-        Err(Errno::ENOMEM)
-    } else {
-        Ok(())
-    }
+    unsafe { ZONE.uma_zcreate(c"kqx timer", Some(init), Some(fini)) }
 }
 
 /// Gives the zone back. At MOD_UNLOAD, when no timer is left; the kernel says so if one
 /// is.
 pub(super) fn uma_zdestroy() {
-    let zone = ZONE.swap(null_mut(), Relaxed);
-    if !zone.is_null() {
-        // SAFETY: made by `uma_zcreate`; no registration is left and no thread comes in.
-        unsafe { sys::uma_zdestroy(zone) };
-    }
+    ZONE.uma_zdestroy();
 }
 
 /// Sets up what lasts as long as the memory.
@@ -189,10 +168,7 @@ impl Timer {
     ) -> Result<NonNull<Timer>, Errno> {
         const { assert!(size_of::<T>() <= TIMED_MAX && align_of::<T>() <= 8) };
         let charge = Charge::new()?;
-        // SAFETY: the zone is there from MOD_LOAD to MOD_UNLOAD, and this is a callback.
-        let memory =
-            unsafe { sys::uma_zalloc_arg(ZONE.load(Relaxed), null_mut(), sys::M_WAITOK as c_int) };
-        let timer = NonNull::new(memory.cast::<Timer>()).ok_or(Errno::ENOMEM)?;
+        let timer = ZONE.uma_zalloc()?;
         let raw = timer.as_ptr();
         // SAFETY: memory of a timer, ours alone, of which `init` has set up the first
         // three fields.
@@ -242,7 +218,7 @@ impl Timer {
             (*kn).kn_status |= sys::KN_DETACHED as c_int;
             // Before the memory is given back.
             drop((&raw const (*raw).charge).read());
-            sys::uma_zfree_arg(ZONE.load(Relaxed), raw.cast(), null_mut());
+            ZONE.uma_zfree(timer);
         }
     }
 

@@ -224,12 +224,12 @@ const PICKED: &[Picked] = &[
     Picked {
         name: "the gates of all processes are one",
         file: GROUP,
-        old: "let mut next = self.chains[name.chain()].get();",
-        new: "let theirs = self.chains.iter().filter_map(|chain| NonNull::new(chain.get()))\n            \
+        old: "let mut next = self.0[name.chain()].get();",
+        new: "let theirs = self.0.iter().filter_map(|chain| NonNull::new(chain.get()))\n            \
               .map(|group| unsafe { group.as_ref() }.name)\n            \
               .find(|theirs| theirs.ident == name.ident);\n        \
               let name = theirs.unwrap_or(name);\n        \
-              let mut next = self.chains[name.chain()].get();",
+              let mut next = self.0[name.chain()].get();",
     },
     Picked {
         name: "a change leaves the event that it takes back on the queue",
