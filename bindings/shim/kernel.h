@@ -95,7 +95,6 @@ void	kqx_taskqueue_enqueue_timeout_sbt(struct timeout_task *t,
 	    sbintime_t sbt);
 void	kqx_taskqueue_drain_timeout(struct timeout_task *t);
 void	kqx_counter_u64_add(enum kqx_stat stat, int64_t n);
-uint64_t kqx_counter_u64_fetch(enum kqx_stat stat);
 int	kqx_curcpu(void);
 void	kqx_printf(const char *line, int len);
 void	kqx_panic(const char *message, int len) __dead2;

@@ -55,12 +55,6 @@ kqx_counter_u64_add(enum kqx_stat stat, int64_t n)
 	counter_u64_add(stats[stat], n);
 }
 
-uint64_t
-kqx_counter_u64_fetch(enum kqx_stat stat)
-{
-	return (counter_u64_fetch(stats[stat]));
-}
-
 /* kern.kqx: sysctl(9). */
 
 int	kqx_filter = EVFILT_SENDFILE;

@@ -250,8 +250,8 @@ fn offer<F: Filter>(member: &Member<'_>) -> bool {
     filter.due()
 }
 
-/// After a change, or a delivery: what is `more` goes to those that wait. Then the watcher
-/// takes what is left, or waits; if it is disabled, it gives back what it has claimed, and is
+/// After a change, or a delivery: what is `more` goes to the watchers that wait. Then this
+/// watcher takes what is left, or waits; if it is disabled, it gives back what it has claimed, and is
 /// passed over.
 #[inline(never)]
 fn line_up<F: Filter>(member: &Member<'_>, disabled: bool, more: bool) {

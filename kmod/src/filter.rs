@@ -20,7 +20,7 @@ pub trait Filter: Copy {
     /// What a registration keeps with its kernel timer, once it has one.
     type Timed: Copy + 'static;
 
-    /// The gauge that counts live registrations. The module stays while any is not 0.
+    /// The gauge that counts live registrations.
     const GAUGE: Stat = Stat::Others;
 
     /// All registrations of one ident, in the kqueues of one file table, share one `Timed`,
@@ -113,7 +113,8 @@ pub struct Context<'a> {
     pub arm: Option<Arm>,
     /// Expirations to add to `kern.kqx.stats.expirations`.
     pub expirations: u64,
-    /// Where registrations share: there is more to [`Filter::claim`] for those that wait.
+    /// Where registrations share: there is more to [`Filter::claim`] for registrations that
+    /// wait.
     pub wake: bool,
     /// In [`Filter::report`]: how many share.
     pub sharers: u32,

@@ -20,7 +20,7 @@ pub enum Stat {
     Counters = sys::KQX_STAT_COUNTERS,
     /// `watchers`: live watchers of gates.
     Watchers = sys::KQX_STAT_WATCHERS,
-    /// Live registrations of members without a gauge of their own.
+    /// Live registrations of members without a gauge of their own: no sysctl shows them.
     Others = sys::KQX_STAT_OTHERS,
 }
 
@@ -29,10 +29,4 @@ pub fn counter_u64_add(stat: Stat, n: i64) {
     // SAFETY: the counters are allocated by a SYSINIT before MOD_LOAD and freed by a
     // SYSUNINIT after MOD_UNLOAD, and `stat` is an index of the table.
     unsafe { sys::kqx_counter_u64_add(stat as u32, n) }
-}
-
-/// The sum over all CPUs; exact when nobody is counting.
-pub fn counter_u64_fetch(stat: Stat) -> u64 {
-    // SAFETY: as for `counter_u64_add`.
-    unsafe { sys::kqx_counter_u64_fetch(stat as u32) }
 }
