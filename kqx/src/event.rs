@@ -24,6 +24,8 @@ pub struct Kevent {
     pub ext: [u64; 4],
 }
 
+/// EVFILT_READ's number: a kqueue can watch another by its descriptor.
+pub const EVFILT_READ: i16 = -1;
 /// EVFILT_TIMER's number, to measure beside.
 pub const EVFILT_TIMER: i16 = -7;
 /// EVFILT_USER's number, to measure beside.

@@ -33,7 +33,7 @@ fn ours() -> BTreeMap<&'static str, i128> {
 /// Those of FreeBSD's `sys/event.h` that the family builds on.
 fn freebsds() -> BTreeMap<&'static str, i128> {
     constants!(event:
-        EVFILT_TIMER EVFILT_USER EVFILT_SENDFILE
+        EVFILT_READ EVFILT_TIMER EVFILT_USER EVFILT_SENDFILE
         EV_ADD EV_DELETE EV_ENABLE EV_DISABLE EV_ONESHOT EV_CLEAR EV_RECEIPT EV_DISPATCH
         EV_FORCEONESHOT EV_KEEPUDATA EV_ERROR
         NOTE_FFNOP NOTE_FFAND NOTE_FFOR NOTE_FFCOPY NOTE_FFCTRLMASK NOTE_FFLAGSMASK

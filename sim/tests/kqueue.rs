@@ -543,7 +543,7 @@ fn watching(inner: &Queue, flags: u16) -> Queue {
 fn watch(inner: &Queue, flags: u16) -> Kevent {
     Kevent {
         ident: inner.1 as usize,
-        filter: -1,
+        filter: EVFILT_READ,
         flags,
         ..Kevent::default()
     }

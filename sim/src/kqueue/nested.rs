@@ -9,7 +9,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use freebsd_kernel_sys::{KNF_LISTLOCKED, KQ_SLEEP};
-use kqx::event::Kevent;
+use kqx::event::{EVFILT_READ, Kevent};
 
 use super::builtin::Table;
 use super::knlist::{knlist_add, knlist_remove, knote};
@@ -22,13 +22,10 @@ use crate::curthread::run_as_taskqueue;
 use crate::errno::{EBADF, EINVAL, EWOULDBLOCK, Errno, code};
 use crate::sched::Sleep;
 
-/// EVFILT_READ, of kqueues alone: a process has no other descriptors here.
-pub(super) const EVFILT_READ: i16 = -1;
-
 /// How soon those that watch are told, in `sbintime_t`: at once.
 const AT_ONCE: i64 = 0;
 
-/// EVFILT_READ.
+/// EVFILT_READ, of kqueues alone: a process has no other descriptors here.
 pub(super) static READ: Table = Table::new(Filterops {
     f_isfd: 1,
     f_attach: Some(read_attach),

@@ -4,11 +4,11 @@ use std::cell::Cell;
 
 use freebsd_kernel_sys::{KN_ACTIVE, KN_DETACHED, KN_DISABLED, KN_QUEUED, KN_SCAN};
 use kqx::event::{
-    EV_ADD, EV_DELETE, EV_DISABLE, EV_ENABLE, EV_FORCEONESHOT, EV_KEEPUDATA, EV_ONESHOT, Kevent,
+    EV_ADD, EV_DELETE, EV_DISABLE, EV_ENABLE, EV_FORCEONESHOT, EV_KEEPUDATA, EV_ONESHOT,
+    EVFILT_READ, Kevent,
 };
 
 use super::knote::{Spare, drop_attached, drop_detached};
-use super::nested::EVFILT_READ;
 use super::slots::Hold;
 use super::{CHAINS, Kqueue, Locked};
 use crate::abi::{Knlist, Knote, Shared};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use kqx::abi::{KQX_GATE, NOTE_KQX_ONE, NOTE_KQX_SEMAPHORE, NOTE_KQX_SET, NOTE_KQX_UPTIME, ident};
 use kqx::event::{
-    EV_ADD, EV_CLEAR, EV_DISABLE, EV_ENABLE, EV_ERROR, EVFILT_TIMER, Kevent, NOTE_ABSTIME,
-    NOTE_NSECONDS,
+    EV_ADD, EV_CLEAR, EV_DISABLE, EV_ENABLE, EV_ERROR, EVFILT_READ, EVFILT_TIMER, Kevent,
+    NOTE_ABSTIME, NOTE_NSECONDS,
 };
 
 use super::{MS, SEC, oneshot, periodic};
@@ -90,8 +90,6 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 const GATE: usize = ident(KQX_GATE, 1);
-
-const EVFILT_READ: i16 = -1;
 
 /// A kqueue, and two that watch it.
 struct Nest<'a> {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use kqx::abi::EVFILT_KQX;
-use kqx::event::{EV_ADD, EV_CLEAR, Kevent};
+use kqx::event::{EV_ADD, EV_CLEAR, EVFILT_READ, Kevent};
 
 use super::calls::{self, Eventfd, Kqueue, uptime};
 use crate::bench::meter::{SAMPLES, Spread, cost};
@@ -12,8 +12,6 @@ use crate::bench::subject::{COUNTER, USER, Wake};
 use crate::bench::{Bench, Row};
 use crate::case::{Failure, Outcome};
 
-/// kqueue(2)'s number for readable descriptors.
-const EVFILT_READ: i16 = -1;
 /// Operations between two readings of the clock.
 const COUNT: u32 = 1000;
 
