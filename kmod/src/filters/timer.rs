@@ -258,9 +258,10 @@ impl Filter for Timer {
 
     fn expire(&mut self, cx: &mut Context<'_>) -> u64 {
         if self.stage == Stage::Waiting {
-            if self.kind == Kind::Realtime {
+            if self.kind == Kind::Realtime && cx.now() >= self.next {
                 // The clock may have been set back, or forward, since the callout was
-                // armed.
+                // armed. A callout that an earlier EV_ADD armed comes sooner: a clock set
+                // forward must not make that the expiry, or the receipt would be wrong.
                 self.next = cx.boottime().uptime_at(self.deadline);
             }
             self.start(cx);

@@ -134,7 +134,7 @@ impl Timer {
     /// Up to now: when it was found to have expired, if it was.
     pub fn pass(&mut self, now: u64, boottime: u64) -> Option<u64> {
         while let Some(looks) = self.looks.take_if(|looks| *looks <= now) {
-            if let Some(deadline) = self.deadline {
+            if let Some(deadline) = self.deadline.filter(|_| looks >= self.next) {
                 self.next = deadline.saturating_sub(boottime);
             }
             self.start(looks);

@@ -93,6 +93,12 @@ pub(super) const CASES: &[Case] = &[
     )
     .needs(&[Feature::SetTime]),
     case(
+        "timer.deadline.put_off",
+        "A deadline put off keeps the time its receipt says, though the clock is set forward.",
+        deadline_put_off,
+    )
+    .needs(&[Feature::SetTime]),
+    case(
         "timer.deadline.uptime_unmoved",
         "A deadline on CLOCK_UPTIME does not move with CLOCK_REALTIME.",
         deadline_uptime_unmoved,
@@ -527,7 +533,7 @@ fn not_before(sys: &dyn System, queue: &Queue, at: u64) -> Outcome {
 }
 
 /// Runs `body` with a time in ns that a deadline is away. Where that has passed before the
-/// clock was set back, which `body` says with false, it is run again with twice the time.
+/// clock was set, which `body` says with false, it is run again with twice the time.
 fn in_time(body: impl Fn(u64) -> Result<bool, Failure>) -> Outcome {
     for doubled in 0..8 {
         if body((100 * MS) << doubled)? {
@@ -595,6 +601,32 @@ fn deadline_receipt(sys: &dyn System) -> Outcome {
         step(-200 * SEC as i64)?;
         equal!(queue.query(TIMER)?, 0);
         Ok(())
+    })
+}
+
+fn deadline_put_off(sys: &dyn System) -> Outcome {
+    in_time(|away| {
+        let queue = Queue::new(sys)?;
+        let mut in_time = false;
+        clock_set_aside(sys, |step| {
+            let now = sys.clock(Clock::Realtime);
+            queue.apply(deadline(0, now + away / 20))?;
+            queue.apply(deadline(0, now + away))?;
+            step(3600 * SEC as i64)?;
+            let asked = sys.clock(Clock::Uptime);
+            let left = queue.query(TIMER)?;
+            in_time = left > 0;
+            if in_time {
+                let event = queue.wait()?;
+                let found = event.ext[0] + event.ext[1];
+                ensure!(
+                    found >= asked + left,
+                    "{left} ns left at {asked}, expired at {found}"
+                );
+            }
+            Ok(())
+        })?;
+        Ok(in_time)
     })
 }
 

@@ -214,6 +214,28 @@ fn a_deadline_is_not_early_after_the_clock_was_set_back() {
 }
 
 #[test]
+fn a_deadline_put_off_keeps_its_time_though_the_clock_is_set_forward() {
+    let at_second = |second| {
+        add(
+            0,
+            NOTE_ABSTIME | NOTE_NSECONDS,
+            (second * SECOND) as i64,
+            [0, 0],
+        )
+    };
+    let mut timer = Bench::<Timer>::attach_at(at(0, 8 * SECOND), at_second(9)).expect("accepted");
+    timer.change(at_second(18)).expect("accepted");
+    // The kernel leaves the callout of the first EV_ADD alone: it is early enough.
+    timer.armed = Some(SECOND);
+    step(&timer.clock, 20 * SECOND);
+    assert_eq!(timer.query(), 10 * SECOND);
+    timer.pass(SECOND);
+    assert_eq!((timer.deliver(), timer.armed), (None, Some(10 * SECOND)));
+    timer.pass(10 * SECOND);
+    assert_eq!(timer.deliver().expect("due").ext, [0, 10 * SECOND]);
+}
+
+#[test]
 fn a_deadline_that_was_taken_leaves_nothing_to_come_though_the_clock_is_set_back() {
     let change = add(EV_CLEAR, NOTE_ABSTIME | NOTE_SECONDS, 10, [0, 0]);
     let mut timer = Bench::<Timer>::attach_at(at(0, 8 * SECOND), change).expect("accepted");
