@@ -78,6 +78,9 @@ pub enum Clock {
     Uptime,
     /// CLOCK_REALTIME: since 1970, stepped by [`System::set_realtime`].
     Realtime,
+    /// CLOCK_THREAD_CPUTIME_ID: what the calling thread has had of the CPUs. 0 on a simulated
+    /// kernel, where no time passes while a thread runs.
+    Thread,
 }
 
 /// Where a thread may be overtaken: it holds no lock.

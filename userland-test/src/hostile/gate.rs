@@ -1,16 +1,19 @@
 //! What thousands of watchers cost somebody else.
 //!
-//! The victim has CPU 1 to itself: a thread that computes, and one that a timer of 2 ms
+//! The victim has CPU 1 to itself: a thread that computes, and a thread that a timer of 2 ms
 //! wakes. The attackers keep to CPUs 0 and 2, as a watcher is missed only while another CPU
 //! has it in flux; the harness keeps to CPU 0. Only the first watcher was added on CPU 1,
-//! where its callouts run. So the scheduler takes nothing from the victim, and what it loses
-//! went into interrupts and threads of the kernel. It is compared with
-//! itself in the same boot, in turns so short that what else the host does cancels: beside
-//! an attacker that makes the same calls with EVFILT_USER, and beside an attacker with gates.
-//! An attacker keeps its two CPUs busy throughout its turn: a host with fewer CPUs than the
-//! guest then takes as much from the victim beside either.
+//! where its callouts run. So the scheduler takes nothing from the victim, and what the
+//! victim loses went into interrupts and threads of the kernel. The victim is compared with
+//! itself in the same boot, in short turns: beside an attacker that makes the same calls with
+//! EVFILT_USER, and beside an attacker with gates.
+//!
+//! A host with fewer CPUs than the guest takes turns with them, and takes more from the
+//! victim the longer an attacker is busy. So the victim's work is its CPU time, as the
+//! guest's kernel has it; and while its wakes are counted, the victim does not compute, so
+//! that two CPUs of the host are enough for the guest.
 
-use std::hint::{black_box, spin_loop};
+use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
@@ -32,14 +35,23 @@ const GATE: usize = ident(KQX_GATE, 1);
 const LEFT: u64 = 950;
 /// A turn of an attacker.
 const TURN: Duration = Duration::from_millis(200);
+/// What the victim does in a turn.
+#[derive(Clone, Copy)]
+enum Victim {
+    /// It is woken, and nothing else.
+    Wakes,
+    /// It is woken, and computes.
+    Works,
+}
+
 /// How many pairs of turns a measurement has, and how often it is repeated at most if the
 /// victim lost too much: the host may have taken it.
 const PAIRS: usize = 20;
 const MEASUREMENTS: usize = 4;
 /// How many look for an event after each of an attacker's triggers.
 const TAKERS: usize = 1_000;
-/// Between an attacker's triggers, ns.
-const PAUSE: u64 = 20 * MS;
+/// Between an attacker's triggers.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Whose turn it is, in the first word of the shared memory.
 const NOBODY: u64 = 0;
@@ -74,13 +86,19 @@ impl Board {
     const WAKES: usize = 2;
     const WORK: usize = 3;
     const TRIGGERS: usize = 4;
+    /// 1 while the victim computes.
+    const WORKING: usize = 5;
 
     fn get(&self, what: usize) -> u64 {
         self.0[what].load(SeqCst)
     }
 
+    fn set(&self, what: usize, value: u64) {
+        self.0[what].store(value, SeqCst);
+    }
+
     fn turn(&self, whose: u64) {
-        self.0[Self::TURN].store(whose, SeqCst);
+        self.set(Self::TURN, whose);
     }
 
     fn over(&self) -> bool {
@@ -213,19 +231,14 @@ fn attack(sys: &dyn System, board: &Board, watchers: usize, with: Attacker) -> O
             for _ in 0..TAKERS {
                 queues[next.fetch_add(1, SeqCst) % watchers].poll()?;
             }
-            // Busy, not asleep: the host may have fewer CPUs than the guest, and then the
-            // victim has the more of them the longer this thread sleeps.
-            let next = sys.clock(Clock::Uptime) + PAUSE;
-            while sys.clock(Clock::Uptime) < next && board.get(Board::TURN) == with.turn {
-                spin_loop();
-            }
+            sys.pass(PAUSE);
             Ok(())
         })
     };
     sys.parallel(&[&missed, &triggering])
 }
 
-/// The victim: counts its wakes and its work.
+/// The victim: counts its wakes, and says how much CPU time it has had.
 fn suffer(sys: &dyn System, board: &Board) -> Outcome {
     let waking = || {
         sys.pin(1)?;
@@ -247,10 +260,14 @@ fn suffer(sys: &dyn System, board: &Board) -> Outcome {
         board.count(Board::READY);
         let mut sum = 0u64;
         while !board.over() {
+            if board.get(Board::WORKING) == 0 {
+                sys.pass(Duration::from_millis(1));
+                continue;
+            }
             for n in 0..1_000u64 {
                 sum = black_box(sum.wrapping_mul(31).wrapping_add(n));
             }
-            board.count(Board::WORK);
+            board.set(Board::WORK, sys.clock(Clock::Thread));
         }
         Ok(())
     };
@@ -262,6 +279,7 @@ fn suffer(sys: &dyn System, board: &Board) -> Outcome {
 struct Had {
     ns: u64,
     wakes: u64,
+    /// CPU time, ns.
     work: u64,
 }
 
@@ -281,27 +299,28 @@ impl Had {
         self.work += end.work - start.work;
     }
 
-    /// Wakes and work, per mille of what `other` had in the same time.
-    fn of(self, other: Had) -> Result<(u64, u64), Failure> {
-        let of = |count: u64, others: u64| {
-            ensure!(others > 0, "the victim was never woken, or never ran");
-            let same_time = u128::from(others) * u128::from(self.ns) / u128::from(other.ns);
-            Ok((u128::from(count) * 1000 / same_time.max(1)) as u64)
+    /// What the victim does in such turns, per mille of what `other` has of it in the same
+    /// time.
+    fn of(self, other: Had, victim: Victim) -> Result<u64, Failure> {
+        let (count, others) = match victim {
+            Victim::Wakes => (self.wakes, other.wakes),
+            Victim::Works => (self.work, other.work),
         };
-        Ok((of(self.wakes, other.wakes)?, of(self.work, other.work)?))
+        ensure!(others > 0, "the victim was never woken, or never ran");
+        let same_time = u128::from(others) * u128::from(self.ns) / u128::from(other.ns);
+        Ok((u128::from(count) * 1000 / same_time.max(1)) as u64)
     }
 }
 
-/// Per mille, as a person reads it.
-fn percent(per_mille: (u64, u64)) -> String {
-    let (wakes, work) = per_mille;
-    format!(
-        "{}.{} % of its wakes and {}.{} % of its work",
-        wakes / 10,
-        wakes % 10,
-        work / 10,
-        work % 10
-    )
+impl Victim {
+    /// `per_mille` of it, as a person reads that.
+    fn percent(self, per_mille: u64) -> String {
+        let of = match self {
+            Victim::Wakes => "wakes",
+            Victim::Works => "CPU time",
+        };
+        format!("{}.{} % of its {of}", per_mille / 10, per_mille % 10)
+    }
 }
 
 /// `missed`: some watchers have to be.
@@ -314,9 +333,23 @@ fn measure(sys: &dyn System, board: &Board, what: &str, missed: bool) -> Outcome
         }
         sys.pass(Duration::from_millis(1));
     }
+    for victim in [Victim::Wakes, Victim::Works] {
+        board.set(Board::WORKING, matches!(victim, Victim::Works).into());
+        measure_one(sys, board, what, missed, victim)?;
+    }
+    Ok(())
+}
+
+fn measure_one(
+    sys: &dyn System,
+    board: &Board,
+    what: &str,
+    missed: bool,
+    victim: Victim,
+) -> Outcome {
     let (mut quiet, mut users, mut gates) = (Had::default(), Had::default(), Had::default());
-    let mut callouts = 0;
-    let mut left = (0, 0);
+    let (mut callouts, mut left) = (0, 0);
+    let before = board.get(Board::TRIGGERS);
     for _ in 0..MEASUREMENTS {
         for pair in 0..PAIRS {
             let mut turns = [
@@ -340,24 +373,24 @@ fn measure(sys: &dyn System, board: &Board, what: &str, missed: bool) -> Outcome
                 }
             }
         }
-        left = gates.of(users)?;
-        if left.0.min(left.1) >= LEFT {
+        left = gates.of(users, victim)?;
+        if left >= LEFT {
             break;
         }
     }
-    let triggers = board.get(Board::TRIGGERS) as i64;
+    let triggers = (board.get(Board::TRIGGERS) - before) as i64;
     let seconds = (gates.ns / SEC) as i64 + 1;
     println!(
-        "# hostile.gate: {what}: the victim has {} (of those beside nobody: {}); {triggers} \
+        "# hostile.gate: {what}: the victim has {} (of that beside nobody: {}); {triggers} \
          triggers, {callouts} callouts in {} ms",
-        percent(left),
-        percent(gates.of(quiet)?),
+        victim.percent(left),
+        victim.percent(gates.of(quiet, victim)?),
         gates.ns / MS
     );
     ensure!(
-        left.0.min(left.1) >= LEFT,
+        left >= LEFT,
         "{what}: the victim has {}",
-        percent(left)
+        victim.percent(left)
     );
     ensure!(
         callouts > 0 || !missed,

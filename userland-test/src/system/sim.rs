@@ -165,6 +165,7 @@ impl System for Sim {
         match clock {
             Clock::Uptime => self.machine.uptime(),
             Clock::Realtime => self.machine.realtime(),
+            Clock::Thread => 0,
         }
     }
 
