@@ -53,8 +53,7 @@ enum kqx_stat {
 	KQX_STAT_REFUSED,
 	KQX_STAT_COUNTERS,	/* live: kern.kqx.counters */
 	KQX_STAT_WATCHERS,	/* live: kern.kqx.watchers */
-	KQX_STAT_OTHERS,	/* live: of members without a gauge of their own */
-	KQX_STATS
+	KQX_STATS		/* as a gauge: none */
 };
 
 /* What happened: a probe, and a statistic where there is one. */

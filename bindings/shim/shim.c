@@ -110,7 +110,7 @@ SDT_PROBE_DEFINE2(kqx, , , detach, "struct knote *", "uintptr_t");
 void
 kqx_trace_attach(struct knote *kn, int error, enum kqx_stat gauge)
 {
-	if (error == 0)
+	if (error == 0 && gauge != KQX_STATS)
 		counter_u64_add(stats[gauge], 1);
 	SDT_PROBE3(kqx, , , attach, kn, kn->kn_id, error);
 }
@@ -140,7 +140,8 @@ kqx_trace_deliver(struct knote *kn, int64_t data)
 void
 kqx_trace_detach(struct knote *kn, enum kqx_stat gauge)
 {
-	counter_u64_add(stats[gauge], -1);
+	if (gauge != KQX_STATS)
+		counter_u64_add(stats[gauge], -1);
 	SDT_PROBE2(kqx, , , detach, kn, kn->kn_id);
 }
 

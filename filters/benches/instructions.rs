@@ -1,30 +1,28 @@
-//! The filters' own functions, each called a thousand times, for a program that counts
-//! instructions: `cargo xtask instructions` runs this under valgrind's callgrind and
-//! compares what each function below costs with `instructions.json` beside this file.
+//! What a filter's methods cost, in instructions: each benchmark does what the module does
+//! for one call of kqueue, with a fixed clock and fixed input. gungraun runs each once under
+//! valgrind's callgrind, and fails where a count is over its limit.
 //!
-//! A function here does what the family does for one call of kqueue: takes the state from
-//! where it is kept, calls the filter, and puts it back. Clock and input are fixed, so
-//! that a count is the same each time.
+//! The limits are counts of rustc 1.95.0 plus a twentieth. Another compiler may need others.
+
+#![expect(missing_docs, reason = "the benchmark macros make modules")]
 
 use std::hint::black_box;
 
+use gungraun::{
+    Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
+};
 use kqx::abi::{NOTE_KQX_SEMAPHORE, NOTE_KQX_UPTIME};
-use kqx::event::{EV_ADD, EV_CLEAR, EV_ONESHOT, Kevent, NOTE_ABSTIME, NOTE_NSECONDS, NOTE_TRIGGER};
-// The kernel layer is in the same crate as the filters, and links with the simulation.
-use kqx_sim as _;
+use kqx::event::{EV_ADD, EV_CLEAR, EV_ONESHOT, NOTE_ABSTIME, NOTE_NSECONDS, NOTE_TRIGGER};
+use kqx_filters::counter::Counter;
+use kqx_filters::time::{Boottime, Clock, SECOND};
+use kqx_filters::timer::Timer;
+use kqx_filters::{Context, Filter, Kevent, Words};
 
-use kqx_kmod::filter::{Context, Errno, Filter, Words};
-use kqx_kmod::filters::counter::Counter;
-use kqx_kmod::filters::timer::Timer;
-use kqx_kmod::time::{Boottime, Clock, SECOND};
-
-/// How often each is called.
-const CALLS: usize = 1000;
 /// When everything happens, in ns of uptime.
 const NOW: u64 = 1000 * SECOND;
 /// A period that has passed at [`NOW`] for a timer armed at [`START`].
 const PERIOD: i64 = 100_000;
-/// When what has expired at [`NOW`] was armed.
+/// When EV_ADD armed what has expired at [`NOW`].
 const START: u64 = NOW - 1_000_000;
 
 /// A clock that stands.
@@ -43,115 +41,185 @@ impl Clock for Standing {
     }
 }
 
-/// Where a registration's state is kept: the knote and its timer.
-type Kept<F> = (Words, Option<<F as Filter>::Timed>);
+/// A registration, as the knote and its timer keep it.
+struct Kept<F: Filter> {
+    words: Words,
+    timed: Option<F::Timed>,
+}
 
-fn attach<F: Filter>(kev: &Kevent, clock: &Standing) -> Result<Kept<F>, Errno> {
-    let mut cx = Context::new(clock, kev.flags);
-    let filter = F::attach(kev, &mut cx)?;
+fn attach<F: Filter>(kev: &Kevent, uptime: u64) -> Kept<F> {
+    let clock = Standing(uptime);
+    let mut cx = Context::new(&clock, kev.flags);
+    let (filter, timed) = F::attach(kev, &mut cx).expect("a good change");
     black_box(cx.arm);
-    Ok(filter.store())
+    Kept {
+        words: filter.store(),
+        timed,
+    }
 }
 
-fn change<F: Filter>((words, timed): Kept<F>, kev: &Kevent, asked: u16) -> Result<Kept<F>, Errno> {
+fn change<F: Filter>(kept: &mut Kept<F>, kev: &Kevent, asked: u16) {
     let clock = Standing(NOW);
     let mut cx = Context::new(&clock, asked);
-    let mut filter = F::load(words, timed);
-    filter.change(kev, &mut cx)?;
-    black_box((filter.due(), cx.arm));
-    Ok(filter.store())
+    let mut filter = F::load(kept.words);
+    let changed = filter.change(&mut kept.timed, kev, &mut cx);
+    kept.words = filter.store();
+    black_box((changed.is_ok(), filter.due(kept.timed.as_ref()), cx.arm));
 }
 
-fn deliver<F: Filter>((words, timed): Kept<F>, asked: u16) -> Kept<F> {
+fn deliver<F: Filter>(kept: &mut Kept<F>, asked: u16) {
     let clock = Standing(NOW);
     let mut cx = Context::new(&clock, asked);
-    let mut filter = F::load(words, timed);
-    let report = filter.report(&cx);
-    filter.deliver(&report, &mut cx);
+    let mut filter = F::load(kept.words);
+    let report = filter.report(kept.timed.as_ref(), &cx);
+    filter.deliver(kept.timed.as_mut(), &report, &mut cx);
+    kept.words = filter.store();
     black_box((report, cx.arm));
-    filter.store()
 }
 
-fn expire<F: Filter>((words, timed): Kept<F>, asked: u16) -> Kept<F> {
+fn expire<F: Filter>(kept: &mut Kept<F>, asked: u16) {
     let clock = Standing(NOW);
     let mut cx = Context::new(&clock, asked);
-    let mut filter = F::load(words, timed);
-    filter.expire(&mut cx);
-    black_box((filter.due(), cx.arm));
-    filter.store()
+    let filter = F::load(kept.words);
+    if let Some(timed) = &mut kept.timed {
+        black_box(filter.expire(timed, &mut cx));
+    }
+    black_box((filter.due(kept.timed.as_ref()), cx.arm));
 }
+
+const TRIGGER: Kevent = kevent(0, NOTE_TRIGGER, 0, [0, 0]);
+const PERIODIC: Kevent = kevent(EV_ADD, NOTE_NSECONDS, PERIOD, [0, 0]);
 
 /// A change of these fields.
-fn kevent(flags: u16, fflags: u32, data: i64, ext: [u64; 2]) -> Kevent {
+const fn kevent(flags: u16, fflags: u32, data: i64, ext: [u64; 2]) -> Kevent {
     Kevent {
         flags,
         fflags,
         data,
         ext: [ext[0], ext[1], 0, 0],
-        ..Kevent::default()
+        ident: 0,
+        filter: 0,
+        udata: 0,
     }
 }
 
-/// The registration that `kev` makes at `uptime`.
-fn attached<F: Filter>(kev: Kevent, uptime: u64) -> Kept<F> {
-    attach::<F>(&kev, &Standing(uptime)).expect("a good change")
+fn counter(flags: u16, fflags: u32, data: i64, ext: [u64; 2]) -> Kept<Counter> {
+    attach(&kevent(EV_ADD | flags, fflags, data, ext), NOW)
 }
 
-/// The measured functions, in the module that the counter of instructions looks for, and
-/// `run`, which calls them all.
-macro_rules! measured {
-    ($($name:ident($input:expr) $body:expr;)+) => {
-        mod measured {
-            use super::*;
-
-            $(#[inline(never)]
-            pub fn $name() {
-                let input = black_box($input);
-                for _ in 0..CALLS {
-                    let _ = black_box($body(black_box(input)));
-                }
-            })+
-        }
-
-        fn main() {
-            $(measured::$name();)+
-        }
-    };
+/// A counter whose delay has passed.
+fn overdue() -> Kept<Counter> {
+    attach(
+        &kevent(EV_ADD | EV_CLEAR, NOTE_TRIGGER, 0, [64, 1000]),
+        START,
+    )
 }
 
-measured! {
-    counter_attach(kevent(EV_ADD | EV_CLEAR, 0, 0, [0, 0]))
-        |kev| attach::<Counter>(&kev, &Standing(NOW));
-    counter_trigger(attached::<Counter>(kevent(EV_ADD | EV_CLEAR, 0, 0, [64, 0]), NOW))
-        |kept| change::<Counter>(kept, &kevent(0, NOTE_TRIGGER, 0, [0, 0]), EV_CLEAR);
-    counter_deliver(attached::<Counter>(kevent(EV_ADD | EV_CLEAR, 0, 7, [0, 0]), NOW))
-        |kept| deliver::<Counter>(kept, EV_CLEAR);
-    counter_deliver_semaphore(
-        attached::<Counter>(kevent(EV_ADD, NOTE_KQX_SEMAPHORE, 7, [2, 0]), NOW)
-    )
-        |kept| deliver::<Counter>(kept, 0);
-    delay_attach(kevent(EV_ADD | EV_CLEAR, NOTE_TRIGGER, 0, [64, SECOND]))
-        |kev| attach::<Counter>(&kev, &Standing(NOW));
-    delay_trigger(attached::<Counter>(kevent(EV_ADD | EV_CLEAR, 0, 0, [64, SECOND]), NOW))
-        |kept| change::<Counter>(kept, &kevent(0, NOTE_TRIGGER, 0, [0, 0]), EV_CLEAR);
-    delay_expire(
-        attached::<Counter>(kevent(EV_ADD | EV_CLEAR, NOTE_TRIGGER, 0, [64, 1000]), START)
-    )
-        |kept| expire::<Counter>(kept, EV_CLEAR);
-    timer_attach(kevent(EV_ADD, NOTE_NSECONDS, PERIOD, [0, 0]))
-        |kev| attach::<Timer>(&kev, &Standing(NOW));
-    timer_attach_uptime(
-        kevent(EV_ADD | EV_ONESHOT, NOTE_NSECONDS | NOTE_ABSTIME | NOTE_KQX_UPTIME, 5, [0, 0])
-    )
-        |kev| attach::<Timer>(&kev, &Standing(NOW));
-    timer_rearm(attached::<Timer>(kevent(EV_ADD, NOTE_NSECONDS, PERIOD, [0, 0]), NOW))
-        |kept| change::<Timer>(kept, &kevent(EV_ADD, NOTE_NSECONDS, PERIOD, [0, 0]), 0);
-    timer_kick(attached::<Timer>(kevent(EV_ADD, NOTE_NSECONDS, PERIOD, [0, 0]), NOW))
-        |kept| change::<Timer>(kept, &kevent(0, NOTE_TRIGGER, 0, [0, 0]), 0);
-    timer_expire(attached::<Timer>(kevent(EV_ADD, NOTE_NSECONDS, PERIOD, [0, 0]), START))
-        |kept| expire::<Timer>(kept, 0);
-    timer_deliver(expire::<Timer>(
-        attached::<Timer>(kevent(EV_ADD, NOTE_NSECONDS, PERIOD, [0, 0]), START), 0
-    ))
-        |kept| deliver::<Timer>(kept, 0);
+fn periodic(uptime: u64) -> Kept<Timer> {
+    attach(&PERIODIC, uptime)
 }
+
+fn expired() -> Kept<Timer> {
+    let mut timer = periodic(START);
+    expire(&mut timer, 0);
+    timer
+}
+
+fn at_most(instructions: u64) -> LibraryBenchmarkConfig {
+    let mut config = LibraryBenchmarkConfig::default();
+    config.tool(Callgrind::default().hard_limits([(EventKind::Ir, instructions)]));
+    config
+}
+
+#[library_benchmark(config = at_most(103))]
+#[bench::once(kevent(EV_ADD | EV_CLEAR, 0, 0, [0, 0]))]
+fn counter_attach(kev: Kevent) -> Kept<Counter> {
+    attach(&kev, NOW)
+}
+
+#[library_benchmark(config = at_most(136))]
+#[bench::once(counter(EV_CLEAR, 0, 0, [64, 0]))]
+fn counter_trigger(mut kept: Kept<Counter>) -> Kept<Counter> {
+    change(&mut kept, &TRIGGER, EV_CLEAR);
+    kept
+}
+
+#[library_benchmark(config = at_most(93))]
+#[bench::once(counter(EV_CLEAR, 0, 7, [0, 0]))]
+fn counter_deliver(mut kept: Kept<Counter>) -> Kept<Counter> {
+    deliver(&mut kept, EV_CLEAR);
+    kept
+}
+
+#[library_benchmark(config = at_most(91))]
+#[bench::once(counter(0, NOTE_KQX_SEMAPHORE, 7, [2, 0]))]
+fn counter_deliver_semaphore(mut kept: Kept<Counter>) -> Kept<Counter> {
+    deliver(&mut kept, 0);
+    kept
+}
+
+#[library_benchmark(config = at_most(150))]
+#[bench::once(kevent(EV_ADD | EV_CLEAR, NOTE_TRIGGER, 0, [64, SECOND]))]
+fn delay_attach(kev: Kevent) -> Kept<Counter> {
+    attach(&kev, NOW)
+}
+
+#[library_benchmark(config = at_most(173))]
+#[bench::once(counter(EV_CLEAR, 0, 0, [64, SECOND]))]
+fn delay_trigger(mut kept: Kept<Counter>) -> Kept<Counter> {
+    change(&mut kept, &TRIGGER, EV_CLEAR);
+    kept
+}
+
+#[library_benchmark(config = at_most(119))]
+#[bench::once(overdue())]
+fn delay_expire(mut kept: Kept<Counter>) -> Kept<Counter> {
+    expire(&mut kept, EV_CLEAR);
+    kept
+}
+
+#[library_benchmark(config = at_most(178))]
+#[bench::once(PERIODIC)]
+fn timer_attach(kev: Kevent) -> Kept<Timer> {
+    attach(&kev, NOW)
+}
+
+#[library_benchmark(config = at_most(191))]
+#[bench::once(kevent(EV_ADD | EV_ONESHOT, NOTE_NSECONDS | NOTE_ABSTIME | NOTE_KQX_UPTIME, 5, [0, 0]))]
+fn timer_attach_uptime(kev: Kevent) -> Kept<Timer> {
+    attach(&kev, NOW)
+}
+
+#[library_benchmark(config = at_most(184))]
+#[bench::once(periodic(NOW))]
+fn timer_rearm(mut kept: Kept<Timer>) -> Kept<Timer> {
+    change(&mut kept, &PERIODIC, 0);
+    kept
+}
+
+#[library_benchmark(config = at_most(130))]
+#[bench::once(periodic(NOW))]
+fn timer_kick(mut kept: Kept<Timer>) -> Kept<Timer> {
+    change(&mut kept, &TRIGGER, 0);
+    kept
+}
+
+#[library_benchmark(config = at_most(95))]
+#[bench::once(periodic(START))]
+fn timer_expire(mut kept: Kept<Timer>) -> Kept<Timer> {
+    expire(&mut kept, 0);
+    kept
+}
+
+#[library_benchmark(config = at_most(176))]
+#[bench::once(expired())]
+fn timer_deliver(mut kept: Kept<Timer>) -> Kept<Timer> {
+    deliver(&mut kept, 0);
+    kept
+}
+
+library_benchmark_group!(
+    name = filters;
+    benchmarks = counter_attach, counter_trigger, counter_deliver, counter_deliver_semaphore, delay_attach, delay_trigger, delay_expire, timer_attach, timer_attach_uptime, timer_rearm, timer_kick, timer_expire, timer_deliver
+);
+main!(library_benchmark_groups = filters);

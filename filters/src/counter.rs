@@ -1,4 +1,14 @@
 //! KQX_COUNTER: EVFILT_USER that counts.
+//!
+//! A maximum delay makes a count due although the count has not reached the threshold:
+//!
+//! ```text
+//!        the count leaves 0              the delay passes
+//!   No ─────────────────────▶ Running ─────────────────────▶ Passed
+//!   ▲                          │   ▲                          │ │
+//!   │     the count is 0       │   └──────────────────────────┘ │
+//!   └──────────────────────────┴──── EV_ADD: a new delay ───────┘
+//! ```
 
 use kqx::abi::{NOTE_KQX_DELAY, NOTE_KQX_OVERFLOW, NOTE_KQX_SEMAPHORE, NOTE_KQX_SET};
 use kqx::event::{
@@ -6,8 +16,8 @@ use kqx::event::{
     NOTE_TRIGGER,
 };
 
-use crate::filter::{Arm, Context, Errno, Filter, Kevent, Report, Stat, Words};
 use crate::time;
+use crate::{Arm, Context, Errno, Filter, Gauge, Kevent, Report, Words};
 
 /// The highest count, INT64_MAX: what `data` can say.
 const COUNT_MAX: u64 = i64::MAX as u64;
@@ -15,64 +25,50 @@ const COUNT_MAX: u64 = i64::MAX as u64;
 /// The fflags bit that no change may use.
 const RESERVED: u32 = 0x0400_0000;
 
-/// A count that is due from a threshold on, or a while after it left 0.
+/// A count that is due from a threshold on, or a while after the count left 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counter {
     count: u64,
     threshold: u64,
-    /// Triggers since the count was last taken.
+    /// Triggers since a delivery last took the count.
     gathered: u64,
     /// The user flags, with NOTE_KQX_SEMAPHORE and NOTE_KQX_OVERFLOW.
     flags: u32,
-    delay: Option<Delay>,
 }
 
-/// The maximum delay of a counter, and the count that is waiting for it.
+/// The maximum delay of a counter, and the wait of a count for that delay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delay {
     /// ns; 0 if a later EV_ADD took the delay away.
     max: u64,
-    /// When the count left 0, ns on CLOCK_UPTIME.
-    since: Option<u64>,
-    /// The delay has passed since then...
-    passed: bool,
-    /// ...and the threshold had not been reached when it did.
-    first: bool,
+    wait: Wait,
+}
+
+/// How far a count is on its way to the maximum delay. `since`: when the count left 0, ns on
+/// CLOCK_UPTIME.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// The count is 0.
+    No,
+    /// The delay has yet to pass.
+    Running { since: u64 },
+    /// The delay has passed: the count is due. `first`: the count had not reached the
+    /// threshold when the delay passed.
+    Passed { since: u64, first: bool },
+}
+
+impl Wait {
+    fn since(self) -> Option<u64> {
+        match self {
+            Wait::No => None,
+            Wait::Running { since } | Wait::Passed { since, .. } => Some(since),
+        }
+    }
 }
 
 impl Counter {
     fn semaphore(&self) -> bool {
         self.flags & NOTE_KQX_SEMAPHORE != 0
-    }
-
-    /// What EV_ADD sets, the first time and again.
-    #[inline(always)]
-    fn configure(&mut self, kev: &Kevent, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let [threshold, max, ..] = kev.ext;
-        if threshold > COUNT_MAX || max > time::MAX {
-            return Err(Errno::EINVAL);
-        }
-        self.threshold = threshold.max(1);
-        self.flags &= !NOTE_KQX_SEMAPHORE;
-        self.flags |= kev.fflags & NOTE_KQX_SEMAPHORE;
-        match &mut self.delay {
-            Some(delay) => {
-                // The wait starts anew below, from when it first began.
-                delay.max = max;
-                delay.passed = false;
-                cx.arm = Some(Arm::Off);
-            }
-            None if max > 0 => {
-                self.delay = Some(Delay {
-                    max,
-                    since: None,
-                    passed: false,
-                    first: false,
-                });
-            }
-            None => {}
-        }
-        Ok(())
     }
 
     #[inline(always)]
@@ -100,74 +96,127 @@ impl Counter {
         self.gathered = self.gathered.saturating_add(1);
     }
 
+    /// What EV_ADD sets, the first time and again. A count that waits goes on waiting from
+    /// when it left 0.
+    #[inline(always)]
+    fn configure(&mut self, delay: &mut Option<Delay>, kev: &Kevent) -> Result<(), Errno> {
+        let [threshold, max, ..] = kev.ext;
+        if threshold > COUNT_MAX || max > time::MAX {
+            return Err(Errno::EINVAL);
+        }
+        self.threshold = threshold.max(1);
+        self.flags &= !NOTE_KQX_SEMAPHORE;
+        self.flags |= kev.fflags & NOTE_KQX_SEMAPHORE;
+        match delay {
+            Some(delay) => delay.max = max,
+            None if max > 0 => {
+                *delay = Some(Delay {
+                    max,
+                    wait: Wait::No,
+                })
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
     /// The part of a change that every change can have.
     #[inline(always)]
-    fn count_change(&mut self, kev: &Kevent, cx: &mut Context<'_>) -> Result<(), Errno> {
+    fn count_change(
+        &mut self,
+        delay: Option<&mut Delay>,
+        kev: &Kevent,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Errno> {
+        let mut from_zero = false;
         if kev.fflags & NOTE_KQX_SET != 0 {
             self.set(kev.data)?;
-            if self.count == 0 {
-                // A trigger may follow: it leaves 0 anew.
-                self.end_wait(cx);
-            }
+            // A trigger that follows leaves 0 anew.
+            from_zero = self.count == 0;
         }
         if kev.fflags & NOTE_TRIGGER != 0 {
             self.trigger(kev.data);
         }
-        self.wait(cx);
+        if let Some(delay) = delay {
+            if from_zero {
+                delay.end(cx);
+            }
+            if kev.flags & EV_ADD != 0 {
+                delay.restart(self, cx);
+            }
+            delay.follow(self, cx);
+        }
         Ok(())
     }
+}
 
-    fn end_wait(&mut self, cx: &mut Context<'_>) {
-        if let Some(delay) = &mut self.delay
-            && delay.since.take().is_some()
-        {
-            delay.passed = false;
+impl Delay {
+    /// The count is 0.
+    fn end(&mut self, cx: &mut Context<'_>) {
+        if self.wait != Wait::No {
+            self.wait = Wait::No;
             cx.arm = Some(Arm::Off);
         }
     }
 
-    /// Starts the wait when the count has left 0, ends it when it is back.
+    /// EV_ADD has given a new delay: the wait that runs is for that delay, which may have
+    /// passed already.
+    #[inline(never)]
+    fn restart(&mut self, counter: &Counter, cx: &mut Context<'_>) {
+        let Some(since) = self.wait.since() else {
+            return;
+        };
+        self.wait = Wait::Running { since };
+        cx.arm = Some(Arm::Off);
+        if self.max > 0 && cx.now() >= since + self.max {
+            self.pass(counter);
+        } else {
+            self.arm(since, cx);
+        }
+    }
+
+    /// Starts the wait when the count has left 0, ends the wait when the count is 0 again.
     #[inline(always)]
-    fn wait(&mut self, cx: &mut Context<'_>) {
-        let Some(delay) = &mut self.delay else { return };
-        if self.count == 0 {
-            self.end_wait(cx);
-        } else if delay.since.is_none() || cx.arm == Some(Arm::Off) {
-            let since = *delay.since.get_or_insert_with(|| cx.now());
-            if delay.max == 0 {
-                return;
-            }
-            let deadline = since + delay.max;
-            // A new delay may have passed before it was given; only EV_ADD has one.
-            if cx.arm == Some(Arm::Off) && cx.now() >= deadline {
-                delay.passed = true;
-                delay.first = self.count < self.threshold;
-                return;
-            }
+    fn follow(&mut self, counter: &Counter, cx: &mut Context<'_>) {
+        if counter.count == 0 {
+            self.end(cx);
+        } else if self.wait == Wait::No {
+            let since = cx.now();
+            self.wait = Wait::Running { since };
+            self.arm(since, cx);
+        }
+    }
+
+    fn arm(&self, since: u64, cx: &mut Context<'_>) {
+        if self.max > 0 {
             cx.arm = Some(Arm::At {
-                uptime: deadline,
+                uptime: since + self.max,
                 leeway: 0,
             });
         }
     }
 
+    /// The delay has passed.
+    fn pass(&mut self, counter: &Counter) {
+        if let Wait::Running { since } = self.wait {
+            let first = counter.count < counter.threshold;
+            self.wait = Wait::Passed { since, first };
+        }
+    }
+
     /// Whether the delay has made the count due.
-    fn overdue(&self) -> bool {
-        self.delay.is_some_and(|d| d.passed) && self.count > 0
+    fn passed(&self) -> bool {
+        matches!(self.wait, Wait::Passed { .. })
     }
 }
 
 impl Filter for Counter {
     type Timed = Delay;
 
-    const GAUGE: Stat = Stat::Counters;
-
-    fn timed(kev: &Kevent) -> bool {
-        kev.ext[1] > 0
-    }
+    const GAUGE: Option<Gauge> = Some(Gauge::Counters);
 
     #[inline(always)]
-    fn attach(kev: &Kevent, cx: &mut Context<'_>) -> Result<Self, Errno> {
+    fn attach(kev: &Kevent, cx: &mut Context<'_>) -> Result<(Self, Option<Delay>), Errno> {
         if kev.fflags & RESERVED != 0 {
             return Err(Errno::EINVAL);
         }
@@ -176,30 +225,37 @@ impl Filter for Counter {
             threshold: 1,
             gathered: 0,
             flags: kev.fflags & NOTE_FFLAGSMASK,
-            delay: None,
         };
-        counter.configure(kev, cx)?;
+        let mut delay = None;
+        counter.configure(&mut delay, kev)?;
         if kev.fflags & NOTE_TRIGGER == 0 {
             counter.set(kev.data)?;
         }
-        counter.count_change(kev, cx)?;
-        Ok(counter)
+        counter.count_change(delay.as_mut(), kev, cx)?;
+        Ok((counter, delay))
     }
 
     #[inline(always)]
-    fn change(&mut self, kev: &Kevent, cx: &mut Context<'_>) -> Result<(), Errno> {
+    fn change(
+        &mut self,
+        delay: &mut Option<Delay>,
+        kev: &Kevent,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Errno> {
         if kev.fflags & RESERVED != 0 {
             return Err(Errno::EINVAL);
         }
         if kev.flags & EV_ADD != 0 {
-            self.configure(kev, cx)?;
+            self.configure(delay, kev)?;
         }
         if kev.flags & EV_CLEAR != 0 {
             self.count = 0;
             self.gathered = 0;
             self.flags &= !NOTE_KQX_OVERFLOW;
-            // What follows is a new count: it leaves 0 now.
-            self.end_wait(cx);
+            if let Some(delay) = delay {
+                // What follows is a new count: it leaves 0 now.
+                delay.end(cx);
+            }
         }
         let user = kev.fflags & NOTE_FFLAGSMASK;
         match kev.fflags & NOTE_FFCTRLMASK {
@@ -208,20 +264,20 @@ impl Filter for Counter {
             NOTE_FFCOPY => self.flags = self.flags & !NOTE_FFLAGSMASK | user,
             _ => {}
         }
-        self.count_change(kev, cx)
+        self.count_change(delay.as_mut(), kev, cx)
     }
 
-    fn receipt(&self, _cx: &Context<'_>) -> u64 {
+    fn receipt(&self, _delay: Option<&Delay>, _cx: &Context<'_>) -> u64 {
         self.count
     }
 
     #[inline(always)]
-    fn due(&self) -> bool {
-        self.count >= self.threshold || self.overdue()
+    fn due(&self, delay: Option<&Delay>) -> bool {
+        self.count >= self.threshold || delay.is_some_and(Delay::passed)
     }
 
     #[inline(always)]
-    fn report(&self, cx: &Context<'_>) -> Report {
+    fn report(&self, delay: Option<&Delay>, cx: &Context<'_>) -> Report {
         let take = if self.semaphore() {
             self.count.min(self.threshold)
         } else {
@@ -229,15 +285,13 @@ impl Filter for Counter {
         };
         let mut fflags = self.flags & (NOTE_FFLAGSMASK | NOTE_KQX_OVERFLOW);
         let mut waited = 0;
-        if let Some(Delay {
-            max: 1..,
-            since: Some(since),
-            first,
-            ..
-        }) = self.delay
+        if let Some(Delay { max: 1.., wait }) = delay
+            && let Some(since) = wait.since()
         {
             waited = cx.now().saturating_sub(since);
-            if self.overdue() && (first || self.count < self.threshold) {
+            if let Wait::Passed { first, .. } = *wait
+                && (first || self.count < self.threshold)
+            {
                 fflags |= NOTE_KQX_DELAY;
             }
         }
@@ -249,69 +303,56 @@ impl Filter for Counter {
     }
 
     #[inline(always)]
-    fn deliver(&mut self, report: &Report, cx: &mut Context<'_>) {
+    fn deliver(&mut self, delay: Option<&mut Delay>, report: &Report, cx: &mut Context<'_>) {
         self.flags &= !NOTE_KQX_OVERFLOW;
-        let semaphore = self.semaphore();
-        if !semaphore && cx.asked & EV_CLEAR == 0 {
+        if !self.semaphore() && cx.asked & EV_CLEAR == 0 {
             return;
         }
         self.count -= report.data.unsigned_abs();
         self.gathered = 0;
-        if let Some(delay) = &mut self.delay {
-            delay.first = false;
+        if let Some(delay) = delay {
+            if let Wait::Passed { first, .. } = &mut delay.wait {
+                *first = false;
+            }
+            delay.follow(self, cx);
         }
-        self.wait(cx);
     }
 
-    fn expire(&mut self, cx: &mut Context<'_>) -> u64 {
-        let Some(Delay {
-            max: max @ 1..,
-            since: Some(since),
-            passed,
-            first,
-        }) = &mut self.delay
-        else {
+    fn expire(&self, delay: &mut Delay, cx: &mut Context<'_>) -> u64 {
+        let Some(since) = delay.wait.since().filter(|_| delay.max > 0) else {
             return 0;
         };
-        let deadline = *since + *max;
+        let deadline = since + delay.max;
         if cx.now() < deadline {
-            cx.arm = Some(Arm::At {
-                uptime: deadline,
-                leeway: 0,
-            });
+            delay.arm(since, cx);
             return 0;
         }
-        if !*passed {
-            *passed = true;
-            *first = self.count < self.threshold;
-        }
+        delay.pass(self);
         cx.now() - deadline
     }
 
-    fn clears(&self, asked: bool) -> bool {
+    fn clears(&self, _delay: Option<&Delay>, asked: bool) -> bool {
         // A semaphore stays due while enough is left, so kqueue must ask again.
         asked && !self.semaphore()
     }
 
     #[inline(always)]
-    fn store(&self) -> (Words, Option<Delay>) {
-        let words = Words {
+    fn store(self) -> Words {
+        Words {
             a: self.count,
             b: self.threshold,
             ext0: self.gathered,
             flags: self.flags,
-        };
-        (words, self.delay)
+        }
     }
 
     #[inline(always)]
-    fn load(words: Words, delay: Option<Delay>) -> Self {
+    fn load(words: Words) -> Self {
         Counter {
             count: words.a,
             threshold: words.b,
             gathered: words.ext0,
             flags: words.flags,
-            delay,
         }
     }
 }

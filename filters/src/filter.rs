@@ -1,98 +1,111 @@
-//! What a member of the family is: a value that changes, is due, and is delivered.
-//!
-//! A filter sees no knote, no lock and no callout. Each method gets its own copy of the
-//! state and a [`Context`] to ask for the time and for a callout; what it leaves in
-//! `self` is stored when it returns, and dropped when it returns an error. So a refused
-//! change changes nothing, and the same code runs in a test with a clock of its own.
+//! A member of the family whose registrations have nothing in common.
 
 use core::cell::Cell;
 
 use crate::time::{Boottime, Clock};
+use crate::{Errno, Kevent};
 
-pub use crate::kernel::{Errno, Report, Stat, Words};
-pub use kqx::event::Kevent;
-
-/// One member of the family.
+/// A member of the family. `Self` is the part of a registration's state that fits into the
+/// knote ([`Words`]).
 ///
-/// No method may sleep. For one registration they never run at the same time: the knote
-/// is in flux, or its timer's mutex is held, or both.
+/// No method may sleep. Two methods never run at the same time for one registration.
+///
+/// A method that cannot fail changes the state in place. [`Filter::change`] gets copies,
+/// which the caller keeps if the method returns `Ok` and drops if the method returns an
+/// error. So a refused change changes nothing.
 pub trait Filter: Copy {
-    /// What a registration keeps with its kernel timer, once it has one.
-    type Timed: Copy + 'static;
+    /// The state that a registration keeps with its kernel timer, once the registration has
+    /// a timer.
+    type Timed: Copy + Send + 'static;
 
-    /// The gauge that counts live registrations.
-    const GAUGE: Stat = Stat::Others;
+    /// The sysctl that shows how many registrations live.
+    const GAUGE: Option<Gauge> = None;
 
-    /// All registrations of one ident, in the kqueues of one file table, share one `Timed`,
-    /// one charge, and a mutex, which is held in every method but `attach`. `Timed` is kept
-    /// without a kernel timer: [`Filter::timed`] and [`Filter::expire`] are not called;
-    /// [`Filter::join`], [`Filter::claim`] and [`Filter::release`] are.
-    const SHARED: bool = false;
+    /// EV_ADD of a new registration. `Some` asks for a kernel timer, which is charged to the
+    /// user. The errno is kevent(2)'s.
+    fn attach(kev: &Kevent, cx: &mut Context<'_>) -> Result<(Self, Option<Self::Timed>), Errno>;
 
-    /// Whether EV_ADD asks for a kernel timer. Once there is one it stays, with its
-    /// charge, until the knote is gone.
-    fn timed(_kev: &Kevent) -> bool {
-        false
-    }
-
-    /// EV_ADD of a new registration.
-    fn attach(kev: &Kevent, cx: &mut Context<'_>) -> Result<Self, Errno>;
-
-    /// Any change to an existing registration but EV_DELETE. EV_ENABLE, EV_DISABLE,
-    /// EV_FORCEONESHOT and udata are kqueue's own and need nothing here.
-    fn change(&mut self, kev: &Kevent, cx: &mut Context<'_>) -> Result<(), Errno>;
+    /// A change to a registration: any but EV_DELETE. kqueue itself acts on EV_ENABLE,
+    /// EV_DISABLE, EV_FORCEONESHOT and udata. A change with EV_ADD may turn `timed` from
+    /// `None` into `Some`, which asks for a kernel timer. The registration keeps a timer,
+    /// with its charge, until the knote is gone.
+    fn change(
+        &mut self,
+        timed: &mut Option<Self::Timed>,
+        kev: &Kevent,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Errno>;
 
     /// `ext[0]` of a receipt: the state before the change.
-    fn receipt(&self, cx: &Context<'_>) -> u64;
+    fn receipt(&self, timed: Option<&Self::Timed>, cx: &Context<'_>) -> u64;
 
-    /// Whether there is something to deliver. Must depend on the state alone: kqueue
+    /// Whether there is something to deliver. The answer depends on the state alone: kqueue
     /// asks when it likes.
-    fn due(&self) -> bool;
+    fn due(&self, timed: Option<&Self::Timed>) -> bool;
 
     /// What a delivery would say now.
-    fn report(&self, cx: &Context<'_>) -> Report;
+    fn report(&self, timed: Option<&Self::Timed>, cx: &Context<'_>) -> Report;
 
-    /// `report` was delivered: take it from the state.
-    fn deliver(&mut self, report: &Report, cx: &mut Context<'_>);
+    /// kqueue has delivered `report`: takes it from the state.
+    fn deliver(&mut self, timed: Option<&mut Self::Timed>, report: &Report, cx: &mut Context<'_>);
 
-    /// The callout asked for has run: how late, in ns. Called again until kqueue has taken
-    /// notice.
-    fn expire(&mut self, _cx: &mut Context<'_>) -> u64 {
+    /// The callout that a method asked for has run. Returns how late the expiry is, in ns.
+    /// Until kqueue takes notice of a registration that is due, this method is called again
+    /// and again.
+    fn expire(&self, _timed: &mut Self::Timed, _cx: &mut Context<'_>) -> u64 {
         0
     }
 
-    /// Whether a delivery resets the registration (EV_CLEAR), given whether that was
-    /// asked for.
-    fn clears(&self, asked: bool) -> bool {
+    /// Whether a delivery resets the registration (EV_CLEAR). `asked`: EV_ADD had EV_CLEAR.
+    fn clears(&self, _timed: Option<&Self::Timed>, asked: bool) -> bool {
         asked
     }
 
-    /// EV_ADD of a new registration that shares, the first or a later one: `self` is what
-    /// `attach` made, with the shared part as the others left it.
-    fn join(&mut self, _kev: &Kevent, _cx: &mut Context<'_>) -> Result<(), Errno> {
-        Ok(())
-    }
-
-    /// Takes what is there for a registration that is enabled and has nothing. The
-    /// registration that has waited longest comes first.
-    fn claim(&mut self) {}
-
-    /// The registration is disabled, or goes: gives back what it claimed, and has not
-    /// delivered.
-    fn release(&mut self, _cx: &mut Context<'_>) {}
-
-    /// The state as it is kept: what goes into the knote, and what is kept with its
-    /// timer, if it has one.
-    fn store(&self) -> (Words, Option<Self::Timed>);
+    /// The state as the knote keeps it.
+    fn store(self) -> Words;
 
     /// The inverse of [`Filter::store`].
-    fn load(words: Words, timed: Option<Self::Timed>) -> Self;
+    fn load(words: Words) -> Self;
+}
+
+/// A sysctl of `kern.kqx` that shows how many registrations live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gauge {
+    /// `counters`.
+    Counters,
+    /// `watchers`.
+    Watchers,
+}
+
+/// The room for a filter's state inside a knote. A registration without a timer allocates
+/// nothing beyond its knote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    /// The filter's own.
+    pub a: u64,
+    /// The filter's own.
+    pub b: u64,
+    /// The filter's own, if a delivery reports the same value in `ext[0]`.
+    pub ext0: u64,
+    /// The filter's own.
+    pub flags: u32,
+}
+
+/// What a delivery says: the part of `struct kevent` that a filter fills.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// `NOTE_*`.
+    pub fflags: u32,
+    /// The filter's own.
+    pub data: i64,
+    /// `ext[0]` and `ext[1]`. `ext[2]` and `ext[3]` are the application's.
+    pub ext: [u64; 2],
 }
 
 /// What a filter asks of its callout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arm {
-    /// Run at `uptime` ns, or up to `leeway` ns later to share a wakeup.
+    /// Run at `uptime`, or up to `leeway` later to share a wakeup.
     At {
         /// ns on CLOCK_UPTIME.
         uptime: u64,
@@ -103,25 +116,20 @@ pub enum Arm {
     Off,
 }
 
-/// The kernel as a filter sees it while one of its methods runs.
+/// The kernel as a filter sees it while a method runs.
 pub struct Context<'a> {
     clock: &'a dyn Clock,
     now: Cell<Option<u64>>,
-    /// The EV_ flags the registration was first added with.
+    /// The EV_ flags of the first EV_ADD.
     pub asked: u16,
-    /// What to do with the callout when the method returns; `None` leaves it alone.
+    /// What to do with the callout when the method returns. `None` leaves the callout alone.
     pub arm: Option<Arm>,
-    /// Expirations to add to `kern.kqx.stats.expirations`.
+    /// How many expirations `kern.kqx.stats.expirations` grows by.
     pub expirations: u64,
-    /// Where registrations share: there is more to [`Filter::claim`] for registrations that
-    /// wait.
-    pub wake: bool,
-    /// In [`Filter::report`]: how many share.
-    pub sharers: u32,
 }
 
 impl<'a> Context<'a> {
-    /// A context for one call of one method.
+    /// A context for one call of a method.
     pub fn new(clock: &'a dyn Clock, asked: u16) -> Self {
         Context {
             clock,
@@ -129,8 +137,6 @@ impl<'a> Context<'a> {
             asked,
             arm: None,
             expirations: 0,
-            wake: false,
-            sharers: 0,
         }
     }
 

@@ -1,7 +1,16 @@
 //! KQX_TIMER: nanosecond timers, lazily periodic, charged to their owner.
 //!
-//! A periodic timer that is due runs no callout until it is delivered; what it missed
-//! meanwhile is arithmetic. Expiry k is at start + k * period, whenever it is counted.
+//! A periodic timer that is due runs no callout until kqueue delivers the timer: the
+//! delivery counts the expiries in between by arithmetic. Expiry k is at start + k * period,
+//! however late a delivery counts that expiry.
+//!
+//! ```text
+//!              the callout ran, next has passed          delivered
+//!   Waiting ─────────────────────────────────▶ Fired ──────────────▶ Over
+//!      ▲                                         │     one expiry,
+//!      └─────────────────────────────────────────┘     EV_CLEAR
+//!            delivered, periodic: next += period
+//! ```
 
 use kqx::abi::{NOTE_KQX_STEPPED, NOTE_KQX_UPTIME};
 use kqx::event::{
@@ -9,8 +18,8 @@ use kqx::event::{
     NOTE_TRIGGER, NOTE_USECONDS,
 };
 
-use crate::filter::{Arm, Context, Errno, Filter, Kevent, Report, Words};
 use crate::time::{self, Boottime, SECOND};
+use crate::{Arm, Context, Errno, Filter, Kevent, Report, Words};
 
 /// The unit bits of fflags.
 const UNITS: u32 = NOTE_SECONDS | NOTE_MSECONDS | NOTE_USECONDS | NOTE_NSECONDS;
@@ -18,25 +27,31 @@ const UNITS: u32 = NOTE_SECONDS | NOTE_MSECONDS | NOTE_USECONDS | NOTE_NSECONDS;
 /// Every fflags bit that a change may have: what is delivered may come back.
 const KNOWN: u32 = UNITS | NOTE_ABSTIME | NOTE_KQX_UPTIME | NOTE_TRIGGER | NOTE_KQX_STEPPED;
 
-/// A timer as EV_ADD last armed it. All times are ns, on CLOCK_UPTIME but for `deadline`.
+/// A timer. The knote has nothing of its state: that is in [`Schedule`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timer {
-    /// When the first expiry not yet delivered is due.
+pub struct Timer;
+
+/// A timer's state, as EV_ADD last armed the timer. Times are in ns, on CLOCK_UPTIME but for
+/// `deadline`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// When the first expiry is due that kqueue has not delivered.
     next: u64,
-    /// From one expiry to the next; 0 for a single one.
+    /// From one expiry to the next; 0 where there is one expiry.
     period: u64,
-    /// How long the wait for `next` is as a whole: what NOTE_TRIGGER starts again.
+    /// The whole wait for `next`: NOTE_TRIGGER starts this wait again.
     interval: u64,
     leeway: u64,
     /// How late the callout ran that found `next` passed.
     late: u64,
     stage: Stage,
     kind: Kind,
-    /// One of the unit bits, or none.
+    /// A unit bit, or 0.
     unit: u8,
     /// [`Kind::Realtime`]: the deadline on CLOCK_REALTIME.
     deadline: i64,
-    /// The boot time then, as `sbintime_t`: it changes when CLOCK_REALTIME is stepped.
+    /// The boot time when EV_ADD armed the timer, as `sbintime_t`: the boot time changes when
+    /// somebody steps CLOCK_REALTIME.
     armed: i64,
 }
 
@@ -45,16 +60,16 @@ pub struct Timer {
 enum Stage {
     /// The expiry at `next` is to come.
     Waiting,
-    /// It has happened and is waiting to be delivered.
+    /// The expiry at `next` has happened, and kqueue has not delivered it.
     Fired,
-    /// It was delivered, and no other follows.
+    /// kqueue has delivered the only expiry.
     Over,
 }
 
-/// What a timer's time is measured on.
+/// The clock that a timer goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// A duration from when it was armed.
+    /// A duration from the EV_ADD that armed the timer.
     Relative,
     /// A deadline on CLOCK_UPTIME.
     Uptime,
@@ -62,12 +77,12 @@ enum Kind {
     Realtime,
 }
 
-// What eight registers hold is copied in line.
-const _: () = assert!(size_of::<Timer>() == 64);
+// The compiler copies as much in line, through eight registers.
+const _: () = assert!(size_of::<Schedule>() == 64);
 
-impl Timer {
-    /// A timer that EV_ADD has yet to describe.
-    const BLANK: Timer = Timer {
+impl Schedule {
+    /// Of a timer that EV_ADD has yet to describe.
+    const BLANK: Schedule = Schedule {
         next: 0,
         period: 0,
         interval: 0,
@@ -80,7 +95,7 @@ impl Timer {
         armed: 0,
     };
 
-    /// Arms it as EV_ADD says.
+    /// Arms the timer as EV_ADD says.
     #[inline(always)]
     fn rearm(&mut self, kev: &Kevent, cx: &mut Context<'_>) -> Result<(), Errno> {
         let unit = match kev.fflags & UNITS {
@@ -136,7 +151,7 @@ impl Timer {
         Ok(())
     }
 
-    /// Waits for `next`, or finds that it has passed.
+    /// Waits for `next`, or finds that `next` has passed.
     #[inline(always)]
     fn start(&mut self, cx: &mut Context<'_>) {
         let now = cx.now();
@@ -154,52 +169,34 @@ impl Timer {
         cx.arm = Some(Arm::Off);
     }
 
-    /// How many expiries there have been from `next` on, given that there was one.
+    /// How many expiries there have been from `next` on. `next` has passed.
     fn expired(&self, now: u64) -> u64 {
         let more = now.saturating_sub(self.next).checked_div(self.period);
         1 + more.unwrap_or(0)
     }
-}
 
-impl Filter for Timer {
-    type Timed = Timer;
-
-    fn timed(_kev: &Kevent) -> bool {
-        true
-    }
-
-    #[inline(always)]
-    fn attach(kev: &Kevent, cx: &mut Context<'_>) -> Result<Self, Errno> {
-        let mut timer = Timer::BLANK;
-        timer.rearm(kev, cx)?;
-        Ok(timer)
-    }
-
-    #[inline(always)]
-    fn change(&mut self, kev: &Kevent, cx: &mut Context<'_>) -> Result<(), Errno> {
-        if kev.flags & EV_ADD != 0 {
-            self.rearm(kev, cx)?;
-        } else if kev.fflags & !KNOWN != 0 {
+    fn kick(&mut self, cx: &mut Context<'_>) -> Result<(), Errno> {
+        if self.kind != Kind::Relative {
             return Err(Errno::EINVAL);
-        } else if kev.fflags & NOTE_TRIGGER != 0 {
-            if self.kind != Kind::Relative {
-                return Err(Errno::EINVAL);
-            }
-            if self.period > 0 && (self.due() || cx.now() >= self.next) {
-                self.interval = self.period;
-            }
-            self.next = cx.now() + self.interval;
-            self.start(cx);
         }
+        if self.period > 0 && (self.due() || cx.now() >= self.next) {
+            self.interval = self.period;
+        }
+        self.next = cx.now() + self.interval;
+        self.start(cx);
         Ok(())
     }
 
-    /// ns left to the next expiry, at least 1; 0 if there is none to come.
-    fn receipt(&self, cx: &Context<'_>) -> u64 {
+    fn due(&self) -> bool {
+        self.stage == Stage::Fired
+    }
+
+    /// ns left to the next expiry, at least 1; 0 if no expiry is to come.
+    fn left(&self, cx: &Context<'_>) -> u64 {
         let now = cx.now();
         let next = match (self.stage, self.kind) {
             (Stage::Over, _) => return 0,
-            // The clock may have been set back since the callout was armed.
+            // Somebody may have set the clock back since the callout was armed.
             (Stage::Waiting, Kind::Realtime) => {
                 self.next.max(cx.boottime().uptime_at(self.deadline))
             }
@@ -210,14 +207,9 @@ impl Filter for Timer {
         }
         match (now - next).checked_rem(self.period) {
             Some(past) => self.period - past,
-            // The callout is late, and has yet to come.
+            // The callout is late, and has yet to run.
             None => (self.stage == Stage::Waiting).into(),
         }
-    }
-
-    #[inline(always)]
-    fn due(&self) -> bool {
-        self.stage == Stage::Fired
     }
 
     fn report(&self, cx: &Context<'_>) -> Report {
@@ -255,36 +247,81 @@ impl Filter for Timer {
             self.stage = Stage::Over;
         }
     }
+}
 
-    fn expire(&mut self, cx: &mut Context<'_>) -> u64 {
-        if self.stage == Stage::Waiting {
-            if self.kind == Kind::Realtime && cx.now() >= self.next {
-                // The clock may have been set back, or forward, since the callout was
-                // armed. A callout that an earlier EV_ADD armed comes sooner: a clock set
-                // forward must not make that the expiry, or the receipt would be wrong.
-                self.next = cx.boottime().uptime_at(self.deadline);
+impl Filter for Timer {
+    type Timed = Schedule;
+
+    fn attach(kev: &Kevent, cx: &mut Context<'_>) -> Result<(Self, Option<Schedule>), Errno> {
+        let mut schedule = Schedule::BLANK;
+        schedule.rearm(kev, cx)?;
+        Ok((Timer, Some(schedule)))
+    }
+
+    fn change(
+        &mut self,
+        timed: &mut Option<Schedule>,
+        kev: &Kevent,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Errno> {
+        let Some(schedule) = timed else { return Ok(()) };
+        if kev.flags & EV_ADD != 0 {
+            schedule.rearm(kev, cx)
+        } else if kev.fflags & !KNOWN != 0 {
+            Err(Errno::EINVAL)
+        } else if kev.fflags & NOTE_TRIGGER != 0 {
+            schedule.kick(cx)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn receipt(&self, timed: Option<&Schedule>, cx: &Context<'_>) -> u64 {
+        timed.map_or(0, |schedule| schedule.left(cx))
+    }
+
+    fn due(&self, timed: Option<&Schedule>) -> bool {
+        timed.is_some_and(Schedule::due)
+    }
+
+    fn report(&self, timed: Option<&Schedule>, cx: &Context<'_>) -> Report {
+        timed.map_or(Report::default(), |schedule| schedule.report(cx))
+    }
+
+    fn deliver(&mut self, timed: Option<&mut Schedule>, report: &Report, cx: &mut Context<'_>) {
+        if let Some(schedule) = timed {
+            schedule.deliver(report, cx);
+        }
+    }
+
+    fn expire(&self, schedule: &mut Schedule, cx: &mut Context<'_>) -> u64 {
+        if schedule.stage == Stage::Waiting {
+            if schedule.kind == Kind::Realtime && cx.now() >= schedule.next {
+                // Somebody may have set the clock back, or forward, since EV_ADD armed the
+                // callout. A callout that an earlier EV_ADD armed runs before `next`: a clock
+                // set forward must not make that run the expiry, or the receipt would be
+                // wrong.
+                schedule.next = cx.boottime().uptime_at(schedule.deadline);
             }
-            self.start(cx);
-            if self.due() {
+            schedule.start(cx);
+            if schedule.due() {
                 cx.arm = None;
             }
         }
-        self.late
+        schedule.late
     }
 
     /// As EVFILT_TIMER, which sets EV_CLEAR on every timer without a deadline.
-    fn clears(&self, asked: bool) -> bool {
-        asked || self.kind == Kind::Relative
+    fn clears(&self, timed: Option<&Schedule>, asked: bool) -> bool {
+        asked || timed.is_some_and(|schedule| schedule.kind == Kind::Relative)
     }
 
-    #[inline(always)]
-    fn store(&self) -> (Words, Option<Timer>) {
-        (Words::default(), Some(*self))
+    fn store(self) -> Words {
+        Words::default()
     }
 
-    #[inline(always)]
-    fn load(_words: Words, timed: Option<Timer>) -> Self {
-        timed.expect("a timer has had its kernel timer since it was attached")
+    fn load(_words: Words) -> Self {
+        Timer
     }
 }
 

@@ -1,15 +1,15 @@
-//! A registration on a workbench: a filter, a clock that tests set, and its callout.
+//! A registration on a workbench: a filter's state, a clock that tests set, and a callout.
 
 use core::cell::Cell;
 
-use crate::filter::{Arm, Context, Errno, Filter, Kevent, Report};
 use crate::time::{Boottime, Clock};
+use crate::{Arm, Context, Errno, Filter, Kevent, Report};
 
 /// A clock that goes when told.
 #[derive(Default)]
-pub(super) struct TestClock {
-    pub(super) uptime: Cell<u64>,
-    pub(super) boottime: Cell<Boottime>,
+pub(crate) struct TestClock {
+    pub(crate) uptime: Cell<u64>,
+    pub(crate) boottime: Cell<Boottime>,
 }
 
 impl Clock for TestClock {
@@ -22,34 +22,35 @@ impl Clock for TestClock {
     }
 }
 
-/// What the family does for one registration, without a kernel.
-pub(super) struct Bench<F> {
-    pub(super) clock: TestClock,
-    pub(super) filter: F,
+/// What the module does for one registration, without a kernel.
+pub(crate) struct Workbench<F: Filter> {
+    pub(crate) clock: TestClock,
+    pub(crate) filter: F,
+    pub(crate) timed: Option<F::Timed>,
     /// When the callout is to run, if it is armed.
-    pub(super) armed: Option<u64>,
-    pub(super) callouts: u64,
-    pub(super) expirations: u64,
+    pub(crate) armed: Option<u64>,
+    pub(crate) callouts: u64,
+    pub(crate) expirations: u64,
     asked: u16,
 }
 
-impl<F: Filter> Bench<F> {
-    pub(super) fn attach(change: Kevent) -> Result<Self, Errno> {
+impl<F: Filter> Workbench<F> {
+    pub(crate) fn attach(change: Kevent) -> Result<Self, Errno> {
         Self::attach_at(TestClock::default(), change)
     }
 
-    pub(super) fn attach_at(clock: TestClock, change: Kevent) -> Result<Self, Errno> {
+    pub(crate) fn attach_at(clock: TestClock, change: Kevent) -> Result<Self, Errno> {
         let mut cx = Context::new(&clock, change.flags);
-        let filter = F::attach(&change, &mut cx)?;
+        let (filter, timed) = F::attach(&change, &mut cx)?;
         let (arm, expirations) = (cx.arm, cx.expirations);
-        let asked = change.flags;
-        let mut bench = Bench {
+        let mut bench = Workbench {
             clock,
             filter,
+            timed,
             armed: None,
             callouts: 0,
             expirations,
-            asked,
+            asked: change.flags,
         };
         bench.follow(arm);
         Ok(bench)
@@ -63,50 +64,59 @@ impl<F: Filter> Bench<F> {
         }
     }
 
-    /// Calls a method on a copy, as the family does, and keeps it if it succeeds.
+    /// Calls a method on copies, and keeps them if the method succeeds.
     fn call<T>(
         &mut self,
-        method: impl FnOnce(&mut F, &mut Context<'_>) -> Result<T, Errno>,
+        method: impl FnOnce(&mut F, &mut Option<F::Timed>, &mut Context<'_>) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
-        let (words, timed) = self.filter.store();
-        let mut filter = F::load(words, timed);
+        let mut filter = F::load(self.filter.store());
+        let mut timed = self.timed;
         let mut cx = Context::new(&self.clock, self.asked);
-        let value = method(&mut filter, &mut cx)?;
+        let value = method(&mut filter, &mut timed, &mut cx)?;
         let (arm, expirations) = (cx.arm, cx.expirations);
         self.filter = filter;
+        self.timed = timed;
         self.expirations += expirations;
         self.follow(arm);
         Ok(value)
     }
 
-    pub(super) fn change(&mut self, change: Kevent) -> Result<(), Errno> {
-        self.call(|filter, cx| filter.change(&change, cx))
+    pub(crate) fn change(&mut self, change: Kevent) -> Result<(), Errno> {
+        self.call(|filter, timed, cx| filter.change(timed, &change, cx))
     }
 
     /// The receipt of a query.
-    pub(super) fn query(&self) -> u64 {
-        self.filter.receipt(&Context::new(&self.clock, self.asked))
+    pub(crate) fn query(&self) -> u64 {
+        let cx = Context::new(&self.clock, self.asked);
+        self.filter.receipt(self.timed.as_ref(), &cx)
+    }
+
+    pub(crate) fn due(&self) -> bool {
+        self.filter.due(self.timed.as_ref())
     }
 
     /// Lets time go by, and the callout run when it is due.
-    pub(super) fn pass(&mut self, until: u64) {
+    pub(crate) fn pass(&mut self, until: u64) {
         while let Some(at) = self.armed.filter(|at| *at <= until) {
             self.clock.uptime.set(at.max(self.clock.uptime.get()));
             self.armed = None;
             self.callouts += 1;
-            let _ = self.call(|filter, cx| Ok(filter.expire(cx)));
+            let _ = self.call(|filter, timed, cx| {
+                let timed = timed.as_mut().expect("a callout belongs to a timer");
+                Ok(filter.expire(timed, cx))
+            });
         }
         self.clock.uptime.set(until);
     }
 
     /// Delivers if there is something to deliver.
-    pub(super) fn deliver(&mut self) -> Option<Report> {
-        if !self.filter.due() {
+    pub(crate) fn deliver(&mut self) -> Option<Report> {
+        if !self.due() {
             return None;
         }
-        self.call(|filter, cx| {
-            let report = filter.report(cx);
-            filter.deliver(&report, cx);
+        self.call(|filter, timed, cx| {
+            let report = filter.report(timed.as_ref(), cx);
+            filter.deliver(timed.as_mut(), &report, cx);
             Ok(report)
         })
         .ok()

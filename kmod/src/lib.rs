@@ -1,21 +1,23 @@
 //! The kqx kernel module: a family of kqueue(2) filters.
 //!
-//! Data flows one way: [`kqx`]'s ABI, then [`kernel`], then the [`filters`]. The kernel
-//! layer is the only unsafe code; it turns the C callbacks of `struct filterops` into
-//! calls of safe Rust and knows no filter. [`family`] is the one place that knows which
-//! members there are. A member is a value with a few methods, the trait
-//! [`filter::Filter`]; it runs in the kernel and, unchanged, in a test.
+//! | part | job |
+//! |---|---|
+//! | [`kernel`] | what the kernel gives and asks, sound by type: the only unsafe code |
+//! | [`family`] | which member a registration belongs to |
+//! | `filter`, `shared_filter` | what each callback does with a registration of either kind |
+//! | `delivery` | what all members have in common: events, errors, EV_ flags |
+//!
+//! The filters themselves are the crate [`kqx_filters`]. A call of kevent(2) goes from
+//! kqueue through [`kernel`] to [`family`], from there to `filter` or `shared_filter`, and
+//! then to a method of the filter. [`kernel`] knows no filter.
 
 #![no_std]
 #![deny(unsafe_code)]
 
-#[cfg(test)]
-extern crate std;
-
+mod delivery;
 pub mod family;
-pub mod filter;
-pub mod filters;
+mod filter;
 pub mod kernel;
-pub mod time;
+mod shared_filter;
 
 kernel::declare_module!(family::Family);

@@ -10,12 +10,19 @@ pub const KQX_ABI_VERSION: u32 = 1;
 /// EVFILT_SENDFILE, reserved by FreeBSD and never implemented.
 pub const EVFILT_KQX: i16 = -12;
 
-/// A counter: EVFILT_USER that counts.
-pub const KQX_COUNTER: u8 = 1;
-/// A nanosecond timer, charged to its owner.
-pub const KQX_TIMER: u8 = 2;
-/// One event on many kqueues of a process.
-pub const KQX_GATE: u8 = 3;
+macro_rules! numbers {
+    ($($number:literal $name:ident: $kind:ident $module:ident::$filter:ident, $what:literal;)+) => {
+        $(
+            #[doc = concat!("A member of the family: ", $what, ".")]
+            pub const $name: u8 = $number;
+        )+
+
+        /// Every member: its number, its name, and what the member is.
+        pub const MEMBERS: &[(u8, &str, &str)] = &[$(($number, stringify!($name), $what)),+];
+    };
+}
+
+crate::members!(numbers);
 
 /// How many low bits of an ident are the application's.
 pub const KQX_ID_BITS: u32 = 56;

@@ -2,7 +2,8 @@
 //! kernel module.
 //!
 //! [`abi`] is the family's own ABI, the Rust twin of `include/sys/kqx.h`; [`event`] is
-//! what it builds on, the part of `sys/event.h` that kqueue(2) documents. Both are
+//! what it builds on, the part of `sys/event.h` that kqueue(2) documents; [`errno`] has the
+//! error numbers. All three are
 //! `no_std`, plain data, and shared by the kernel module and by applications. The rest
 //! is for applications, behind the feature `std`:
 //!
@@ -40,7 +41,9 @@
 #![deny(unsafe_code)]
 
 pub mod abi;
+pub mod errno;
 pub mod event;
+mod members;
 
 #[cfg(feature = "std")]
 mod change;

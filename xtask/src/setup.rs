@@ -2,12 +2,13 @@
 //!
 //! Nothing that is there is installed again, so it costs nothing to call it first.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
 
 use crate::release::{Release, setup_directory};
+use crate::test::cargo;
 use crate::toolchain::{self, run, runs, ziglang};
 use crate::{Missing, release};
 
@@ -108,8 +109,29 @@ pub fn install_missing() -> Result<()> {
         for release in Release::ALL {
             headers(release)?;
         }
+        gungraun_runner()?;
     }
     Ok(())
+}
+
+/// The version of gungraun that filters/Cargo.toml names: the runner's has to be the same.
+const GUNGRAUN: &str = "0.17.0";
+
+/// The program that runs the benchmarks of the filters, where set-up installs it.
+pub fn gungraun() -> PathBuf {
+    setup_directory().join("gungraun/bin/gungraun-runner")
+}
+
+/// Installs that program from crates.io.
+fn gungraun_runner() -> Result<()> {
+    if gungraun().is_file() {
+        return Ok(());
+    }
+    println!("setup: gungraun-runner {GUNGRAUN}, to count the filters' instructions");
+    run(cargo(&["install", "--quiet", "--locked", "--debug"])
+        .args(["gungraun-runner", "--version", GUNGRAUN, "--root"])
+        .arg(setup_directory().join("gungraun")))
+    .map_err(|error| Missing(format!("cargo cannot install gungraun-runner: {error}")).into())
 }
 
 fn install(missing: &[&Need]) -> Result<()> {

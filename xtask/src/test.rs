@@ -22,7 +22,7 @@ pub fn all() -> Result<()> {
     step("unit tests, property tests");
     run(&mut cargo(&["test", "--quiet", "--workspace"]))?;
     step("what the filters cost, in instructions");
-    instructions::guard(false)?;
+    instructions::guard()?;
     for release in Release::ALL {
         for machine in ["native".to_owned(), loaded(release)] {
             let name = release.name();

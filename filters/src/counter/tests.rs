@@ -5,13 +5,13 @@ use kqx::abi::*;
 use kqx::event::*;
 
 use super::{COUNT_MAX, Counter, RESERVED};
-use crate::filter::{Context, Errno, Filter, Kevent, Words};
-use crate::filters::bench::Bench;
 use crate::time;
+use crate::workbench::Workbench;
+use crate::{Context, Errno, Filter, Kevent, Words};
 
-fn add(flags: u16, fflags: u32, data: i64, ext: [u64; 2]) -> Result<Bench<Counter>, Errno> {
+fn add(flags: u16, fflags: u32, data: i64, ext: [u64; 2]) -> Result<Workbench<Counter>, Errno> {
     let ext = [ext[0], ext[1], 0, 0];
-    Bench::attach(Kevent {
+    Workbench::attach(Kevent {
         flags: EV_ADD | flags,
         fflags,
         data,
@@ -78,7 +78,7 @@ fn set_and_trigger_in_one_change_set_first() {
 #[test]
 fn a_refused_change_leaves_everything_as_it_was() {
     let mut counter = add(EV_CLEAR, 3, 4, [8, 1000]).unwrap();
-    let before = counter.filter;
+    let before = (counter.filter, counter.timed);
     let flags = EV_ADD | EV_CLEAR;
     for refused in [
         change(NOTE_KQX_SET | NOTE_FFCOPY | 1, -1),
@@ -99,7 +99,7 @@ fn a_refused_change_leaves_everything_as_it_was() {
         },
     ] {
         assert_eq!(counter.change(refused), Err(Errno::EINVAL));
-        assert_eq!(counter.filter, before);
+        assert_eq!((counter.filter, counter.timed), before);
     }
 }
 
@@ -167,7 +167,7 @@ fn adding_again_keeps_the_count_and_takes_threshold_and_mode() {
 fn a_counter_without_a_delay_wants_no_timer() {
     let counter = add(EV_CLEAR, NOTE_TRIGGER, 1, [2, 0]).unwrap();
     assert_eq!(counter.armed, None);
-    assert!(counter.filter.store().1.is_none());
+    assert!(counter.timed.is_none());
 }
 
 #[test]
@@ -253,11 +253,11 @@ fn a_count_that_is_overdue_stays_due_when_it_is_added_again() {
     counter.pass(30);
     for delay in [20, 30, 1] {
         counter.change(again(delay)).unwrap();
-        assert!(counter.filter.due(), "delay {delay}");
+        assert!(counter.due(), "delay {delay}");
     }
     // A longer delay has yet to pass.
     counter.change(again(31)).unwrap();
-    assert!(!counter.filter.due());
+    assert!(!counter.due());
     counter.pass(31);
     let report = counter.deliver().unwrap();
     assert_eq!((report.data, report.fflags), (3, NOTE_KQX_DELAY));
@@ -293,7 +293,7 @@ fn a_callout_that_comes_after_the_delay_was_taken_away_makes_nothing_due() {
         .unwrap();
     counter.armed = armed;
     counter.pass(100);
-    assert!(!counter.filter.due());
+    assert!(!counter.due());
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn whatever_is_in_the_words_of_the_knote_no_method_panics() {
                 flags,
             };
             let mut counter = add(EV_CLEAR, 0, 0, [100, 20]).unwrap();
-            counter.filter = Counter::load(words, counter.filter.store().1);
+            counter.filter = Counter::load(words);
             counter.change(trigger(i64::MAX)).unwrap();
             counter.deliver();
             counter.change(trigger(-3)).unwrap();
@@ -373,7 +373,8 @@ fn an_expiry_says_how_late_it_ran() {
     let mut counter = add(EV_CLEAR, 0, 1, [9, 500]).unwrap();
     counter.clock.uptime.set(620);
     let mut cx = Context::new(&counter.clock, EV_CLEAR);
-    assert_eq!(counter.filter.expire(&mut cx), 120);
+    let delay = counter.timed.as_mut().unwrap();
+    assert_eq!(counter.filter.expire(delay, &mut cx), 120);
 }
 
 /// A step of a random history.

@@ -12,7 +12,8 @@ use core::cell::Cell;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use super::errno::Errno;
+use kqx::errno::Errno;
+
 use super::mutex::Guarded;
 use super::uma::Zone;
 

@@ -1,8 +1,7 @@
 //! The kernel's clocks: sbinuptime(9), getboottimebin.
 
 use freebsd_kernel_sys as sys;
-
-use crate::time::{Boottime, Clock, sbttons};
+use kqx_filters::time::{Boottime, Clock, sbttons};
 
 /// CLOCK_UPTIME and the boot time. Any context.
 pub struct KernelClock;

@@ -31,8 +31,9 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
 
 use freebsd_kernel_sys as sys;
+use kqx::errno::Errno;
 
-use super::errno::Errno;
+use super::errno;
 
 /// How many words the table has. Those behind the callbacks of the release that the module
 /// was built for are zero: a later kernel of the same major may have more callbacks, and
@@ -280,8 +281,11 @@ impl Entry {
     }
 
     /// Whether the table is that of `kn`.
-    pub(super) fn is_table_of(&self, kn: NonNull<sys::knote>) -> bool {
-        // SAFETY: a knote's filter does not change.
+    ///
+    /// # Safety
+    /// `kn` is a knote that kqueue has handed to a callback.
+    pub(super) unsafe fn is_table_of(&self, kn: NonNull<sys::knote>) -> bool {
+        // SAFETY: the caller's promise; a knote's filter does not change.
         let fop = unsafe { (*kn.as_ptr()).kn_fop };
         core::ptr::eq(fop.cast(), self)
     }
@@ -296,7 +300,7 @@ impl Entry {
         // through it either.
         let error =
             unsafe { sys::kqueue_add_filteropts(slot, self.table.as_ptr().cast_mut().cast()) };
-        Errno::check(error)?;
+        errno::check(error)?;
         self.slot.store(slot, Ordering::Relaxed);
         Ok(())
     }
@@ -305,174 +309,8 @@ impl Entry {
     fn kqueue_del_filteropts(&self, slot: c_int) -> Result<(), Errno> {
         // SAFETY: the slot is this entry's. Success proves nothing, and need not: what a
         // late thread touches stays.
-        Errno::check(unsafe { sys::kqueue_del_filteropts(slot) })?;
+        errno::check(unsafe { sys::kqueue_del_filteropts(slot) })?;
         self.slot.store(NO_SLOT, Ordering::Relaxed);
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use kqx::abi;
-    use kqx::event::{EV_ADD, EV_DELETE, Kevent, NOTE_TRIGGER};
-    use kqx_sim::{Config, EBADF, EBUSY, ENOENT, ENXIO, Fd, Machine, Process, Release, Window};
-
-    use crate::kqx_modevent;
-
-    const FILE: &str = "kqx.ko";
-
-    const ADD: Kevent = Kevent {
-        ident: abi::ident(abi::KQX_COUNTER, 1),
-        filter: abi::EVFILT_KQX,
-        flags: EV_ADD,
-        fflags: 0,
-        data: 0,
-        udata: 0,
-        ext: [0; 4],
-    };
-
-    const DELETE: Kevent = Kevent {
-        flags: EV_DELETE,
-        ..ADD
-    };
-
-    fn load(machine: &Machine) {
-        machine.kldload_native(FILE, kqx_modevent).expect("loaded");
-    }
-
-    /// It counts and delivers, and can be unloaded and loaded.
-    fn works(machine: &Machine, process: &Process, kq: Fd) {
-        let mut events = [Kevent::default()];
-        let trigger = Kevent {
-            flags: 0,
-            fflags: NOTE_TRIGGER,
-            data: 3,
-            ..ADD
-        };
-        let count = process.kevent(kq, &[ADD, trigger], &mut events, None);
-        assert_eq!((count, events[0].data), (Ok(1), 3));
-        assert_eq!(machine.kldunload(FILE, true), Err(EBUSY));
-        assert_eq!(process.kevent(kq, &[DELETE], &mut [], None), Ok(0));
-        assert_eq!(machine.kldunload(FILE, false), Ok(()));
-        load(machine);
-    }
-
-    fn machine() -> (Machine, Process, Fd) {
-        let machine = Machine::new(Config::default());
-        let process = machine.process(1001);
-        let kq = process.kqueue().expect("a kqueue");
-        (machine, process, kq)
-    }
-
-    #[test]
-    fn a_thread_that_found_the_filter_before_the_unload_comes_too_late() {
-        let (machine, process, kq) = machine();
-        load(&machine);
-        let (unloaded, added) = machine.at(
-            Window::Find,
-            || machine.kldunload(FILE, false),
-            || process.kevent(kq, &[ADD], &mut [], None),
-        );
-        assert_eq!((unloaded, added), (Some(Ok(())), Err(ENXIO)));
-        load(&machine);
-        works(&machine, &process, kq);
-        process.exit();
-    }
-
-    #[test]
-    fn a_count_that_the_load_has_zeroed_neither_unloads_nor_keeps_the_module() {
-        let (machine, process, kq) = machine();
-        let (_, added) = machine.at(
-            Window::Find,
-            || load(&machine),
-            || process.kevent(kq, &[ADD], &mut [], None),
-        );
-        assert_eq!(added, Err(ENXIO));
-        assert_eq!(machine.filter_references(abi::EVFILT_KQX), Some(-1));
-        works(&machine, &process, kq);
-        // With a registration kqueue's count is 0.
-        assert_eq!(process.kevent(kq, &[ADD], &mut [], None), Ok(0));
-        assert_eq!(machine.filter_references(abi::EVFILT_KQX), Some(0));
-        assert_eq!(machine.kldunload(FILE, true), Err(EBUSY));
-        process.exit();
-    }
-
-    #[test]
-    fn what_a_thread_writes_past_the_filter_that_it_did_not_find_harms_nobody() {
-        let (machine, process, kq) = machine();
-        let past = Kevent {
-            fflags: u32::MAX,
-            data: i64::MIN,
-            ..ADD
-        };
-        let (_, written) = machine.at(
-            Window::Find,
-            || {
-                load(&machine);
-                process.kevent(kq, &[ADD], &mut [], None).expect("added");
-            },
-            || process.kevent(kq, &[past], &mut [], None),
-        );
-        assert_eq!(written, Ok(0));
-        let mut events = [Kevent::default()];
-        let trigger = Kevent {
-            flags: 0,
-            fflags: NOTE_TRIGGER,
-            data: i64::MAX,
-            ..ADD
-        };
-        for _ in 0..3 {
-            let zero = Some(core::time::Duration::ZERO);
-            process
-                .kevent(kq, &[trigger], &mut events, zero)
-                .expect("taken");
-        }
-        assert_eq!(process.kevent(kq, &[DELETE], &mut [], None), Ok(0));
-        works(&machine, &process, kq);
-        process.exit();
-    }
-
-    #[test]
-    fn a_later_kernel_of_the_same_major_finds_no_callback_but_ours() {
-        let machine = Machine::new(Config {
-            later: true,
-            ..Config::default()
-        });
-        load(&machine);
-        let process = machine.process(1001);
-        // On 14 the dump reads further than the headers know, on 15 the fork.
-        let kq = match Release::BUILT_FOR {
-            Release::V14 => process.kqueue(),
-            Release::V15 => process.kqueue_cponfork(),
-        };
-        let kq = kq.expect("a kqueue");
-        assert_eq!(process.kevent(kq, &[ADD], &mut [], None), Ok(0));
-        let dumped = process.knotes(kq, |_| ()).expect("kern.proc.kq");
-        assert_eq!(dumped.len(), 1);
-        let child = process.fork();
-        // No registration is copied into the child.
-        let refused = match Release::BUILT_FOR {
-            Release::V14 => EBADF,
-            Release::V15 => ENOENT,
-        };
-        assert_eq!(child.kevent(kq, &[DELETE], &mut [], None), Err(refused));
-        child.exit();
-        process.exit();
-        assert_eq!(machine.take_faults().len(), 0);
-    }
-
-    #[test]
-    fn a_thread_that_found_the_filter_in_a_slot_that_was_given_back_is_refused() {
-        let (machine, process, kq) = machine();
-        load(&machine);
-        machine.kldunload(FILE, false).expect("idle");
-        // Another slot is not free; kqx gives its own back all the same.
-        machine.set_tunable("kern.kqx.filter", Some("-11"));
-        assert!(machine.kldload_native(FILE, kqx_modevent).is_err());
-        machine.set_tunable("kern.kqx.filter", None);
-        assert_eq!(process.kevent(kq, &[ADD], &mut [], None), Err(ENXIO));
-        load(&machine);
-        works(&machine, &process, kq);
-        process.exit();
     }
 }

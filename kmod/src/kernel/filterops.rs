@@ -13,30 +13,34 @@ use core::ptr::NonNull;
 use freebsd_kernel_sys as sys;
 use kqx::event::Kevent;
 
+use kqx::errno::Errno;
+
 use super::entry::Table;
-use super::errno::Errno;
-use super::knote::Knote;
+use super::errno;
+use super::knote::{Active, Attached, Attaching, Changing, Delivering, Detached, Detaching, Knote};
 use super::module;
 use super::timer::{Expire, FROM_KNOTE};
 
-/// A filter, or a family of them, as kqueue calls it. A callback owns the knote while it
-/// runs.
+/// A filter, or a family of filters, as kqueue calls it. Each callback has the knote to
+/// itself while the callback runs, and gets a knote of the type that allows what is legal
+/// there.
 pub trait Filterops: Expire + 'static {
-    /// EV_ADD of a new registration. Its errno is kevent(2)'s.
-    fn f_attach(kn: Knote<'_>) -> Result<(), Errno>;
+    /// EV_ADD of a new registration. The errno is kevent(2)'s.
+    fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Knote<'a, Attached<'a>>, Errno>;
     /// The registration goes.
-    fn f_detach(kn: Knote<'_>);
+    fn f_detach(kn: Knote<'_, Detaching>) -> Detached<'_>;
     /// Whether there is something to deliver.
-    fn f_event(kn: Knote<'_>) -> bool;
-    /// f_touch, EVENT_REGISTER: a change. What it leaves in `ext[0]` and `ext[1]` comes
-    /// back to the caller with EV_RECEIPT.
-    fn f_touch_register(kn: Knote<'_>, kev: &mut Kevent);
-    /// f_touch, EVENT_PROCESS: a delivery.
-    fn f_touch_process(kn: Knote<'_>) -> Kevent;
+    fn f_event(kn: Knote<'_, Active>) -> bool;
+    /// f_touch, EVENT_REGISTER: a change. With EV_RECEIPT, the caller of kevent(2) gets
+    /// `ext[0]` and `ext[1]` as this function leaves them.
+    fn f_touch_register(kn: Knote<'_, Changing<'_>>, kev: &mut Kevent);
+    /// f_touch, EVENT_PROCESS: a delivery. Returns the event, as kqueue_scan's buffer is not
+    /// initialised.
+    fn f_touch_process(kn: Knote<'_, Delivering>) -> Kevent;
 }
 
 const _: () = {
-    // `Kevent` is `struct kevent`, so that one can be written where the other is read.
+    // `Kevent` is laid out as `struct kevent`.
     assert!(size_of::<Kevent>() == size_of::<sys::kevent>());
     assert!(core::mem::offset_of!(Kevent, data) == core::mem::offset_of!(sys::kevent, data));
     assert!(core::mem::offset_of!(Kevent, ext) == core::mem::offset_of!(sys::kevent, ext));
@@ -55,45 +59,52 @@ pub(super) const fn table<O: Filterops>() -> Table {
 /// # Safety
 /// For kqueue_register alone: `kn` is a knote of this filter, in flux.
 unsafe extern "C" fn f_attach<O: Filterops>(kn: *mut sys::knote) -> c_int {
-    // SAFETY: never null.
+    // SAFETY: kqueue never passes null.
     let kn = unsafe { NonNull::new_unchecked(kn) };
-    if !module::owns(kn) {
-        return Errno::code(Err(Errno::EINVAL));
+    // SAFETY: the caller's promise.
+    if !unsafe { module::owns(kn) } {
+        return Errno::EINVAL.number().into();
     }
-    // SAFETY: in flux: nobody else touches it.
-    Errno::code(O::f_attach(unsafe { Knote::from_raw(kn) }))
+    // SAFETY: the caller's promise; a knote in flux is this thread's alone.
+    let result = errno::code(&O::f_attach(unsafe { Knote::new(kn, Attaching) }));
+    if result != 0 {
+        // SAFETY: as above. kqueue frees the knote now.
+        unsafe { Knote::new(kn, Detaching) }.detach_if_attached();
+    }
+    result
 }
 
 /// # Safety
 /// For knote_drop alone: `kn` was attached and is in flux for good.
 unsafe extern "C" fn f_detach<O: Filterops>(kn: *mut sys::knote) {
-    // SAFETY: as in `f_attach`. Its callout may still run, but touches the filter's
-    // fields under the mutex only, and `detach` drains it.
-    let kn = unsafe { Knote::from_raw(NonNull::new_unchecked(kn)) };
-    O::f_detach(kn);
+    // SAFETY: as in `f_attach`. The callout may still run: the filter's fields are only read
+    // until `Knote::detach` has drained the callout.
+    O::f_detach(unsafe { Knote::new(NonNull::new_unchecked(kn), Detaching) });
 }
 
 /// # Safety
 /// For kqueue alone: `kn` is attached, and in flux or with its list locked.
 unsafe extern "C" fn f_event<O: Filterops>(kn: *mut sys::knote, hint: c_long) -> c_int {
-    // SAFETY: as in `f_attach`; where there is a timer, see `f_event_timed`.
-    let kn = unsafe { Knote::from_raw(NonNull::new_unchecked(kn)) };
+    // SAFETY: as in `f_attach`. For a knote with a timer, `f_event_timed` has the mutex
+    // before the filter runs.
+    let kn = unsafe { Knote::new(NonNull::new_unchecked(kn), Active) };
     if kn.has_timer() {
-        f_event_timed::<O>(kn, hint == FROM_KNOTE)
-    } else {
-        O::f_event(kn).into()
+        return f_event_timed::<O>(kn, hint == FROM_KNOTE);
     }
+    if let Some(member) = kn.member() {
+        member.see();
+    }
+    O::f_event(kn).into()
 }
 
-/// The same for a knote with a timer: with its mutex held, which kqueue_register did not
-/// take for the change that gave the knote its timer.
+/// f_event of a knote with a timer.
 #[inline(never)]
-fn f_event_timed<O: Filterops>(kn: Knote<'_>, from_knote: bool) -> c_int {
-    // SAFETY: the same knote, to reach what does not change while it has a timer.
-    let shared = unsafe { Knote::from_raw(NonNull::new_unchecked(kn.as_ptr())) };
-    let lock = shared.timer().map(|timer| timer.lock());
-    if let Some(lock) = &lock {
-        lock.see(from_knote);
+fn f_event_timed<O: Filterops>(kn: Knote<'_, Active>, from_knote: bool) -> c_int {
+    let timer = kn.timer_of_callback();
+    // kqueue_register does not take the mutex for the change that gave the knote its timer.
+    let _lock = timer.and_then(|timer| timer.lock());
+    if let Some(timer) = timer {
+        timer.see(from_knote);
     }
     O::f_event(kn).into()
 }
@@ -106,19 +117,21 @@ unsafe extern "C" fn f_touch<O: Filterops>(
     kev: *mut sys::kevent,
     event: sys::u_long,
 ) {
-    // SAFETY: never null.
-    let raw = unsafe { NonNull::new_unchecked(kn) };
-    // SAFETY: as in `f_attach`; used where the knote is known to be of this filter.
-    let kn = unsafe { Knote::from_raw(raw) };
+    // SAFETY: kqueue never passes null.
+    let kn = unsafe { NonNull::new_unchecked(kn) };
     let kev = kev.cast::<Kevent>();
     if event == sys::EVENT_PROCESS as sys::u_long {
-        let delivered = O::f_touch_process(kn);
-        // SAFETY: kqueue_scan's own buffer, laid out like `Kevent` (asserted above). It is
-        // not initialised, so it is written as a whole and never read.
+        // SAFETY: the caller's promise.
+        let delivered = O::f_touch_process(unsafe { Knote::new(kn, Delivering) });
+        // SAFETY: kqueue_scan's own buffer, laid out like `Kevent` (asserted above). The
+        // buffer is not initialised, so it is written as a whole and never read.
         unsafe { kev.write(delivered) };
-    } else if module::owns(raw) {
-        // SAFETY: kqueue_kevent's own copy of the change, this thread's alone, and laid out
-        // like `Kevent`.
-        O::f_touch_register(kn, unsafe { &mut *kev });
+        return;
+    }
+    // SAFETY: the caller's promise.
+    if unsafe { module::owns(kn) } {
+        // SAFETY: the caller's promise; `kev` is kqueue_kevent's own copy of the change, this
+        // thread's alone, and laid out like `Kevent`.
+        unsafe { O::f_touch_register(Knote::new(kn, Changing::START), &mut *kev) };
     }
 }

@@ -28,20 +28,23 @@
 use core::any::TypeId;
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::{c_int, c_void};
+use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use freebsd_kernel_sys as sys;
 
-use super::counter::{Stat, counter_u64_add};
-use super::errno::Errno;
-use super::knote::Words;
+use kqx::errno::Errno;
+use kqx_filters::Words;
+use kqx_filters::time::nstosbt;
+
+use super::knote::{Active, Attached, Changing, Delivering, Detaching};
 use super::mutex::Guarded;
-use super::timer::{AGAIN_MAX, FROM_KNOTE, another_filters, backoff};
+use super::stats::{Stat, counter_u64_add};
+use super::timer::{FROM_KNOTE, RETRY_MAX, another_filters, backoff};
 use super::uidinfo::Charge;
 use super::uma::Zone;
-use crate::time::nstosbt;
 
 /// How many lists the groups are spread over.
 const CHAINS: usize = 4096;
@@ -103,8 +106,19 @@ pub(super) struct Group {
     shared: UnsafeCell<MaybeUninit<[u64; SHARED_MAX / 8]>>,
 }
 
-/// Gives a watcher what is there for it: false if it has no use for that.
-pub type Offer = fn(&Member<'_>) -> bool;
+/// Gives a watcher what is there for the watcher. False if the watcher has no use for that.
+pub type Offer = fn(&Member<'_, Offered>) -> bool;
+
+/// Of a [`Member`]: another watcher, or the group's task, makes an offer.
+pub struct Offered;
+
+/// The callbacks that may offer what is there to other watchers: knote(9) takes the kqueues'
+/// locks, and in f_event kqueue may have such a lock already.
+pub trait Offers {}
+impl Offers for Attached<'_> {}
+impl Offers for Changing<'_> {}
+impl Offers for Delivering {}
+impl Offers for Detaching {}
 
 /// Watchers in order, linked through themselves.
 struct Line {
@@ -285,7 +299,7 @@ impl Table {
     }
 
     /// Takes back a reference. True for the last: nobody can find the group any more.
-    fn release(&self, at: NonNull<Group>) -> bool {
+    fn drop_reference(&self, at: NonNull<Group>) -> bool {
         // SAFETY: the caller's reference keeps it.
         let group = unsafe { at.as_ref() };
         group.refs.set(group.refs.get() - 1);
@@ -306,7 +320,7 @@ impl Table {
 impl Group {
     /// The group of that name with one reference more, found, or made with what the filter
     /// keeps for all watchers and charged. May sleep. ENOMEM over a limit.
-    fn obtain<T: Copy + 'static>(
+    fn obtain<T: Copy + Send + 'static>(
         name: Name,
         offer: Offer,
         shared: T,
@@ -366,8 +380,8 @@ impl Group {
     }
 
     /// Takes back a reference; frees the group with the last. Sleeps.
-    fn release(at: NonNull<Group>) {
-        if TABLE.with(|table| table.release(at)) {
+    fn drop_reference(at: NonNull<Group>) {
+        if TABLE.with(|table| table.drop_reference(at)) {
             // SAFETY: nobody can find it any more, and all who had have left, so nobody
             // schedules the task; `insert` has held the table of descriptors.
             unsafe {
@@ -382,19 +396,20 @@ impl Group {
     }
 }
 
-/// A watcher whose group's mutex is held.
-pub struct Member<'a> {
-    watcher: &'a Watcher,
-    group: &'a Group,
-    taken: bool,
+/// A watcher whose group's mutex this thread has. `P` says in which callback.
+pub struct Member<'k, P> {
+    watcher: &'k Watcher,
+    group: &'k Group,
+    callback: PhantomData<P>,
 }
 
-impl Drop for Member<'_> {
+/// A group's mutex, held until this is dropped.
+struct Held<'a>(&'a Group);
+
+impl Drop for Held<'_> {
     fn drop(&mut self) {
-        if self.taken {
-            // SAFETY: `Watcher::lock` took it, in this thread: a `Member` is not Send.
-            unsafe { sys::kqx_mtx_unlock(self.group.mtx.get()) };
-        }
+        // SAFETY: `Watcher::lock` took the mutex, in this thread: a `Held` is not Send.
+        unsafe { sys::kqx_mtx_unlock(self.0.mtx.get()) };
     }
 }
 
@@ -405,11 +420,11 @@ impl Watcher {
     ///
     /// # Safety
     /// This is f_attach of `kn`, which is on no list.
-    pub(super) unsafe fn attach<T: Copy + 'static>(
+    pub(super) unsafe fn attach<'a, T: Copy + Send + 'static>(
         kn: NonNull<sys::knote>,
         offer: Offer,
         shared: T,
-        join: impl FnOnce(&Member<'_>) -> Result<(), Errno>,
+        join: impl FnOnce(&Member<'_, Attached<'a>>) -> Result<(), Errno>,
     ) -> Result<NonNull<Watcher>, Errno> {
         // SAFETY: f_attach: the knote has its kqueue.
         let name = unsafe { Name::of(kn) };
@@ -435,7 +450,11 @@ impl Watcher {
         }
         // SAFETY: set up above, and freed here alone before it is returned.
         let watcher = unsafe { new.as_ref() };
-        let joined = watcher.lock().join(join);
+        let joined = {
+            let _held = watcher.lock();
+            // SAFETY: the mutex is held.
+            unsafe { Member::new(new) }.join(join)
+        };
         match joined {
             Ok(()) => {
                 // SAFETY: in flux and on no list: the knote is this thread's to change.
@@ -449,7 +468,7 @@ impl Watcher {
             Err(errno) => {
                 // SAFETY: it has not joined, so nobody else knows it.
                 unsafe { Watcher::free(new) };
-                Group::release(group);
+                Group::drop_reference(group);
                 Err(errno)
             }
         }
@@ -460,12 +479,14 @@ impl Watcher {
     ///
     /// # Safety
     /// `at` is from `attach`, and this is f_detach of its knote: nobody knows it after this.
-    pub(super) unsafe fn detach(at: NonNull<Watcher>, last: impl FnOnce(&Member<'_>)) {
+    pub(super) unsafe fn detach(at: NonNull<Watcher>, last: impl FnOnce(&Member<'_, Detaching>)) {
         // SAFETY: the caller's promise.
         let watcher = unsafe { at.as_ref() };
         let group = watcher.group;
         {
-            let member = watcher.lock();
+            let _held = watcher.lock();
+            // SAFETY: the mutex is held.
+            let member = unsafe { Member::new(at) };
             member.leave_line();
             member.group.watchers.set(member.group.watchers.get() - 1);
             last(&member);
@@ -474,12 +495,11 @@ impl Watcher {
         unsafe {
             let kn = watcher.knote.as_ptr();
             (*kn).kn_knlist = null_mut();
-            (*kn).kn_status |= sys::KN_DETACHED as c_int;
             (*watcher.knlist.get()).kl_list.slh_first = null_mut();
             sys::knlist_destroy(watcher.knlist.get());
             Watcher::free(at);
         }
-        Group::release(group);
+        Group::drop_reference(group);
     }
 
     /// # Safety
@@ -489,30 +509,32 @@ impl Watcher {
         unsafe { WATCHERS.uma_zfree(at) };
     }
 
-    /// The watcher with its group's mutex, unless the thread has it: kqueue holds a knote's
-    /// list for f_event and f_touch, but not for f_attach and f_detach.
-    #[inline(never)]
-    pub(super) fn lock(&self) -> Member<'_> {
+    /// The group's mutex. In f_attach and f_detach, in which kqueue does not have the mutex.
+    fn lock(&self) -> Held<'_> {
         // SAFETY: a watcher has a reference to its group.
         let group = unsafe { self.group.as_ref() };
-        // SAFETY: the zone set the mutex up. For a thread's own, mtx_owned is always right;
-        // callbacks hold nothing that comes after it.
-        let taken = unsafe {
-            let taken = !sys::kqx_mtx_owned(group.mtx.get());
-            if taken {
-                sys::kqx_mtx_lock(group.mtx.get());
-            }
-            taken
-        };
-        Member {
-            watcher: self,
-            group,
-            taken,
-        }
+        // SAFETY: the zone set the mutex up. f_attach and f_detach hold nothing that comes
+        // after the mutex.
+        unsafe { sys::kqx_mtx_lock(group.mtx.get()) };
+        Held(group)
     }
 }
 
-impl Member<'_> {
+impl<'k, P> Member<'k, P> {
+    /// # Safety
+    /// This thread has the mutex of the watcher's group as long as this lives, and `P` is
+    /// the callback.
+    pub(super) unsafe fn new(watcher: NonNull<Watcher>) -> Self {
+        // SAFETY: the caller's promise; a watcher has a reference to its group.
+        let watcher: &'k Watcher = unsafe { watcher.as_ref() };
+        Member {
+            watcher,
+            // SAFETY: as above.
+            group: unsafe { watcher.group.as_ref() },
+            callback: PhantomData,
+        }
+    }
+
     fn at(&self) -> NonNull<Watcher> {
         NonNull::from(self.watcher)
     }
@@ -527,14 +549,14 @@ impl Member<'_> {
         self.watcher.words.set(words);
     }
 
-    /// What the filter keeps for all watchers. Panics if that is of another type than the
-    /// group was made with.
-    pub fn shared<T: Copy + 'static>(&self) -> &Cell<T> {
+    /// The state that the filter keeps for all watchers. Panics if the group was made with
+    /// another type.
+    pub fn shared<T: Copy + Send + 'static>(&self) -> &Cell<T> {
         if self.group.kind != TypeId::of::<T>() {
             another_filters();
         }
-        // SAFETY: written by `Group::obtain` as a T, and a Cell<T> is laid out like it. It
-        // is read and written with the mutex held.
+        // SAFETY: `Group::obtain` wrote a T there, and a Cell<T> is laid out like a T. This
+        // thread has the mutex.
         unsafe { &*self.group.shared.get().cast::<Cell<T>>() }
     }
 
@@ -552,11 +574,6 @@ impl Member<'_> {
         // The watchers that it wakes count it too.
         group.watchers.set(group.watchers.get() + 1);
         join(self).inspect_err(|_| group.watchers.set(group.watchers.get() - 1))
-    }
-
-    /// f_event is being called.
-    pub fn see(&self) {
-        self.watcher.seen.set(true);
     }
 
     /// Whether an offer missed this watcher.
@@ -592,7 +609,10 @@ impl Member<'_> {
 
     /// Offers what is there to the watchers that wait, the longest first, until a watcher has
     /// no use for it.
-    pub fn offer(&self) {
+    pub fn offer(&self)
+    where
+        P: Offers,
+    {
         self.group.offer();
     }
 
@@ -617,7 +637,7 @@ impl Member<'_> {
         if missed.first.get().is_null() {
             let delay = nstosbt(backoff(&group.tries));
             group.retried.set(true);
-            // SAFETY: `group_init` set it up; `Group::release` drains it, without the mutex,
+            // SAFETY: `group_init` set it up; `Group::drop_reference` drains it, without the mutex,
             // before the group goes.
             unsafe { sys::kqx_taskqueue_enqueue_timeout_sbt(group.retry.get(), delay) };
         }
@@ -627,17 +647,20 @@ impl Member<'_> {
     }
 }
 
+impl Member<'_, Active> {
+    /// kqueue calls f_event.
+    pub(super) fn see(&self) {
+        self.watcher.seen.set(true);
+    }
+}
+
 impl Group {
     /// See [`Member::offer`]. What an offer changes is kept if kqueue takes notice, and
     /// taken back if the knote is in flux. With the mutex held.
     fn offer(&self) {
         while let Some(first) = NonNull::new(self.line.first.get()) {
-            let member = Member {
-                // SAFETY: what is in the line is valid, and stays while the mutex is held.
-                watcher: unsafe { first.as_ref() },
-                group: self,
-                taken: false,
-            };
+            // SAFETY: what is in the line is valid, and stays while the mutex is held.
+            let member = unsafe { Member::new(first) };
             let before = (member.words(), self.save());
             if !(self.offer)(&member) {
                 return;
@@ -689,7 +712,7 @@ unsafe extern "C" fn retry(argument: *mut c_void, _pending: c_int) {
         // SAFETY: the group is there while its task runs; while it is drained, this does
         // nothing.
         unsafe {
-            sys::kqx_taskqueue_enqueue_timeout_sbt(group.retry.get(), nstosbt(AGAIN_MAX));
+            sys::kqx_taskqueue_enqueue_timeout_sbt(group.retry.get(), nstosbt(RETRY_MAX));
         }
         return;
     }
@@ -707,46 +730,4 @@ unsafe extern "C" fn retry(argument: *mut c_void, _pending: c_int) {
     }
     // SAFETY: taken above.
     unsafe { sys::kqx_mtx_unlock(group.mtx.get()) };
-}
-
-#[cfg(test)]
-mod tests {
-    use kqx::abi;
-    use kqx::event::{EV_ADD, Kevent};
-    use kqx_sim::{Config, Machine};
-
-    use super::*;
-    use crate::kqx_modevent;
-
-    /// The group that there is.
-    fn group() -> &'static Group {
-        let found = TABLE.with(|table| table.0.iter().find_map(|c| NonNull::new(c.get())));
-        // SAFETY: it has a watcher as long as the test runs.
-        unsafe { found.expect("there is a group").as_ref() }
-    }
-
-    #[test]
-    fn a_retry_comes_again_later_where_the_mutex_is_held() {
-        let machine = Machine::native(Config::default(), kqx_modevent).expect("loaded");
-        let process = machine.process(1001);
-        let kq = process.kqueue().expect("a kqueue");
-        let watch = Kevent {
-            ident: abi::ident(abi::KQX_GATE, 1),
-            filter: abi::EVFILT_KQX,
-            flags: EV_ADD,
-            ..Kevent::default()
-        };
-        process.kevent(kq, &[watch], &mut [], None).expect("added");
-        let group = group();
-        // SAFETY: set up; a mutex that this thread has cannot be waited for.
-        unsafe {
-            sys::kqx_mtx_lock(group.mtx.get());
-            retry((&raw const *group).cast_mut().cast(), 1);
-            sys::kqx_mtx_unlock(group.mtx.get());
-        }
-        assert_eq!(machine.callouts(), 1);
-        machine.advance(core::time::Duration::from_nanos(AGAIN_MAX));
-        assert_eq!(machine.callouts(), 0);
-        process.exit();
-    }
 }

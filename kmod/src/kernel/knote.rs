@@ -1,150 +1,385 @@
-//! A registration, as a callback sees it.
+//! A registration, as a callback has it: one type for each callback.
+//!
+//! | type | callback | the state may be | the timer may be | and |
+//! |---|---|---|---|---|
+//! | `Knote<Attaching>` | f_attach, at first | - | attached | becomes `Attached`, once |
+//! | `Knote<Attached>` | f_attach, then | written | armed | is what f_attach returns |
+//! | `Knote<Active>` | f_event | read; flags written | read | |
+//! | `Knote<Changing>` | f_touch, a change | written | attached, armed | knote_dequeue |
+//! | `Knote<Delivering>` | f_touch, a delivery | written | armed | makes the event |
+//! | `Knote<Expiring>` | the callout | read | armed | |
+//! | `Knote<Detaching>` | f_detach | read | detached | becomes `Detached`, once |
+//!
+//! INVARIANT: while a `Knote` exists, its thread alone uses the fields that this file names.
+//! The knote is in flux, or the thread has the mutex of the knote's list. Where the knote
+//! has a timer, whose callout does not care for flux, the thread has the timer's mutex in
+//! every callback but f_detach, and f_detach only reads until the callout is drained.
 
+use core::ffi::c_int;
 use core::marker::PhantomData;
-use core::ptr::NonNull;
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use freebsd_kernel_sys as sys;
+use kqx::errno::Errno;
 use kqx::event::Kevent;
+use kqx_filters::{Report, Words};
 
-use super::errno::Errno;
 use super::group::{Member, Offer, Watcher};
-use super::timer::{Expire, Timer};
+use super::timer::{self, Armable, Expire, Timer};
 
-/// What a delivery says: the part of `struct kevent` a filter fills.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// `NOTE_*`.
-    pub fflags: u32,
-    /// The filter's own.
-    pub data: i64,
-    /// `ext[0]` and `ext[1]`; the other two are the application's.
-    pub ext: [u64; 2],
-}
+/// f_attach, while the knote has nothing of the filter's.
+pub struct Attaching;
 
-/// The room for a filter's state inside a knote, so that a plain registration allocates
-/// nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Words {
-    /// The filter's own.
-    pub a: u64,
-    /// The filter's own.
-    pub b: u64,
-    /// The filter's own, if it reports the same in `ext[0]` of a delivery.
-    pub ext0: u64,
-    /// The filter's own.
-    pub flags: u32,
-}
+/// f_attach, when nothing can fail any more. Has the timer's mutex, if there is a timer.
+pub struct Attached<'a>(#[expect(dead_code, reason = "held until it is dropped")] Fresh<'a>);
 
-/// Tells the address of a watcher from that of a timer: both are even.
-const WATCHER: usize = 1;
+/// f_event.
+pub struct Active;
 
-/// A knote that a callback has to itself: in flux, or with its timer's mutex held.
-pub struct Knote<'a> {
+/// f_touch of a change. Has the mutex of a timer that the change has attached: kqueue has
+/// the mutex of a timer that was there before.
+pub struct Changing<'a>(Fresh<'a>);
+
+/// f_touch of a delivery.
+pub struct Delivering;
+
+/// The callout's handler.
+pub struct Expiring;
+
+/// f_detach, while the knote has its timer or its group.
+pub struct Detaching;
+
+/// f_detach has taken away what the knote had.
+pub struct Detached<'a>(PhantomData<&'a ()>);
+
+/// What a probe tells a knote by, while f_attach runs.
+#[derive(Clone, Copy)]
+pub struct Name<'a>(pub(super) NonNull<sys::knote>, PhantomData<&'a sys::knote>);
+
+/// The mutex of a timer that is new, if there is one.
+type Fresh<'a> = Option<timer::Lock<'a>>;
+
+/// The callbacks in which the filter's state may change.
+pub trait Stores {}
+impl Stores for Attached<'_> {}
+impl Stores for Active {}
+impl Stores for Changing<'_> {}
+impl Stores for Delivering {}
+
+/// The callbacks in which the filter may use its timer.
+pub trait Times {}
+impl Times for Attached<'_> {}
+impl Times for Active {}
+impl Times for Changing<'_> {}
+impl Times for Delivering {}
+impl Times for Expiring {}
+
+/// The callbacks that kqueue makes with the mutex of the knote's list.
+pub trait Listed {}
+impl Listed for Active {}
+impl Listed for Changing<'_> {}
+impl Listed for Delivering {}
+
+/// A knote that a callback has to itself. `P` says which callback.
+pub struct Knote<'a, P> {
     raw: NonNull<sys::knote>,
+    phase: P,
     callback: PhantomData<&'a mut sys::knote>,
 }
 
-/// The fields of the knote, read or written in place: the rest of it, which other
-/// threads change under the kqueue's lock, is never borrowed.
-macro_rules! field {
+/// Reads a field in place: other threads change the rest of the knote under the kqueue's
+/// lock, so no reference to a knote is ever made.
+macro_rules! get {
     ($kn:expr, $($field:tt)+) => {
-        // SAFETY: `from_raw`'s caller vouches for the knote; the fields that this
-        // module names are the filter's own, or stable while the knote is in flux.
-        (*unsafe { &mut *(&raw mut (*$kn.raw.as_ptr()).$($field)+) })
+        // SAFETY: the INVARIANT of this file.
+        unsafe { (&raw const (*$kn.raw.as_ptr()).$($field)+).read() }
     };
 }
 
-impl Knote<'_> {
-    /// The knote a callback was handed.
+/// Writes a field in place.
+macro_rules! set {
+    ($kn:expr, $value:expr, $($field:tt)+) => {{
+        let value = $value;
+        // SAFETY: the INVARIANT of this file.
+        unsafe { (&raw mut (*$kn.raw.as_ptr()).$($field)+).write(value) }
+    }};
+}
+
+/// The lowest bit of `kn_ptr` tells a watcher's address, which has it, from a timer's.
+const WATCHER: usize = 1;
+
+impl<'a, P> Knote<'a, P> {
+    /// The knote that a callback was handed.
     ///
     /// # Safety
-    /// `raw` is a knote of this module's filter, valid while the value is, and for that long the
-    /// caller is the only one to touch the filter's fields of it: it is in flux, or the
-    /// mutex of its knlist is held.
-    pub unsafe fn from_raw(raw: NonNull<sys::knote>) -> Self {
+    /// `raw` is a knote of this module's filter, `P` is the callback, and the callback lasts
+    /// as long as `'a`.
+    pub(super) unsafe fn new(raw: NonNull<sys::knote>, phase: P) -> Self {
         Knote {
             raw,
+            phase,
             callback: PhantomData,
         }
     }
 
-    /// Its address, for a probe or a knlist.
-    pub fn as_ptr(&self) -> *mut sys::knote {
+    pub(super) fn as_ptr(&self) -> *mut sys::knote {
         self.raw.as_ptr()
     }
 
-    /// Which registration it is.
+    /// Which registration of the filter the knote is.
     pub fn ident(&self) -> usize {
-        field!(self, kn_kevent.ident) as usize
-    }
-
-    /// In f_attach: what EV_ADD asked for. kqueue_register has moved fflags and data out
-    /// of the knote's kevent; here they are back, until [`Knote::attached`].
-    pub fn added(&mut self) -> &Kevent {
-        field!(self, kn_kevent.fflags) = field!(self, kn_sfflags) as u32;
-        field!(self, kn_kevent.data) = field!(self, kn_sdata);
-        // SAFETY: as for every field, and the two are laid out alike (asserted where
-        // `Kevent` meets C, in `filterops`).
-        unsafe { &*(&raw const (*self.raw.as_ptr()).kn_kevent).cast::<Kevent>() }
+        get!(self, kn_kevent.ident) as usize
     }
 
     /// The EV_ flags that kqueue_scan goes by.
     pub fn flags(&self) -> u16 {
-        field!(self, kn_kevent.flags)
+        get!(self, kn_kevent.flags)
     }
 
-    /// Has kqueue_scan go by other EV_ flags. In f_event and f_touch: the scan reads
-    /// them with the kqueue locked and the knote out of flux.
-    pub fn set_flags(&mut self, flags: u16) {
-        field!(self, kn_kevent.flags) = flags;
-    }
-
-    /// The word the family keeps for itself.
+    /// The word that the family keeps for itself.
     pub fn mode(&self) -> u32 {
-        field!(self, kn_hookid) as u32
-    }
-
-    /// Sets the word the family keeps for itself.
-    pub fn set_mode(&mut self, mode: u32) {
-        field!(self, kn_hookid) = mode as i32;
+        get!(self, kn_hookid) as u32
     }
 
     /// The filter's state.
+    #[inline(always)]
     pub fn words(&self) -> Words {
         Words {
-            a: field!(self, kn_hook) as usize as u64,
-            b: field!(self, kn_sdata) as u64,
-            ext0: field!(self, kn_kevent.ext)[0],
-            flags: field!(self, kn_sfflags) as u32,
+            a: get!(self, kn_hook) as usize as u64,
+            b: get!(self, kn_sdata) as u64,
+            ext0: get!(self, kn_kevent.ext[0]),
+            flags: get!(self, kn_sfflags) as u32,
         }
     }
 
-    /// Sets the filter's state.
-    pub fn set_words(&mut self, words: Words) {
-        field!(self, kn_hook) = words.a as usize as *mut _;
-        field!(self, kn_sdata) = words.b as i64;
-        field!(self, kn_kevent.ext)[0] = words.ext0;
-        field!(self, kn_sfflags) = words.flags as i32;
+    fn status(&self) -> u32 {
+        // SAFETY: an aligned field of the knote. Other threads change the field under the
+        // kqueue's lock, one word at a time.
+        let status = unsafe { AtomicI32::from_ptr(&raw mut (*self.raw.as_ptr()).kn_status) };
+        status.load(Relaxed) as u32
     }
 
-    /// What EV_ONESHOT will deliver: kqueue_scan copies the knote's kevent as it stands.
+    #[inline(always)]
+    fn timer_ptr(&self) -> Option<NonNull<Timer>> {
+        let address = get!(self, kn_ptr.p_v) as usize;
+        if address & WATCHER != 0 {
+            return None;
+        }
+        NonNull::new(address as *mut Timer)
+    }
+
+    fn watcher_ptr(&self) -> Option<NonNull<Watcher>> {
+        let address = get!(self, kn_ptr.p_v) as usize;
+        if address & WATCHER == 0 {
+            return None;
+        }
+        NonNull::new((address & !WATCHER) as *mut Watcher)
+    }
+
+    /// Whether the knote has a timer.
+    #[inline(always)]
+    pub fn has_timer(&self) -> bool {
+        self.timer_ptr().is_some()
+    }
+}
+
+impl<P: Stores> Knote<'_, P> {
+    /// Has kqueue_scan go by other EV_ flags. The scan reads the flags with the kqueue locked
+    /// and the knote out of flux.
+    pub fn set_flags(&mut self, flags: u16) {
+        set!(self, flags, kn_kevent.flags);
+    }
+
+    /// Sets the word that the family keeps for itself.
+    pub fn set_mode(&mut self, mode: u32) {
+        set!(self, mode as i32, kn_hookid);
+    }
+
+    /// Sets the filter's state.
+    #[inline(always)]
+    pub fn set_words(&mut self, words: Words) {
+        set!(self, words.a as usize as *mut _, kn_hook);
+        set!(self, words.b as i64, kn_sdata);
+        set!(self, words.ext0, kn_kevent.ext[0]);
+        set!(self, words.flags as i32, kn_sfflags);
+    }
+
+    /// Sets what EV_ONESHOT will deliver: kqueue_scan copies the knote's kevent as it stands.
     pub fn publish(&mut self, report: &Report) {
-        field!(self, kn_kevent.fflags) = report.fflags;
-        field!(self, kn_kevent.data) = report.data;
-        field!(self, kn_kevent.ext)[0] = report.ext[0];
-        field!(self, kn_kevent.ext)[1] = report.ext[1];
+        set!(self, report.fflags, kn_kevent.fflags);
+        set!(self, report.data, kn_kevent.data);
+        set!(self, report.ext[0], kn_kevent.ext[0]);
+        set!(self, report.ext[1], kn_kevent.ext[1]);
+    }
+}
+
+impl<P: Times> Knote<'_, P> {
+    /// The timer, if the knote has a timer.
+    #[inline(always)]
+    pub fn timer(&mut self) -> Option<Armable<'_>> {
+        // SAFETY: `attach_timer` put the address there, and f_detach takes it away. This
+        // thread has the timer's mutex: kqueue, the thunk or callout(9) took it, or `phase`
+        // has it. The borrow of the knote makes the timer this borrow's alone.
+        self.timer_ptr().map(|timer| unsafe { Armable::new(timer) })
+    }
+}
+
+impl<P: Listed> Knote<'_, P> {
+    /// The watcher that the knote is, if it is a watcher. kqueue has the group's mutex.
+    #[inline(always)]
+    pub fn member(&self) -> Option<Member<'_, P>> {
+        // SAFETY: `attach_watcher` put the address there, and f_detach takes it away. The
+        // list's mutex is the group's.
+        self.watcher_ptr()
+            .map(|watcher| unsafe { Member::new(watcher) })
+    }
+
+    /// Whether the registration is disabled.
+    pub fn disabled(&self) -> bool {
+        self.status() & sys::KN_DISABLED != 0
+    }
+}
+
+impl<'a> Knote<'a, Attaching> {
+    /// What EV_ADD asked for. kqueue_register has moved fflags and data out of the knote's
+    /// kevent; here they are back.
+    pub fn added(&self) -> Kevent {
+        Kevent {
+            fflags: get!(self, kn_sfflags) as u32,
+            data: get!(self, kn_sdata),
+            // SAFETY: the INVARIANT of this file; the two are laid out alike (asserted where
+            // `Kevent` meets C, in `filterops`).
+            ..unsafe {
+                (&raw const (*self.raw.as_ptr()).kn_kevent)
+                    .cast::<Kevent>()
+                    .read()
+            }
+        }
+    }
+
+    /// The registration is accepted, and needs no timer.
+    #[inline(always)]
+    pub fn attach(self) -> Knote<'a, Attached<'a>> {
+        self.attached(None)
+    }
+
+    /// Has kqueue call f_detach in the end.
+    #[inline(always)]
+    fn attached(self, lock: Fresh<'a>) -> Knote<'a, Attached<'a>> {
+        set!(self, 0, kn_kevent.fflags);
+        set!(self, 0, kn_kevent.data);
+        set!(
+            self,
+            get!(self, kn_status) & !(sys::KN_DETACHED as c_int),
+            kn_status
+        );
+        Knote {
+            raw: self.raw,
+            phase: Attached(lock),
+            callback: PhantomData,
+        }
+    }
+
+    /// What a probe tells the knote by, also when f_attach has refused the knote.
+    pub fn name(&self) -> Name<'a> {
+        Name(self.raw, PhantomData)
+    }
+
+    /// The registration is accepted with a kernel timer, which keeps `timed`. Charges the
+    /// calling thread's user. Sleeps. ENOMEM over a limit.
+    #[inline(always)]
+    pub fn attach_timer<E: Expire, T: Copy + Send + 'static>(
+        self,
+        timed: T,
+    ) -> Result<Knote<'a, Attached<'a>>, Errno> {
+        // SAFETY: f_attach, and the knote is on no list.
+        let lock = unsafe { Timer::attach::<E, T>(self.raw, timed)? };
+        Ok(self.attached(Some(lock)))
+    }
+
+    /// The registration is accepted as a watcher of the group of its ident, in the kqueues of
+    /// the same file table. The first watcher makes the group, which keeps `shared` and is
+    /// charged. `join` runs with the group's mutex held; if `join` refuses, nothing has
+    /// happened. Sleeps. ENOMEM over a limit.
+    pub fn attach_watcher<T: Copy + Send + 'static>(
+        self,
+        offer: Offer,
+        shared: T,
+        join: impl FnOnce(&Member<'_, Attached<'a>>) -> Result<(), Errno>,
+    ) -> Result<Knote<'a, Attached<'a>>, Errno> {
+        // SAFETY: f_attach, and the knote is on no list.
+        let watcher = unsafe { Watcher::attach(self.raw, offer, shared, join)? };
+        set!(
+            self,
+            watcher.as_ptr().wrapping_byte_add(WATCHER).cast(),
+            kn_ptr.p_v
+        );
+        Ok(self.attached(None))
+    }
+
+    /// Whether the registration is added disabled.
+    pub fn disabled(&self) -> bool {
+        self.status() & sys::KN_DISABLED != 0
+    }
+}
+
+impl<'a> Knote<'a, Active> {
+    /// The timer, as the thunk has it before it has the mutex.
+    #[inline(always)]
+    pub(super) fn timer_of_callback(&self) -> Option<&'a Timer> {
+        // SAFETY: as for `timer`; f_detach does not run before this callback is over.
+        self.timer_ptr().map(|timer| unsafe { timer.as_ref() })
+    }
+}
+
+impl Changing<'_> {
+    /// No timer is new.
+    pub(super) const START: Self = Changing(None);
+}
+
+impl Knote<'_, Changing<'_>> {
+    /// Gives the knote a kernel timer, which keeps `timed`, and charges the calling thread's
+    /// user. A knote that has a timer keeps that timer: nothing happens. Sleeps, but not for
+    /// a knote on a list. ENOMEM over a limit.
+    pub fn attach_timer<E: Expire, T: Copy + Send + 'static>(
+        &mut self,
+        timed: T,
+    ) -> Result<(), Errno> {
+        if get!(self, kn_ptr.p_v).is_null() {
+            // SAFETY: f_touch, and the knote is on no list: it has neither timer nor group.
+            self.phase.0 = Some(unsafe { Timer::attach::<E, T>(self.raw, timed)? });
+        }
+        Ok(())
+    }
+
+    /// Whether kqueue has the knote on its queue, or will put the knote there once it is
+    /// enabled. Other threads can make the knote active meanwhile, but not inactive.
+    #[inline(always)]
+    pub fn queued_or_active(&self) -> bool {
+        self.status() & (sys::KN_QUEUED | sys::KN_ACTIVE) != 0
+    }
+
+    /// Takes the knote off its kqueue's queue, as if it had never been due. EV_ENABLE will
+    /// bring a disabled knote back. Takes the kqueue's lock.
+    pub fn knote_dequeue(&mut self) {
+        // SAFETY: in flux, so no scan has the knote; its kqueue outlives it; the kqueue's
+        // lock comes after the list's mutex, and kqueue does not hold it in f_touch.
+        unsafe { sys::kqx_knote_dequeue(self.raw.as_ptr()) };
     }
 
     /// Takes over `ext[2]` and `ext[3]`, which EV_ADD of a known registration leaves.
     pub fn set_pass_through(&mut self, kev: &Kevent) {
-        field!(self, kn_kevent.ext)[2] = kev.ext[2];
-        field!(self, kn_kevent.ext)[3] = kev.ext[3];
+        set!(self, kev.ext[2], kn_kevent.ext[2]);
+        set!(self, kev.ext[3], kn_kevent.ext[3]);
     }
+}
 
-    /// The whole event, to be delivered with `flags` and `report`.
+impl Knote<'_, Delivering> {
+    /// The whole event, with `flags` and `report`.
     #[inline(always)]
     pub fn event(&self, flags: u16, report: &Report) -> Kevent {
-        // SAFETY: as for every field, and the two are laid out alike.
+        // SAFETY: the INVARIANT of this file; the two are laid out alike.
         let kept = unsafe {
             (&raw const (*self.raw.as_ptr()).kn_kevent)
                 .cast::<Kevent>()
@@ -159,161 +394,43 @@ impl Knote<'_> {
             ..kept
         }
     }
+}
 
-    /// In f_detach: whether kqueue_scan has just delivered this one-shot, and not
-    /// EV_DELETE or close removed it. Only the scan takes an active knote, armed to be
-    /// one-shot, off the queue before it drops it.
+impl<'a> Knote<'a, Detaching> {
+    /// Whether kqueue_scan has just delivered this one-shot, and not EV_DELETE or close(2)
+    /// removed it. Only the scan takes an active knote that shows EV_ONESHOT off the queue
+    /// before it drops the knote.
     pub fn delivered_once(&self) -> bool {
-        let status = field!(self, kn_status) as u32;
         let queue = sys::KN_ACTIVE | sys::KN_QUEUED | sys::KN_DISABLED;
-        self.flags() & sys::EV_ONESHOT as u16 != 0 && status & queue == sys::KN_ACTIVE
+        self.flags() & sys::EV_ONESHOT as u16 != 0 && self.status() & queue == sys::KN_ACTIVE
     }
 
-    /// In f_attach, when all has gone well: has f_detach called in the end. Before its
-    /// callout is armed.
-    pub fn attached(&mut self) {
-        field!(self, kn_kevent.fflags) = 0;
-        field!(self, kn_kevent.data) = 0;
-        field!(self, kn_status) &= !(sys::KN_DETACHED as i32);
-    }
-
-    /// Whether kqueue has it on its queue, or will put it there once it is enabled. In
-    /// f_touch of a change: others can make it active meanwhile, not inactive.
+    /// f_attach has refused the registration: takes back what f_attach did before.
     #[inline(always)]
-    pub fn queued_or_active(&self) -> bool {
-        field!(self, kn_status) as u32 & (sys::KN_QUEUED | sys::KN_ACTIVE) != 0
-    }
-
-    /// In f_touch of a change: takes it off its kqueue's queue, as if it had never been
-    /// due; if it is disabled, EV_ENABLE will bring it back. Takes the kqueue's lock.
-    pub fn knote_dequeue(&mut self) {
-        // SAFETY: in flux, so no scan has it; its kqueue outlives it; the kqueue's lock
-        // comes after the list's mutex and is not held in f_touch.
-        unsafe { sys::kqx_knote_dequeue(self.raw.as_ptr()) };
-    }
-
-    /// What is in `kn_ptr`: the address of a timer, that of a watcher with [`WATCHER`] added,
-    /// or 0.
-    #[inline(always)]
-    fn attachment(&self) -> usize {
-        field!(self, kn_ptr.p_v) as usize
-    }
-
-    /// Its timer, if it has one.
-    #[inline(always)]
-    pub(super) fn timer(&self) -> Option<&Timer> {
-        let address = self.attachment();
-        if address & WATCHER != 0 {
-            return None;
-        }
-        let timer = NonNull::new(address as *mut Timer)?;
-        // SAFETY: what `attach_timer` put there, until `detach`.
-        Some(unsafe { timer.as_ref() })
-    }
-
-    /// The watcher that it is, if it is one, with its group's mutex held: kqueue holds that
-    /// in f_event and in f_touch.
-    #[inline(always)]
-    pub fn member(&self) -> Option<Member<'_>> {
-        // SAFETY: what `attach_watcher` put there, until `detach_watcher`.
-        self.watcher()
-            .map(|watcher| unsafe { watcher.as_ref() }.lock())
-    }
-
-    fn watcher(&self) -> Option<NonNull<Watcher>> {
-        let address = self.attachment();
-        if address & WATCHER == 0 {
-            return None;
-        }
-        NonNull::new((address & !WATCHER) as *mut Watcher)
-    }
-
-    /// Whether it has a timer.
-    pub fn has_timer(&self) -> bool {
-        self.timer().is_some()
-    }
-
-    /// What is kept with its timer, if it has a timer. Panics if that is of another
-    /// type than was attached.
-    pub fn timed<T: Copy + 'static>(&self) -> Option<T> {
-        self.timer().map(|timer| timer.timed::<T>().get())
-    }
-
-    /// Sets what is kept with its timer; without a timer, nothing.
-    pub fn set_timed<T: Copy + 'static>(&mut self, timed: T) {
-        if let Some(timer) = self.timer() {
-            timer.timed::<T>().set(timed);
+    pub(super) fn detach_if_attached(self) {
+        if self.status() & sys::KN_DETACHED == 0 {
+            self.detach(|_| ());
         }
     }
 
-    /// Has its callout run at `uptime` ns, or up to `leeway` ns later; at once if that
-    /// has passed. Without a timer, nothing.
-    #[inline(always)]
-    pub fn callout_reset(&mut self, uptime: u64, leeway: u64) {
-        if let Some(timer) = self.timer() {
-            timer.lock().callout_reset(uptime, leeway);
-        }
-    }
-
-    /// Keeps its callout from running.
-    pub fn callout_stop(&mut self) {
-        if let Some(timer) = self.timer() {
-            timer.lock().callout_stop();
-        }
-    }
-
-    /// Gives it a kernel timer, and charges the calling thread's user. In f_attach, or
-    /// in f_touch of a knote on no list: sleeps. ENOMEM over a limit.
-    pub fn attach_timer<E: Expire, T: Copy + 'static>(&mut self, timed: T) -> Result<(), Errno> {
-        // SAFETY: the two callbacks above, the only ones in which the knote has no timer
-        // yet and a filter is asked for more state.
-        let timer = unsafe { Timer::attach::<E, T>(self.raw, timed)? };
-        field!(self, kn_ptr.p_v) = timer.as_ptr().cast();
-        Ok(())
-    }
-
-    /// In f_attach: makes it a watcher of the group of its ident, in the kqueues of the same
-    /// file table. The first watcher makes the group, which keeps `shared`, and is charged.
-    /// `join` is run with the group's mutex held; if it refuses, nothing has happened.
-    /// Sleeps. ENOMEM over a limit.
-    pub fn attach_watcher<T: Copy + 'static>(
-        &mut self,
-        offer: Offer,
-        shared: T,
-        join: impl FnOnce(&Member<'_>) -> Result<(), Errno>,
-    ) -> Result<(), Errno> {
-        // SAFETY: f_attach, in which the knote is on no list.
-        let watcher = unsafe { Watcher::attach(self.raw, offer, shared, join)? };
-        field!(self, kn_ptr.p_v) = watcher.as_ptr().wrapping_byte_add(WATCHER).cast();
-        Ok(())
-    }
-
-    /// In f_detach: takes it out of its group, then runs `last` with the group's mutex held.
-    /// The group goes with its last watcher. Sleeps.
-    pub fn detach_watcher(&mut self, last: impl FnOnce(&Member<'_>)) {
-        if let Some(watcher) = self.watcher() {
+    /// Takes the timer away, if there is a timer, once no callout can run any more, and gives
+    /// the charge back. Takes a watcher out of its group, and runs `last` for a watcher with
+    /// the group's mutex held; the group goes with its last watcher. Sleeps.
+    pub fn detach(self, last: impl FnOnce(&Member<'_, Detaching>)) -> Detached<'a> {
+        if let Some(watcher) = self.watcher_ptr() {
             // SAFETY: from `attach_watcher`, and this is f_detach.
             unsafe { Watcher::detach(watcher, last) };
-            field!(self, kn_ptr.p_v) = core::ptr::null_mut();
+        } else if let Some(timer) = self.timer_ptr() {
+            // SAFETY: from `attach_timer`, and this is f_detach. A callout that is running
+            // still finds the timer in the knote.
+            unsafe { Timer::detach(timer) };
         }
-    }
-
-    /// Whether it is disabled. Stable in f_touch, and in f_event.
-    pub fn disabled(&self) -> bool {
-        field!(self, kn_status) as u32 & sys::KN_DISABLED != 0
-    }
-
-    /// In f_detach: takes its timer away, if it has one, once no callout can run any
-    /// more, and gives the charge back. Sleeps. The knote is on no list then.
-    pub fn detach(&mut self) {
-        let Some(timer) = self.timer() else {
-            field!(self, kn_status) |= sys::KN_DETACHED as i32;
-            return;
-        };
-        let timer = NonNull::from(timer);
-        // SAFETY: put there by `attach_timer`, and this is f_detach. A callout that is running
-        // still finds the timer in the knote.
-        unsafe { Timer::detach(timer) };
-        field!(self, kn_ptr.p_v) = core::ptr::null_mut();
+        set!(self, null_mut(), kn_ptr.p_v);
+        set!(
+            self,
+            get!(self, kn_status) | sys::KN_DETACHED as c_int,
+            kn_status
+        );
+        Detached(PhantomData)
     }
 }

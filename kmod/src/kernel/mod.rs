@@ -7,25 +7,24 @@
 //! | module | what the kernel gives |
 //! |---|---|
 //! | [`filterops`] | the callbacks of `struct filterops`, as a trait |
-//! | `entry` | the table of them, and the code in front of them, which outlive the module |
-//! | [`knote`] | a registration, while a callback has it to itself |
+//! | [`knote`] | a registration: one type for each callback |
 //! | [`timer`] | mutex, knlist and callout of a registration that waits |
 //! | [`group`] | registrations that share a state and wake each other |
-//! | [`uidinfo`], `account` | the charge for it, and how many timers each user has |
-//! | `mutex`, `uma` | what lasts from load to unload: a mutex with what it guards, zones |
-//! | [`clock`], [`counter`], [`trace`] | time, statistics, SDT(9) |
+//! | `uidinfo`, `account` | the charge for a timer, and how many timers each user has |
+//! | [`clock`], [`stats`], [`trace`] | time, statistics, SDT(9) |
+//! | `entry` | the table of callbacks, and the code in front of them, which outlive the module |
 //! | [`module`], `panic` | load, unload, console; a Rust panic as panic(9) |
+//! | `mutex`, `uma`, `errno` | a mutex with what it guards, zones, errors of C functions |
 //!
-//! Locks: the timer's mutex, then the kqueue's lock, which is kqueue's own business.
-//! A knote *in flux* belongs to the thread that put it there.
+//! Locks: a timer's or a group's mutex, then the kqueue's lock, which is kqueue's own
+//! business. A knote *in flux* belongs to the thread that put it there.
 
 #![expect(unsafe_code, reason = "this is where the crate meets the kernel")]
 
 mod account;
 pub mod clock;
-pub mod counter;
 mod entry;
-pub mod errno;
+mod errno;
 pub mod filterops;
 pub mod group;
 pub mod knote;
@@ -33,13 +32,10 @@ pub mod module;
 mod mutex;
 #[cfg(target_os = "none")]
 mod panic;
+pub mod stats;
 pub mod timer;
 pub mod trace;
-pub mod uidinfo;
+mod uidinfo;
 mod uma;
 
 pub(crate) use module::declare_module;
-
-pub use counter::Stat;
-pub use errno::Errno;
-pub use knote::{Knote, Report, Words};

@@ -3,14 +3,17 @@
 use core::ffi::c_int;
 use core::fmt;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+use core::sync::atomic::{
+    AtomicBool, AtomicPtr,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use freebsd_kernel_sys as sys;
+use kqx::errno::Errno;
 
 use super::entry::{self, Entry, Table};
-use super::errno::Errno;
 use super::filterops::{self, Filterops};
-use super::{account, group, timer, uidinfo};
+use super::{account, errno, group, timer, uidinfo};
 
 /// Makes `$filterops` what the module registers.
 macro_rules! declare_module {
@@ -34,6 +37,12 @@ pub(crate) use declare_module;
 
 /// The entry that kqueue's table leads to, while it is open.
 static OPEN: AtomicPtr<Entry> = AtomicPtr::new(null_mut());
+
+/// A module event is going on.
+static EVENT: AtomicBool = AtomicBool::new(false);
+
+/// MOD_LOAD has run since MOD_UNLOAD last did.
+static LOADED: AtomicBool = AtomicBool::new(false);
 
 /// The filter number: `kern.kqx.filter`, fixed once loaded.
 fn filter() -> c_int {
@@ -90,17 +99,26 @@ impl Registration {
     }
 
     /// A module event. MOD_QUIESCE looks; MOD_UNLOAD keeps everybody out, or says EBUSY.
+    /// EBUSY too where another event is going on: module(9) makes one at a time.
     pub fn event(&'static self, what: c_int) -> c_int {
-        Errno::code(match what as sys::modeventtype {
+        if EVENT.swap(true, Acquire) {
+            return Errno::EBUSY.number().into();
+        }
+        let result = match what as sys::modeventtype {
             sys::MOD_LOAD => self.load(),
             sys::MOD_QUIESCE => quiesce(),
             sys::MOD_UNLOAD => unload(),
             sys::MOD_SHUTDOWN => Ok(()),
             _ => Err(Errno::EOPNOTSUPP),
-        })
+        };
+        EVENT.store(false, Release);
+        errno::code(&result)
     }
 
     fn load(&'static self) -> Result<(), Errno> {
+        if LOADED.swap(true, Relaxed) {
+            return Err(Errno::EEXIST);
+        }
         uidinfo::set_defaults();
         account::init()?;
         group::init()?;
@@ -143,10 +161,14 @@ fn open() -> Option<&'static Entry> {
 
 /// Whether a knote is of the slot that the module has: a thread can bring a table that it
 /// found under another number, before that was given back.
-pub(super) fn owns(kn: NonNull<sys::knote>) -> bool {
-    // SAFETY: a knote's filter does not change.
+///
+/// # Safety
+/// `kn` is a knote that kqueue has handed to a callback.
+pub(super) unsafe fn owns(kn: NonNull<sys::knote>) -> bool {
+    // SAFETY: the caller's promise; a knote's filter does not change.
     let slot = unsafe { (*kn.as_ptr()).kn_kevent.filter };
-    c_int::from(slot) == filter() && open().is_some_and(|entry| entry.is_table_of(kn))
+    // SAFETY: the caller's promise.
+    c_int::from(slot) == filter() && open().is_some_and(|entry| unsafe { entry.is_table_of(kn) })
 }
 
 /// EBUSY while there is a registration.
@@ -165,5 +187,6 @@ fn unload() -> Result<(), Errno> {
     timer::uma_zdestroy();
     group::destroy();
     account::destroy();
+    LOADED.store(false, Relaxed);
     Ok(())
 }

@@ -1,8 +1,9 @@
-//! Statistics: counter(9), one cache line per CPU, so that counting shares none.
+//! Statistics: counter(9), one cache line for each CPU, so that CPUs that count share none.
 
 use freebsd_kernel_sys as sys;
+use kqx_filters::Gauge;
 
-/// What is counted: a sysctl of kern.kqx each, but one.
+/// What is counted: each is a sysctl of `kern.kqx`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Stat {
@@ -16,17 +17,20 @@ pub enum Stat {
     Callouts = sys::KQX_STAT_CALLOUTS,
     /// `stats.refused`: timers refused for a limit.
     Refused = sys::KQX_STAT_REFUSED,
-    /// `counters`: live counters.
-    Counters = sys::KQX_STAT_COUNTERS,
-    /// `watchers`: live watchers of gates.
-    Watchers = sys::KQX_STAT_WATCHERS,
-    /// Live registrations of members without a gauge of their own: no sysctl shows them.
-    Others = sys::KQX_STAT_OTHERS,
 }
 
 /// Adds `n` to a statistic. Any context.
 pub fn counter_u64_add(stat: Stat, n: i64) {
-    // SAFETY: the counters are allocated by a SYSINIT before MOD_LOAD and freed by a
-    // SYSUNINIT after MOD_UNLOAD, and `stat` is an index of the table.
+    // SAFETY: a SYSINIT allocates the counters before MOD_LOAD and a SYSUNINIT frees them
+    // after MOD_UNLOAD. `stat` is an index of the table.
     unsafe { sys::kqx_counter_u64_add(stat as u32, n) }
+}
+
+/// Where in the table of statistics a gauge is; `KQX_STATS` for none.
+pub(super) const fn index(gauge: Option<Gauge>) -> u32 {
+    match gauge {
+        Some(Gauge::Counters) => sys::KQX_STAT_COUNTERS,
+        Some(Gauge::Watchers) => sys::KQX_STAT_WATCHERS,
+        None => sys::KQX_STATS,
+    }
 }

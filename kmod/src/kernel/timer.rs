@@ -1,25 +1,25 @@
 //! The kernel timer of a registration: a mutex, a knlist of one, a callout, a charge.
 //!
-//! The mutex is the knlist's and the callout's. So whoever has the knote's list locked,
-//! kqueue_register and kqueue_scan among them, cannot be overtaken by an expiry, and
-//! callout_reset and callout_stop under it cannot race. It comes before the kqueue's
-//! lock.
+//! The mutex is the knlist's and the callout's. So an expiry cannot overtake a thread that
+//! has the knote's list locked, such as kqueue_register and kqueue_scan, and callout_reset
+//! and callout_stop under the mutex cannot race. The mutex comes before the kqueue's lock.
 //!
 //! ```text
-//!   attach_timer ──▶ idle ──callout_reset──▶ armed ──handler──▶ Expire::expire
-//!                     ▲                        │                     │ due
-//!                     └──────callout_stop──────┘                     ▼
-//!   detach ◀──────── callout_drain           again, ◀──not seen── knote() ──▶ f_event
-//!                                            until seen
+//!   attach ──▶ Idle ──callout_reset──▶ Pending ──handler──▶ Expire::expire
+//!               ▲                         │                      │ due
+//!               └──────callout_stop───────┘                      ▼
+//!   detach ◀── callout_drain            Retry ◀──not seen── knote() ──▶ f_event
+//!                                         │                   ▲
+//!                                         └──────handler──────┘
 //! ```
 //!
-//! knote(9) skips a knote in flux. kqueue_register asks the filter when it has added a
-//! knote, or enables it, but the dump that kern.proc.kq makes (15) does not: an expiry in
-//! that moment would be lost. So an expiry that f_event has not seen runs again a little
-//! later.
+//! knote(9) skips a knote in flux. kqueue_register asks the filter itself when it has added
+//! or enabled a knote, but the dump that kern.proc.kq makes (15) does not ask: an expiry in
+//! that moment would be lost. So the callout of an expiry that f_event has not seen runs
+//! again a little later.
 //!
-//! Timers come from a zone, which keeps the mutex, the knlist and the callout of a freed
-//! one as they are for the next.
+//! Timers come from a zone. The zone keeps the mutex, the knlist and the callout of a freed
+//! timer as they are for the next timer.
 
 use core::any::TypeId;
 use core::cell::{Cell, UnsafeCell};
@@ -30,61 +30,71 @@ use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use freebsd_kernel_sys as sys;
 
-use super::counter::{Stat, counter_u64_add};
-use super::errno::Errno;
-use super::knote::Knote;
+use kqx::errno::Errno;
+use kqx_filters::time::nstosbt;
+
+use super::knote::{Expiring, Knote};
+use super::stats::{Stat, counter_u64_add};
 use super::uidinfo::Charge;
 use super::uma::Zone;
-use crate::time::nstosbt;
 
-/// How long, in ns, until an expiry that nobody saw is tried again; twice as long each time
-/// until somebody sees it.
-const AGAIN: u64 = 100_000;
+/// The first wait, in ns, until the callout of an unseen expiry runs again. Each wait is
+/// twice as long as the wait before.
+const RETRY: u64 = 100_000;
 
-/// The longest that is, in ns: who keeps a knote in flux does not keep a CPU busy.
-pub(super) const AGAIN_MAX: u64 = 10_000_000;
+/// The longest wait, in ns: a user who keeps a knote in flux does not keep a CPU busy.
+pub(super) const RETRY_MAX: u64 = 10_000_000;
 
-/// What is kept with a timer or a group is of another type than is asked for.
+/// A timer or a group keeps another type than the caller asks for.
 #[cold]
 #[inline(never)]
 pub(super) fn another_filters() -> ! {
     panic!("this is another filter's")
 }
 
-/// How long, in ns, until what was missed is tried again, after so many `tries` in a row.
+/// How long, in ns, until the next retry, after so many `tries` in a row.
 pub(super) fn backoff(tries: &Cell<u32>) -> u64 {
     let before = tries.replace(tries.get().saturating_add(1));
-    AGAIN_MAX.min(AGAIN << before.min(7))
+    RETRY_MAX.min(RETRY << before.min(7))
 }
 
-/// `latest` while the callout is pending for that: sooner than any filter asks for.
-const TRIED_AGAIN: u64 = 0;
+/// What the callout is to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Callout {
+    /// The callout is not pending.
+    Idle,
+    /// The filter has asked for a run, at the latest at this uptime, ns.
+    Pending { latest: u64 },
+    /// f_event has not seen an expiry: the callout runs for that.
+    Retry,
+}
 
-/// `latest` while the callout is not pending.
-const NOT_PENDING: u64 = u64::MAX;
-
-/// kqueue has the mutex whenever it calls.
-const KNOWN: u8 = 0;
-
-/// kqueue_register has yet to call f_event for the first time since the knote has its
-/// timer: so it may not hold the mutex, it asks in any case, and no scan comes before it.
-const FRESH: u8 = 1;
+/// Whether kqueue knows the timer's mutex.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Stage {
+    /// kqueue has the mutex whenever it calls.
+    Known,
+    /// kqueue_register's first f_event call since the knote has its timer is still to come.
+    /// That call may lack the mutex, is certain to happen, and precedes any scan.
+    Fresh,
+}
 
 /// The most that a filter may keep with its timer, in bytes.
 const TIMED_MAX: usize = 128;
 
-/// The hint that tells f_event it was asked by knote(9), not by kqueue.
+/// The hint that tells f_event that knote(9) asks, not kqueue.
 pub(super) const FROM_KNOTE: c_long = 1;
 
 /// Who hears of an expiry.
 pub trait Expire {
     /// The callout ran. True if the registration is due. Runs on softclock with the
     /// timer's mutex held: must not sleep.
-    fn expire(kn: Knote<'_>) -> bool;
+    fn expire(kn: Knote<'_, Expiring>) -> bool;
 }
 
-/// The first three are set up by the zone and last as long as the memory; the others,
-/// from `attach` to `free`.
+/// The zone sets up the first three fields, which last as long as the memory; the others
+/// last from `attach` to `detach`.
 #[repr(C)]
 pub(super) struct Timer {
     mtx: UnsafeCell<sys::mtx>,
@@ -92,20 +102,20 @@ pub(super) struct Timer {
     callout: UnsafeCell<sys::callout>,
     knote: NonNull<sys::knote>,
     handler: unsafe extern "C" fn(*mut c_void),
-    /// The CPU whose softclock runs the callout: where the timer was added.
+    /// The CPU whose softclock runs the callout: where EV_ADD added the timer.
     cpu: c_int,
-    /// f_event has been called since knote(9) last was. Under the mutex.
+    /// kqueue has called f_event since knote(9) was last called. Under the mutex.
     seen: Cell<bool>,
-    /// [`KNOWN`] or [`FRESH`].
+    /// A [`Stage`].
     stage: AtomicU8,
-    /// How often in a row an expiry has been tried again. Under the mutex.
+    /// How often in a row the callout has run for an unseen expiry. Under the mutex.
     tries: Cell<u32>,
-    /// The latest the pending callout runs, ns of uptime, or [`NOT_PENDING`]. Under the
-    /// mutex.
-    latest: Cell<u64>,
+    /// Under the mutex.
+    pending: Cell<Callout>,
     charge: Charge,
     /// The type of what `timed` holds.
     kind: TypeId,
+    /// Under the mutex.
     timed: UnsafeCell<MaybeUninit<[u64; TIMED_MAX / 8]>>,
 }
 
@@ -155,46 +165,65 @@ unsafe extern "C" fn fini(memory: *mut c_void, _size: c_int) {
 }
 
 impl Timer {
-    /// Charges the calling thread's user, allocates, and puts the knote on the list. May
-    /// sleep. ENOMEM over a limit, or where the kernel has no memory even so.
+    /// Charges the calling thread's user, allocates, and puts the knote on the list. Returns
+    /// the mutex, held. May sleep. ENOMEM over a limit, or where the kernel has no memory
+    /// even so.
     ///
     /// # Safety
-    /// `kn` is in flux without KN_SCAN or on no list: f_attach, or f_touch of a knote on
-    /// no list.
+    /// `kn` is in flux without KN_SCAN and on no list: f_attach, or f_touch of a knote on no
+    /// list. `'a` lasts no longer than that callback.
     #[inline(always)]
-    pub(super) unsafe fn attach<E: Expire, T: Copy + 'static>(
+    pub(super) unsafe fn attach<'a, E: Expire, T: Copy + Send + 'static>(
         kn: NonNull<sys::knote>,
         timed: T,
-    ) -> Result<NonNull<Timer>, Errno> {
+    ) -> Result<Lock<'a>, Errno> {
         const { assert!(size_of::<T>() <= TIMED_MAX && align_of::<T>() <= 8) };
-        let charge = Charge::new()?;
-        let timer = ZONE.uma_zalloc()?;
+        let timer = Timer::allocate(kn, expired::<E>, TypeId::of::<T>())?;
         let raw = timer.as_ptr();
-        // SAFETY: memory of a timer, ours alone, of which `init` has set up the first
-        // three fields.
+        // SAFETY: nobody else knows the timer yet, and a T fits.
         unsafe {
-            (&raw mut (*raw).knote).write(kn);
-            (&raw mut (*raw).handler).write(expired::<E>);
-            (&raw mut (*raw).cpu).write(sys::kqx_curcpu());
-            (&raw mut (*raw).seen).write(Cell::new(false));
-            (&raw mut (*raw).stage).write(AtomicU8::new(FRESH));
-            (&raw mut (*raw).tries).write(Cell::new(0));
-            (&raw mut (*raw).latest).write(Cell::new(NOT_PENDING));
-            (&raw mut (*raw).charge).write(charge);
-            (&raw mut (*raw).kind).write(TypeId::of::<T>());
             UnsafeCell::raw_get(&raw const (*raw).timed)
                 .cast::<T>()
                 .write(timed);
         }
-        // SAFETY: knlist_add would take the list's lock and the kqueue's to put the knote
-        // on a list that no other thread knows; the knote is in flux, so its status is
-        // this thread's to change.
+        // SAFETY: the zone set the mutex up, and nobody has it. knlist_add would take the
+        // list's lock and the kqueue's to put the knote on a list that no other thread
+        // knows. The knote is in flux, so its status is this thread's to change.
         unsafe {
+            sys::kqx_mtx_lock(timer.as_ref().mtx.get());
             let knlist = UnsafeCell::raw_get(&raw const (*raw).knlist);
-            (*knlist).kl_list.slh_first = kn.as_ptr();
-            (*kn.as_ptr()).kn_selnext.sle_next = null_mut();
-            (*kn.as_ptr()).kn_knlist = knlist;
-            (*kn.as_ptr()).kn_status &= !(sys::KN_DETACHED as c_int);
+            let kn = kn.as_ptr();
+            (*knlist).kl_list.slh_first = kn;
+            (*kn).kn_selnext.sle_next = null_mut();
+            (*kn).kn_knlist = knlist;
+            (*kn).kn_ptr.p_v = raw.cast();
+            (*kn).kn_status &= !(sys::KN_DETACHED as c_int);
+            Ok(Lock(timer.as_ref()))
+        }
+    }
+
+    /// A charged timer without a `timed`.
+    #[inline(never)]
+    fn allocate(
+        kn: NonNull<sys::knote>,
+        handler: unsafe extern "C" fn(*mut c_void),
+        kind: TypeId,
+    ) -> Result<NonNull<Timer>, Errno> {
+        let charge = Charge::new()?;
+        let timer = ZONE.uma_zalloc()?;
+        let raw = timer.as_ptr();
+        // SAFETY: memory of a timer, this thread's alone, of which `init` has set up the
+        // first three fields.
+        unsafe {
+            (&raw mut (*raw).knote).write(kn);
+            (&raw mut (*raw).handler).write(handler);
+            (&raw mut (*raw).cpu).write(sys::kqx_curcpu());
+            (&raw mut (*raw).seen).write(Cell::new(false));
+            (&raw mut (*raw).stage).write(AtomicU8::new(Stage::Fresh as u8));
+            (&raw mut (*raw).tries).write(Cell::new(0));
+            (&raw mut (*raw).pending).write(Cell::new(Callout::Idle));
+            (&raw mut (*raw).charge).write(charge);
+            (&raw mut (*raw).kind).write(kind);
         }
         Ok(timer)
     }
@@ -203,8 +232,8 @@ impl Timer {
     /// back the charge. Sleeps.
     ///
     /// # Safety
-    /// `timer` is from `attach`, and this is f_detach of its knote: nobody arms it any
-    /// more, and nobody knows it after this.
+    /// `timer` is from `attach`, and this is f_detach of its knote: nobody arms the callout
+    /// any more, and nobody knows the timer after this.
     pub(super) unsafe fn detach(timer: NonNull<Timer>) {
         let raw = timer.as_ptr();
         // SAFETY: the knote is in flux for good. Once the callout is drained, without
@@ -215,152 +244,151 @@ impl Timer {
             let kn = (*raw).knote.as_ptr();
             (*(*raw).knlist.get()).kl_list.slh_first = null_mut();
             (*kn).kn_knlist = null_mut();
-            (*kn).kn_status |= sys::KN_DETACHED as c_int;
             // Before the memory is given back.
             drop((&raw const (*raw).charge).read());
             ZONE.uma_zfree(timer);
         }
     }
 
-    /// What the filter keeps with the timer. Panics if that is of another type than was
-    /// attached.
-    #[inline(always)]
-    pub(super) fn timed<T: Copy + 'static>(&self) -> &Cell<T> {
-        if self.kind != TypeId::of::<T>() {
-            another_filters();
-        }
-        // SAFETY: written by `attach` as a T, and a Cell<T> is laid out like one. It is
-        // read and written by whoever has the knote to himself.
-        unsafe { &*self.timed.get().cast::<Cell<T>>() }
+    fn is_fresh(&self) -> bool {
+        self.stage.load(Relaxed) == Stage::Fresh as u8
     }
 
-    /// The mutex, unless the caller has it: kqueue holds a knote's list for f_event and
-    /// f_touch, but not in the f_touch that put the knote on the list, nor in the f_event
-    /// that kqueue_register calls next.
+    /// The mutex, for f_event, unless kqueue has the mutex.
     #[inline(always)]
-    pub(super) fn lock(&self) -> Lock<'_> {
-        Lock {
-            timer: self,
-            taken: self.stage.load(Relaxed) != KNOWN && self.lock_unless_owned(),
-        }
-    }
-
-    /// The mutex, in the callout's handler: callout(9) has taken it and releases it.
-    fn lock_held(&self) -> Lock<'_> {
-        Lock {
-            timer: self,
-            taken: false,
+    pub(super) fn lock(&self) -> Option<Lock<'_>> {
+        if self.is_fresh() {
+            self.lock_unless_owned()
+        } else {
+            None
         }
     }
 
     #[cold]
-    fn lock_unless_owned(&self) -> bool {
-        // SAFETY: the zone set it up. Of a thread's own holding it, mtx_owned is always
-        // right.
+    fn lock_unless_owned(&self) -> Option<Lock<'_>> {
+        // SAFETY: the zone set the mutex up. mtx_owned is always right about the thread's own
+        // holding.
         if unsafe { sys::kqx_mtx_owned(self.mtx.get()) } {
-            return false;
+            return None;
         }
-        // SAFETY: as above, and not held: no recursion. Callbacks hold nothing that
-        // comes after it.
+        // SAFETY: as above, and this thread does not hold the mutex. Callbacks hold nothing
+        // that comes after it.
         unsafe { sys::kqx_mtx_lock(self.mtx.get()) };
-        true
+        Some(Lock(self))
     }
-}
 
-/// The timer's mutex, held.
-#[must_use = "the mutex is released at once"]
-pub(super) struct Lock<'a> {
-    timer: &'a Timer,
-    taken: bool,
-}
-
-impl Lock<'_> {
-    /// Has the callout run at `uptime` ns or up to `leeway` ns later; at once if that
-    /// has passed. callout_reset_sbt(9), absolute.
-    ///
-    /// A callout that is pending for no later is left alone: its filter finds that it is
-    /// early, and asks again. That makes it cheap to push a deadline out, again and
-    /// again, as whoever kicks a watchdog does.
-    #[inline(always)]
-    pub(super) fn callout_reset(&self, uptime: u64, leeway: u64) {
-        let latest = uptime.saturating_add(leeway);
-        // A callout that is to try again is no such callout: `see` may stop it.
-        if (TRIED_AGAIN + 1..=latest).contains(&self.timer.latest.get()) {
+    /// kqueue calls f_event, `from_knote` or by itself: an expiry needs no retry. With the
+    /// mutex held.
+    pub(super) fn see(&self, from_knote: bool) {
+        self.seen.set(true);
+        self.tries.set(0);
+        if from_knote {
             return;
         }
-        self.timer.latest.set(latest);
-        let precision = if leeway == 0 { 0 } else { nstosbt(leeway) };
-        self.callout_reset_sbt_on(nstosbt(uptime), precision, sys::C_ABSOLUTE);
+        if self.pending.get() == Callout::Retry {
+            self.callout_stop();
+        }
+        self.stage.store(Stage::Known as u8, Relaxed);
     }
 
+    /// Keeps the callout from running. callout_stop(9): under the mutex it cannot be
+    /// too late. With the mutex held.
+    fn callout_stop(&self) {
+        if self.pending.replace(Callout::Idle) != Callout::Idle {
+            // SAFETY: the zone set the callout up, and this thread has the callout's mutex.
+            unsafe { sys::kqx_callout_stop(self.callout.get()) };
+        }
+    }
+
+    /// With the mutex held.
     fn callout_reset_sbt_on(&self, sbt: i64, precision: i64, flags: u32) {
-        let timer = self.timer;
-        let argument = (&raw const *timer).cast_mut().cast();
-        // SAFETY: the callout's mutex is held; the argument, the timer, outlives the
-        // callout, which f_detach drains first. That it was pending is no error.
+        let argument = (&raw const *self).cast_mut().cast();
+        // SAFETY: this thread has the callout's mutex; the argument, the timer, outlives the
+        // callout, which f_detach drains first. A callout that was pending is no error.
         unsafe {
             sys::callout_reset_sbt_on(
-                timer.callout.get(),
+                self.callout.get(),
                 sbt,
                 precision,
-                Some(timer.handler),
+                Some(self.handler),
                 argument,
-                timer.cpu,
+                self.cpu,
                 flags as c_int,
             )
         };
     }
 
-    /// Has the callout run again a little later, for an expiry that came in between.
-    fn again(&self) {
-        let timer = self.timer;
-        timer.latest.set(TRIED_AGAIN);
-        self.callout_reset_sbt_on(nstosbt(backoff(&timer.tries)), 0, 0);
-    }
-
-    /// Keeps the callout from running. callout_stop(9): under the mutex it cannot be
-    /// too late.
-    pub(super) fn callout_stop(&self) {
-        if self.timer.latest.replace(NOT_PENDING) != NOT_PENDING {
-            // SAFETY: the zone set it up, and the callout's mutex is held.
-            unsafe { sys::kqx_callout_stop(self.timer.callout.get()) };
-        }
-    }
-
-    /// f_event is being called, `from_knote` or by kqueue: an expiry need not be tried
-    /// again.
-    pub(super) fn see(&self, from_knote: bool) {
-        let timer = self.timer;
-        timer.seen.set(true);
-        timer.tries.set(0);
-        if from_knote {
-            return;
-        }
-        if timer.latest.get() == TRIED_AGAIN {
-            self.callout_stop();
-        }
-        timer.stage.store(KNOWN, Relaxed);
-    }
-
-    /// knote(9): has kqueue ask the knote whether it is due. The callout asks again, a little
-    /// later, if the knote was passed by and is not asked anyway.
+    /// knote(9): has kqueue ask whether the knote is due. A knote in flux is passed by: the
+    /// callout then runs again a little later, unless kqueue is certain to ask. With the
+    /// mutex held.
     fn knote(&self) {
-        let timer = self.timer;
-        timer.seen.set(false);
-        // SAFETY: the list's mutex is held, the kqueue's lock is not.
-        unsafe { sys::knote(timer.knlist.get(), FROM_KNOTE, sys::KNF_LISTLOCKED as c_int) };
-        if !timer.seen.get() && timer.stage.load(Relaxed) != FRESH {
-            self.again();
+        self.seen.set(false);
+        // SAFETY: this thread has the list's mutex, and not the kqueue's lock.
+        unsafe { sys::knote(self.knlist.get(), FROM_KNOTE, sys::KNF_LISTLOCKED as c_int) };
+        if !self.seen.get() && !self.is_fresh() {
+            self.pending.set(Callout::Retry);
+            self.callout_reset_sbt_on(nstosbt(backoff(&self.tries)), 0, 0);
         }
     }
 }
 
+/// A timer's mutex, held until this is dropped.
+#[must_use = "the mutex is released at once"]
+pub(super) struct Lock<'a>(&'a Timer);
+
 impl Drop for Lock<'_> {
     fn drop(&mut self) {
-        if self.taken {
-            // SAFETY: `Timer::lock` took it, in this thread: a `Lock` is not Send.
-            unsafe { sys::kqx_mtx_unlock(self.timer.mtx.get()) };
+        // SAFETY: `attach` or `lock_unless_owned` took the mutex, in this thread: a `Lock` is
+        // not Send.
+        unsafe { sys::kqx_mtx_unlock(self.0.mtx.get()) };
+    }
+}
+
+/// A timer whose mutex this thread has, for a callback that has the knote to itself.
+pub struct Armable<'k>(&'k Timer);
+
+impl Armable<'_> {
+    /// # Safety
+    /// This thread has the mutex and no other `Armable` of the timer as long as this lives.
+    pub(super) unsafe fn new(timer: NonNull<Timer>) -> Self {
+        // SAFETY: the caller's promise: the timer is there while its mutex is held.
+        Armable(unsafe { timer.as_ref() })
+    }
+
+    /// The state that the filter keeps with the timer. Panics if the timer was attached with
+    /// another type.
+    #[inline(always)]
+    pub fn timed<T: Copy + Send + 'static>(&mut self) -> &mut T {
+        if self.0.kind != TypeId::of::<T>() {
+            another_filters();
         }
+        // SAFETY: `attach` wrote a T there. This thread has the mutex, and borrows `self`.
+        unsafe { &mut *self.0.timed.get().cast::<T>() }
+    }
+
+    /// Has the callout run at `uptime` ns or up to `leeway` ns later; at once if that
+    /// has passed. callout_reset_sbt(9), absolute.
+    ///
+    /// A callout that is pending for no later is left alone: its filter finds that the run
+    /// is early, and asks again. So it is cheap to push a deadline out time and again, as a
+    /// program does that kicks a watchdog.
+    #[inline(always)]
+    pub fn callout_reset(&mut self, uptime: u64, leeway: u64) {
+        let latest = uptime.saturating_add(leeway);
+        if let Callout::Pending { latest: pending } = self.0.pending.get()
+            && pending <= latest
+        {
+            return;
+        }
+        self.0.pending.set(Callout::Pending { latest });
+        let precision = if leeway == 0 { 0 } else { nstosbt(leeway) };
+        self.0
+            .callout_reset_sbt_on(nstosbt(uptime), precision, sys::C_ABSOLUTE);
+    }
+
+    /// Keeps the callout from running.
+    pub fn callout_stop(&mut self) {
+        self.0.callout_stop();
     }
 }
 
@@ -370,14 +398,14 @@ impl Drop for Lock<'_> {
 /// For callout(9) alone, which calls it with the callout's mutex held, and not after
 /// callout_drain: `argument` is the timer.
 unsafe extern "C" fn expired<E: Expire>(argument: *mut c_void) {
-    // SAFETY: the timer outlives the callout; it is shared, all that changes is in cells.
+    // SAFETY: the timer outlives the callout; whatever changes in a timer is in cells.
     let timer = unsafe { &*argument.cast::<Timer>() };
     counter_u64_add(Stat::Callouts, 1);
-    timer.latest.set(NOT_PENDING);
-    // SAFETY: f_detach drains the callout before the knote goes, and the mutex of the
-    // knote's list is held.
-    let kn = unsafe { Knote::from_raw(timer.knote) };
+    timer.pending.set(Callout::Idle);
+    // SAFETY: f_detach drains the callout before the knote goes, and callout(9) has taken
+    // the mutex of the knote's list.
+    let kn = unsafe { Knote::new(timer.knote, Expiring) };
     if E::expire(kn) {
-        timer.lock_held().knote();
+        timer.knote();
     }
 }

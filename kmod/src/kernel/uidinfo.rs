@@ -5,10 +5,10 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use freebsd_kernel_sys as sys;
+use kqx::errno::Errno;
 
 use super::account::Share;
-use super::counter::{Stat, counter_u64_add};
-use super::errno::Errno;
+use super::stats::{Stat, counter_u64_add};
 
 /// The least that `kern.kqx.timer_max` is by default.
 const TIMER_MAX: u64 = 65_536;

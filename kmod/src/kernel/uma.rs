@@ -6,8 +6,7 @@ use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 use freebsd_kernel_sys as sys;
-
-use super::errno::Errno;
+use kqx::errno::Errno;
 
 /// What a zone does with fresh memory, and with memory that it gives back to the kernel.
 pub(super) type Init = unsafe extern "C" fn(*mut c_void, c_int, c_int) -> c_int;

@@ -1,0 +1,33 @@
+//! The filters of the kqx family: what a registration remembers, and what each call of
+//! kqueue(2) does to the registration.
+//!
+//! A filter is a value with a few methods. A filter sees no knote, no lock and no callout,
+//! so the same code runs in the kernel and in a test with a clock of its own. There are two
+//! kinds:
+//!
+//! | trait | state | members |
+//! |---|---|---|
+//! | [`Filter`] | of one registration | [`counter`], [`timer`] |
+//! | [`SharedFilter`] | shared by all registrations of one ident in a process | [`gate`] |
+//!
+//! The crate kqx-kmod calls these methods: its `delivery.rs` says when.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod counter;
+mod filter;
+pub mod gate;
+mod shared;
+pub mod time;
+pub mod timer;
+#[cfg(test)]
+mod workbench;
+
+pub use filter::{Arm, Context, Filter, Gauge, Report, Words};
+pub use kqx::errno::Errno;
+pub use kqx::event::Kevent;
+pub use shared::{SharedContext, SharedFilter};

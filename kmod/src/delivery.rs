@@ -1,0 +1,283 @@
+//! What all members have in common: how kqueue is told to deliver an event, an error, or
+//! nothing.
+//!
+//! kqueue_scan acts on a knote's EV_ flags by itself. The scan delivers EV_ONESHOT without
+//! asking the filter, and forgets an EV_CLEAR or EV_DISPATCH event whatever f_touch returned.
+//! So the knote *shows* kqueue the flags that fit the moment. The knote's [`Mode`] remembers
+//! what EV_ADD asked for, and what kqueue is to deliver next:
+//!
+//! ```text
+//!                a change is refused, without EV_RECEIPT
+//!   Event ────────────────────────────────────────────────▶ Error(errno)
+//!     ▲                                                      ▲   │
+//!     │                             another change is refused│   │ f_touch delivers
+//!     │ f_event shows the flags anew                         │   │ the error alone
+//!     └───────────────────────────────────────────────── AfterError ◀┘
+//! ```
+//!
+//! | next | who sets it | EV_CLEAR, EV_DISPATCH shown | EV_ONESHOT shown |
+//! |---|---|---|---|
+//! | `Event` | f_attach; f_event, after `AfterError` | as the filter and EV_ADD say | while the filter is due |
+//! | `Error` | a change, in f_touch | no: no flag may remove, reset or disable the registration for an error | no |
+//! | `AfterError` | the delivery of the error, in f_touch | EV_CLEAR, if nothing else is due: the scan then takes the knote off its queue | if the filter is due |
+//!
+//! EV_FORCEONESHOT sets *forced* beside any of these. A forced registration is due whatever
+//! the filter says, shows EV_ONESHOT once no error waits, and goes with that delivery: so
+//! nobody clears *forced*.
+//!
+//! EV_ONESHOT is shown only while there is something to deliver, or kqueue_scan would deliver
+//! a trigger that a change has taken back. The scan copies the knote's kevent without asking
+//! f_touch, so whoever shows EV_ONESHOT also publishes the event.
+
+use kqx::errno::Errno;
+use kqx::event::{
+    EV_ADD, EV_CLEAR, EV_DISPATCH, EV_ERROR, EV_FORCEONESHOT, EV_ONESHOT, EV_RECEIPT, Kevent,
+    NOTE_TRIGGER,
+};
+use kqx_filters::Report;
+
+use crate::kernel::knote::{Active, Attached, Changing, Delivering, Knote, Stores};
+use crate::kernel::stats::{Stat, counter_u64_add};
+use crate::kernel::trace;
+
+/// A registration's state, as a copy that its filter answers for.
+pub(crate) trait State {
+    /// Whether there is something to deliver.
+    fn due(&self) -> bool;
+    /// What a delivery would say now. `asked`: see [`Mode::asked`].
+    fn report(&self, asked: u16) -> Report;
+    /// Whether a delivery resets the registration, given whether EV_ADD had EV_CLEAR.
+    fn clears(&self, asked: bool) -> bool;
+}
+
+/// What kqueue is to deliver next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// What the filter says.
+    Event,
+    /// The errno of a refused change, and nothing else.
+    Error(Errno),
+    /// What the filter says, once f_event has shown the flags that fit.
+    AfterError,
+}
+
+/// What is kept of a registration beside the filter's state, in one word of the knote.
+#[derive(Clone, Copy)]
+pub(crate) struct Mode(u32);
+
+impl Mode {
+    /// The flags of the first EV_ADD that matter later.
+    const ASKED: u16 = EV_ONESHOT | EV_CLEAR | EV_DISPATCH;
+    const ERRNO_SHIFT: u32 = 16;
+    const ERRNO: u32 = 0xff << Self::ERRNO_SHIFT;
+    const AFTER_ERROR: u32 = 1 << 24;
+    const FORCED: u32 = 1 << 25;
+
+    pub(crate) fn of<P>(kn: &Knote<'_, P>) -> Mode {
+        Mode(kn.mode())
+    }
+
+    /// Of a new registration.
+    fn added(kev: &Kevent) -> Mode {
+        Mode((kev.flags & Self::ASKED).into())
+    }
+
+    /// Those of EV_ONESHOT, EV_CLEAR and EV_DISPATCH that the first EV_ADD had.
+    pub(crate) fn asked(self) -> u16 {
+        self.0 as u16
+    }
+
+    pub(crate) fn next(self) -> Next {
+        if self.0 & Self::AFTER_ERROR != 0 {
+            return Next::AfterError;
+        }
+        match Errno::new((self.0 >> Self::ERRNO_SHIFT & 0xff) as i32) {
+            Some(errno) => Next::Error(errno),
+            None => Next::Event,
+        }
+    }
+
+    fn with_next(self, next: Next) -> Mode {
+        let rest = self.0 & !(Self::ERRNO | Self::AFTER_ERROR);
+        Mode(match next {
+            Next::Event => rest,
+            Next::Error(errno) => rest | u32::from(errno.number()) << Self::ERRNO_SHIFT,
+            Next::AfterError => rest | Self::AFTER_ERROR,
+        })
+    }
+
+    fn forced(self) -> bool {
+        self.0 & Self::FORCED != 0
+    }
+
+    /// Neither an error nor EV_FORCEONESHOT has anything to say.
+    fn is_usual(self) -> bool {
+        self.0 & !u32::from(Self::ASKED) == 0
+    }
+
+    /// The flags that the knote shows fit whatever the filter says.
+    #[inline(always)]
+    pub(crate) fn is_settled(self) -> bool {
+        self.is_usual() && self.asked() & EV_ONESHOT == 0
+    }
+
+    /// The flags that the knote shows fit if the filter has nothing to deliver.
+    #[inline(always)]
+    pub(crate) fn is_settled_while_quiet<P>(self, kn: &Knote<'_, P>) -> bool {
+        self.is_usual() && kn.flags() & EV_ONESHOT == 0
+    }
+
+    /// `flags` with what the knote shows of EV_CLEAR and EV_DISPATCH while no error waits,
+    /// given whether a delivery resets the registration.
+    #[inline(always)]
+    pub(crate) fn shown(self, flags: u16, clears: bool) -> u16 {
+        let clear = if clears { EV_CLEAR } else { 0 };
+        flags & !Self::ASKED | self.asked() & EV_DISPATCH | clear
+    }
+
+    #[inline(always)]
+    pub(crate) fn asked_to_clear(self) -> bool {
+        self.asked() & EV_CLEAR != 0
+    }
+}
+
+/// f_attach: what a new registration has in the knote beside the filter's state. `clears`:
+/// given whether EV_ADD had EV_CLEAR, whether a delivery resets the registration.
+#[inline(always)]
+pub(crate) fn attached(
+    kn: &mut Knote<'_, Attached<'_>>,
+    kev: &Kevent,
+    clears: impl FnOnce(bool) -> bool,
+) {
+    let mode = Mode::added(kev);
+    kn.set_mode(mode.0);
+    kn.set_flags(mode.shown(kn.flags(), clears(mode.asked_to_clear())));
+    if kev.fflags & NOTE_TRIGGER != 0 {
+        counter_u64_add(Stat::Triggers, 1);
+    }
+}
+
+/// f_event, where the flags that the knote shows may not fit: shows those that fit, and says
+/// whether kqueue_scan is to deliver.
+#[cold]
+#[inline(never)]
+pub(crate) fn show(kn: &mut Knote<'_, Active>, state: &dyn State) -> bool {
+    let mode = Mode::of(kn);
+    if let Next::Error(_) = mode.next() {
+        kn.set_flags(kn.flags() & !Mode::ASKED);
+        return true;
+    }
+    kn.set_mode(mode.with_next(Next::Event).0);
+    kn.set_flags(mode.shown(kn.flags(), state.clears(mode.asked_to_clear())));
+    show_oneshot(kn, mode, state);
+    state.due() || mode.forced()
+}
+
+/// Shows EV_ONESHOT, and publishes the event, if kqueue_scan is to deliver that next. The
+/// scan looks for the flag before it asks the filter.
+fn show_oneshot<P: Stores>(kn: &mut Knote<'_, P>, mode: Mode, state: &dyn State) {
+    if mode.forced() || (state.due() && mode.asked() & EV_ONESHOT != 0) {
+        kn.set_flags(kn.flags() | EV_ONESHOT);
+        kn.publish(&state.report(mode.asked()));
+    }
+}
+
+/// f_touch of a change: what an accepted or refused change comes to, beside the filter's
+/// state. `before`: what a receipt says of the state before the change.
+#[inline(never)]
+pub(crate) fn changed(
+    kn: &mut Knote<'_, Changing<'_>>,
+    kev: &mut Kevent,
+    result: Result<(), Errno>,
+    before: u64,
+    state: &dyn State,
+) {
+    let receipt = kev.flags & EV_RECEIPT != 0;
+    let mut mode = Mode::of(kn);
+    if let Err(errno) = result
+        && !receipt
+    {
+        mode = mode.with_next(Next::Error(errno));
+    }
+    if kev.flags & EV_FORCEONESHOT != 0 {
+        mode.0 |= Mode::FORCED;
+    }
+    kn.set_mode(mode.0);
+    if result.is_ok() && kev.flags & EV_ADD != 0 {
+        kn.set_pass_through(kev);
+        if mode.is_usual() {
+            kn.set_flags(mode.shown(kn.flags(), state.clears(mode.asked_to_clear())));
+        }
+    }
+    take_back(kn, state.due());
+    trace::change(kn, kev, result);
+    if receipt {
+        kev.ext[0] = before;
+        kev.ext[1] = result.err().map_or(0, |errno| errno.number().into());
+    }
+}
+
+/// f_touch of a change: poll(2) and an outer kqueue see no event that the change has taken
+/// back. kqueue by itself keeps the knote on its queue until the next scan.
+#[inline(always)]
+pub(crate) fn take_back(kn: &mut Knote<'_, Changing<'_>>, due: bool) {
+    if kn.queued_or_active() && (!due || kn.disabled()) {
+        take_back_queued(kn);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn take_back_queued(kn: &mut Knote<'_, Changing<'_>>) {
+    let mode = Mode::of(kn);
+    let error = matches!(mode.next(), Next::Error(_));
+    if kn.disabled() || !(mode.forced() || error) {
+        kn.knote_dequeue();
+    }
+}
+
+/// f_touch of a delivery: the event that says `report`. `clears`: see [`State::clears`].
+/// `due`: more is left to deliver.
+#[inline(always)]
+pub(crate) fn delivered(
+    kn: &mut Knote<'_, Delivering>,
+    mode: Mode,
+    report: &Report,
+    clears: bool,
+    due: bool,
+) -> Kevent {
+    let flags = mode.shown(kn.flags(), clears);
+    let event = kn.event(flags | mode.asked(), report);
+    // kqueue_scan takes a knote with EV_CLEAR off its queue, and puts a knote without
+    // EV_CLEAR at the end of the queue.
+    kn.set_flags(if due {
+        flags & !EV_CLEAR
+    } else {
+        flags | EV_CLEAR
+    });
+    trace::deliver(kn, report.data);
+    event
+}
+
+/// f_touch of a delivery: the error of a refused change, once, and nothing else.
+#[cold]
+#[inline(never)]
+pub(crate) fn deliver_error(
+    kn: &mut Knote<'_, Delivering>,
+    errno: Errno,
+    state: &dyn State,
+) -> Kevent {
+    let mode = Mode::of(kn);
+    let report = Report {
+        data: errno.number().into(),
+        ..Report::default()
+    };
+    let event = kn.event(kn.flags() | mode.asked() | EV_ERROR, &report);
+    kn.set_mode(mode.with_next(Next::AfterError).0);
+    show_oneshot(kn, mode, state);
+    if !(state.due() || mode.forced()) {
+        // The error was all that there was to deliver.
+        kn.set_flags(kn.flags() | EV_CLEAR);
+    }
+    event
+}

@@ -1,0 +1,229 @@
+//! What each callback of kqueue does with a watcher of a [`SharedFilter`].
+
+#![expect(
+    clippy::extra_unused_type_parameters,
+    reason = "the family table calls these functions as it calls those of `filter`"
+)]
+
+use kqx::errno::Errno;
+use kqx::event::{EV_DISPATCH, EV_RECEIPT, Kevent};
+use kqx_filters::{Report, SharedContext, SharedFilter};
+
+use crate::delivery::{self, Mode, Next, State};
+use crate::kernel::group::{Member, Offered, Offers};
+use crate::kernel::knote::{
+    Active, Attached, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Knote,
+};
+use crate::kernel::stats::{Stat, counter_u64_add};
+use crate::kernel::timer::Expire;
+use crate::kernel::trace;
+
+/// A watcher's state and the state that the watchers share, copied.
+struct Copied<F: SharedFilter> {
+    filter: F,
+    shared: F::Shared,
+    cx: SharedContext,
+}
+
+impl<F: SharedFilter> Copied<F> {
+    fn load<P>(member: &Member<'_, P>) -> Self {
+        Copied {
+            filter: F::load(member.words()),
+            shared: member.shared::<F::Shared>().get(),
+            cx: SharedContext {
+                watchers: member.watchers(),
+                wake: false,
+            },
+        }
+    }
+
+    fn store<P>(&self, member: &Member<'_, P>) {
+        member.set_words(self.filter.store());
+        member.shared::<F::Shared>().set(self.shared);
+    }
+}
+
+impl<F: SharedFilter> State for Copied<F> {
+    fn due(&self) -> bool {
+        self.filter.due(&self.shared)
+    }
+
+    fn report(&self, _asked: u16) -> Report {
+        self.filter.report(&self.shared, &self.cx)
+    }
+
+    fn clears(&self, asked: bool) -> bool {
+        self.filter.clears(&self.shared, asked)
+    }
+}
+
+/// Gives a watcher what is there for the watcher. False if there is nothing.
+fn claim<F: SharedFilter, P>(member: &Member<'_, P>) -> bool {
+    let mut state = Copied::<F>::load(member);
+    state.filter.claim(&mut state.shared);
+    let due = state.due();
+    if due {
+        state.store(member);
+    }
+    due
+}
+
+fn offer<F: SharedFilter>(member: &Member<'_, Offered>) -> bool {
+    claim::<F, _>(member)
+}
+
+/// The watcher takes what there is for it, or waits.
+fn claim_or_wait<F: SharedFilter, P>(member: &Member<'_, P>) {
+    if claim::<F, _>(member) {
+        member.leave_line();
+    } else {
+        member.wait();
+    }
+}
+
+/// After a change, or a delivery: what is `more` goes to the watchers that wait. Then this
+/// watcher takes what is left, or waits. A disabled watcher gives back what it has claimed,
+/// and does not wait.
+#[inline(never)]
+fn line_up<F: SharedFilter, P: Offers>(member: &Member<'_, P>, disabled: bool, more: bool) {
+    if disabled {
+        member.leave_line();
+    }
+    if more {
+        member.offer();
+    }
+    if disabled {
+        give_back::<F, _>(member);
+    } else {
+        claim_or_wait::<F, _>(member);
+    }
+}
+
+/// What a watcher has claimed, and kqueue has not delivered, goes to the next watcher.
+#[inline(never)]
+fn give_back<F: SharedFilter, P: Offers>(member: &Member<'_, P>) {
+    let mut state = Copied::<F>::load(member);
+    state.filter.give_back(&mut state.shared, &mut state.cx);
+    state.store(member);
+    if state.cx.wake {
+        member.offer();
+    }
+}
+
+#[inline(never)]
+pub(crate) fn attach<'a, F: SharedFilter, E: Expire>(
+    kn: Knote<'a, Attaching>,
+) -> Result<Knote<'a, Attached<'a>>, Errno> {
+    let name = kn.name();
+    let result = attach_watcher::<F>(kn);
+    trace::attach(name, &result, F::GAUGE);
+    result
+}
+
+#[inline(always)]
+fn attach_watcher<'a, F: SharedFilter>(
+    kn: Knote<'a, Attaching>,
+) -> Result<Knote<'a, Attached<'a>>, Errno> {
+    let kev = kn.added();
+    let disabled = kn.disabled();
+    let initial = F::initial(&kev)?;
+    let mut state = None;
+    let mut kn = kn.attach_watcher(offer::<F>, initial, |member| {
+        let mut shared = member.shared::<F::Shared>().get();
+        let mut cx = SharedContext {
+            watchers: member.watchers(),
+            wake: false,
+        };
+        let filter = F::attach(&mut shared, &kev, &mut cx)?;
+        let state = state.insert(Copied { filter, shared, cx });
+        state.store(member);
+        line_up::<F, _>(member, disabled, cx.wake);
+        Ok(())
+    })?;
+    delivery::attached(&mut kn, &kev, |asked| {
+        state.is_some_and(|state| state.clears(asked))
+    });
+    Ok(kn)
+}
+
+#[inline(never)]
+pub(crate) fn event<F: SharedFilter>(mut kn: Knote<'_, Active>) -> bool {
+    let Some(member) = kn.member() else {
+        return false;
+    };
+    if member.is_missed() {
+        // kqueue asks after all: the watcher needs no retry.
+        if kn.disabled() {
+            member.leave_line();
+        } else {
+            claim_or_wait::<F, _>(&member);
+        }
+    }
+    let state = Copied::<F>::load(&member);
+    let mode = Mode::of(&kn);
+    if mode.is_settled() || !state.due() && mode.is_settled_while_quiet(&kn) {
+        return state.due();
+    }
+    delivery::show(&mut kn, &state)
+}
+
+#[inline(never)]
+pub(crate) fn change<F: SharedFilter, E: Expire>(
+    mut kn: Knote<'_, Changing<'_>>,
+    kev: &mut Kevent,
+) {
+    let Some(member) = kn.member() else { return };
+    let mut state = Copied::<F>::load(&member);
+    let before = if kev.flags & EV_RECEIPT != 0 {
+        state.filter.receipt(&state.shared)
+    } else {
+        0
+    };
+    let result = state.filter.change(&mut state.shared, kev, &mut state.cx);
+    let wake = result.is_ok() && state.cx.wake;
+    if result.is_ok() {
+        state.store(&member);
+    }
+    line_up::<F, _>(&member, kn.disabled(), wake);
+    let state = Copied::<F>::load(&member);
+    delivery::changed(&mut kn, kev, result, before, &state);
+}
+
+#[inline(never)]
+pub(crate) fn deliver<F: SharedFilter>(mut kn: Knote<'_, Delivering>) -> Kevent {
+    let mode = Mode::of(&kn);
+    let Some(member) = kn.member() else {
+        return Kevent::default();
+    };
+    let mut state = Copied::<F>::load(&member);
+    if let Next::Error(errno) = mode.next() {
+        return delivery::deliver_error(&mut kn, errno, &state);
+    }
+    let report = state.report(mode.asked());
+    state.filter.deliver(&mut state.shared);
+    state.store(&member);
+    // EV_DISPATCH is about to disable the watcher.
+    line_up::<F, _>(&member, mode.asked() & EV_DISPATCH != 0, false);
+    let left = Copied::<F>::load(&member);
+    let clears = left.clears(mode.asked_to_clear());
+    delivery::delivered(&mut kn, mode, &report, clears, left.due())
+}
+
+/// A watcher has no callout.
+pub(crate) fn expire<F: SharedFilter>(_kn: Knote<'_, Expiring>) -> bool {
+    false
+}
+
+#[inline(never)]
+pub(crate) fn detach<F: SharedFilter>(kn: Knote<'_, Detaching>) -> Detached<'_> {
+    let delivered = kn.delivered_once();
+    if delivered {
+        counter_u64_add(Stat::Deliveries, 1);
+    }
+    trace::detach(&kn, F::GAUGE);
+    kn.detach(|member| {
+        if !delivered {
+            give_back::<F, _>(member);
+        }
+    })
+}
