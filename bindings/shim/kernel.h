@@ -96,7 +96,9 @@ void	kqx_taskqueue_drain_timeout(struct timeout_task *t);
 void	kqx_counter_u64_add(enum kqx_stat stat, int64_t n);
 int	kqx_curcpu(void);
 void	kqx_printf(const char *line, int len);
-void	kqx_panic(const char *message, int len) __dead2;
+void	kqx_printf_filter(int filter, const char *line, int len);
+void	kqx_panic(const char *file, int file_len, int line,
+	    const char *message, int len) __dead2;
 
 /* Tunables and gauges of kern.kqx, read and written by the module. */
 extern int	kqx_filter;

@@ -354,9 +354,16 @@ kqx_printf(const char *line, int len)
 }
 
 void
-kqx_panic(const char *message, int len)
+kqx_printf_filter(int filter, const char *line, int len)
 {
-	panic("kqx: %.*s", len, message);
+	printf("kqx: filter %d %.*s\n", filter, len, line);
+}
+
+void
+kqx_panic(const char *file, int file_len, int line, const char *message,
+    int len)
+{
+	panic("kqx: %.*s:%d: %.*s", file_len, file, line, len, message);
 }
 
 /* taskqueue(9): in a thread that may sleep, on the kernel's own queue. */

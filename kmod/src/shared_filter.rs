@@ -10,7 +10,7 @@ use kqx::event::{EV_DISPATCH, EV_RECEIPT, Kevent};
 use kqx_filters::{Report, SharedContext, SharedFilter};
 
 use crate::delivery::{self, Mode, Next, State};
-use crate::kernel::group::{Member, Offered, Offers};
+use crate::kernel::group::{Member, Offered, Offering};
 use crate::kernel::knote::{
     Active, Attached, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Knote,
 };
@@ -85,7 +85,7 @@ fn claim_or_wait<F: SharedFilter, P>(member: &Member<'_, P>) {
 /// watcher takes what is left, or waits. A disabled watcher gives back what it has claimed,
 /// and does not wait.
 #[inline(never)]
-fn line_up<F: SharedFilter, P: Offers>(member: &Member<'_, P>, disabled: bool, more: bool) {
+fn line_up<F: SharedFilter>(member: &Member<'_, Offering>, disabled: bool, more: bool) {
     if disabled {
         member.leave_line();
     }
@@ -93,7 +93,7 @@ fn line_up<F: SharedFilter, P: Offers>(member: &Member<'_, P>, disabled: bool, m
         member.offer();
     }
     if disabled {
-        give_back::<F, _>(member);
+        give_back::<F>(member);
     } else {
         claim_or_wait::<F, _>(member);
     }
@@ -101,7 +101,7 @@ fn line_up<F: SharedFilter, P: Offers>(member: &Member<'_, P>, disabled: bool, m
 
 /// What a watcher has claimed, and kqueue has not delivered, goes to the next watcher.
 #[inline(never)]
-fn give_back<F: SharedFilter, P: Offers>(member: &Member<'_, P>) {
+fn give_back<F: SharedFilter>(member: &Member<'_, Offering>) {
     let mut state = Copied::<F>::load(member);
     state.filter.give_back(&mut state.shared, &mut state.cx);
     state.store(member);
@@ -137,7 +137,7 @@ fn attach_watcher<'a, F: SharedFilter>(
         let filter = F::attach(&mut shared, &kev, &mut cx)?;
         let state = state.insert(Copied { filter, shared, cx });
         state.store(member);
-        line_up::<F, _>(member, disabled, cx.wake);
+        line_up::<F>(&member.offering(), disabled, cx.wake);
         Ok(())
     })?;
     delivery::attached(&mut kn, &kev, |asked| {
@@ -184,7 +184,7 @@ pub(crate) fn change<F: SharedFilter, E: Expire>(
     if result.is_ok() {
         state.store(&member);
     }
-    line_up::<F, _>(&member, kn.disabled(), wake);
+    line_up::<F>(&member.offering(), kn.disabled(), wake);
     let state = Copied::<F>::load(&member);
     delivery::changed(&mut kn, kev, result, before, &state);
 }
@@ -203,7 +203,7 @@ pub(crate) fn deliver<F: SharedFilter>(mut kn: Knote<'_, Delivering>) -> Kevent 
     state.filter.deliver(&mut state.shared);
     state.store(&member);
     // EV_DISPATCH is about to disable the watcher.
-    line_up::<F, _>(&member, mode.asked() & EV_DISPATCH != 0, false);
+    line_up::<F>(&member.offering(), mode.asked() & EV_DISPATCH != 0, false);
     let left = Copied::<F>::load(&member);
     let clears = left.clears(mode.asked_to_clear());
     delivery::delivered(&mut kn, mode, &report, clears, left.due())
@@ -223,7 +223,7 @@ pub(crate) fn detach<F: SharedFilter>(kn: Knote<'_, Detaching>) -> Detached<'_> 
     trace::detach(&kn, F::GAUGE);
     kn.detach(|member| {
         if !delivered {
-            give_back::<F, _>(member);
+            give_back::<F>(&member.offering());
         }
     })
 }

@@ -112,6 +112,9 @@ pub type Offer = fn(&Member<'_, Offered>) -> bool;
 /// Of a [`Member`]: another watcher, or the group's task, makes an offer.
 pub struct Offered;
 
+/// Of a [`Member`]: the callback may make offers.
+pub struct Offering;
+
 /// The callbacks that may offer what is there to other watchers: knote(9) takes the kqueues'
 /// locks, and in f_event kqueue may have such a lock already.
 pub trait Offers {}
@@ -607,13 +610,16 @@ impl<'k, P> Member<'k, P> {
         unsafe { line.remove(self.at()) };
     }
 
-    /// Offers what is there to the watchers that wait, the longest first, until a watcher has
-    /// no use for it.
-    pub fn offer(&self)
+    /// The same watcher, of which all callbacks that may make offers have the same type.
+    pub fn offering(&self) -> Member<'k, Offering>
     where
         P: Offers,
     {
-        self.group.offer();
+        Member {
+            watcher: self.watcher,
+            group: self.group,
+            callback: PhantomData,
+        }
     }
 
     /// knote(9): has kqueue ask whether the watcher is due. False if the knote is in flux.
@@ -647,6 +653,14 @@ impl<'k, P> Member<'k, P> {
     }
 }
 
+impl Member<'_, Offering> {
+    /// Offers what is there to the watchers that wait, the longest first, until a watcher has
+    /// no use for it.
+    pub fn offer(&self) {
+        self.group.offer();
+    }
+}
+
 impl Member<'_, Active> {
     /// kqueue calls f_event.
     pub(super) fn see(&self) {
@@ -655,7 +669,7 @@ impl Member<'_, Active> {
 }
 
 impl Group {
-    /// See [`Member::offer`]. What an offer changes is kept if kqueue takes notice, and
+    /// See `Member::offer`. What an offer changes is kept if kqueue takes notice, and
     /// taken back if the knote is in flux. With the mutex held.
     fn offer(&self) {
         while let Some(first) = NonNull::new(self.line.first.get()) {

@@ -1,7 +1,6 @@
 //! Load and unload: module(9).
 
 use core::ffi::c_int;
-use core::fmt;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{
     AtomicBool, AtomicPtr,
@@ -57,35 +56,18 @@ fn set_filter(slot: c_int) {
     unsafe { sys::kqx_filter = slot };
 }
 
-/// One line on the console, as printf(9).
+/// A line on the console: printf(9).
 #[cold]
-#[inline(never)]
-pub fn printf(line: fmt::Arguments<'_>) {
-    let mut text = [0; 160];
-    let mut room = Room {
-        text: &mut text,
-        len: 0,
-    };
-    let _ = fmt::Write::write_fmt(&mut room, line);
-    let len = room.len;
-    // SAFETY: `len` bytes of text.
-    unsafe { sys::kqx_printf(text.as_ptr().cast(), len as c_int) };
+fn printf(line: &str) {
+    // SAFETY: `line` is a text of that length.
+    unsafe { sys::kqx_printf(line.as_ptr().cast(), line.len() as c_int) };
 }
 
-/// As much of a text as there is room for.
-pub(super) struct Room<'a> {
-    pub(super) text: &'a mut [u8],
-    pub(super) len: usize,
-}
-
-impl fmt::Write for Room<'_> {
-    fn write_str(&mut self, s: &str) -> fmt::Result {
-        let room = &mut self.text[self.len..];
-        let n = s.len().min(room.len());
-        room[..n].copy_from_slice(&s.as_bytes()[..n]);
-        self.len += n;
-        Ok(())
-    }
+/// A line on the console that says something of a filter number.
+#[cold]
+fn printf_filter(filter: c_int, line: &str) {
+    // SAFETY: as for `printf`.
+    unsafe { sys::kqx_printf_filter(filter, line.as_ptr().cast(), line.len() as c_int) };
 }
 
 /// The callbacks of the module, as kqueue is given them.
@@ -125,27 +107,23 @@ impl Registration {
         timer::uma_zcreate()?;
         let entry = entry::find().inspect_err(|&error| {
             if error == Errno::EOPNOTSUPP {
-                printf(format_args!(
-                    "another kqx was loaded before; reboot to load this one"
-                ));
+                printf("another kqx was loaded before; reboot to load this one");
             }
         })?;
         let slot = filter();
         // SAFETY: the functions are those of a `Filterops`, and `unload` closes the entry
         // before they go.
         let opened = unsafe { entry.open(&self.0, slot) };
-        let opened = opened.inspect_err(|&error| match error {
-            Errno::EEXIST => printf(format_args!(
-                "filter {slot} is taken; set kern.kqx.filter to a free one in loader.conf"
-            )),
-            _ => printf(format_args!(
-                "filter {slot} is not a system filter; set kern.kqx.filter to a free one"
-            )),
+        let opened = opened.inspect_err(|&error| {
+            let why = match error {
+                Errno::EEXIST => "is taken; set kern.kqx.filter to a free one in loader.conf",
+                _ => "is not a system filter; set kern.kqx.filter to a free one",
+            };
+            printf_filter(slot, why);
         })?;
         if opened != slot {
-            printf(format_args!(
-                "filter {opened} is still kqx's since it was last loaded; using it, not {slot}"
-            ));
+            let why = "is still kqx's since it was last loaded; kern.kqx.filter is ignored";
+            printf_filter(opened, why);
             set_filter(opened);
         }
         OPEN.store((&raw const *entry).cast_mut(), Relaxed);

@@ -179,26 +179,30 @@ impl Timer {
     ) -> Result<Lock<'a>, Errno> {
         const { assert!(size_of::<T>() <= TIMED_MAX && align_of::<T>() <= 8) };
         let timer = Timer::allocate(kn, expired::<E>, TypeId::of::<T>())?;
-        let raw = timer.as_ptr();
         // SAFETY: nobody else knows the timer yet, and a T fits.
-        unsafe {
-            UnsafeCell::raw_get(&raw const (*raw).timed)
-                .cast::<T>()
-                .write(timed);
-        }
+        unsafe { timer.as_ref().timed.get().cast::<T>().write(timed) };
+        // SAFETY: the caller's promise.
+        Ok(unsafe { Timer::list(kn, timer) })
+    }
+
+    /// Takes the mutex, and makes the timer the knote's.
+    ///
+    /// # Safety
+    /// As for `attach`; `timer` is whole, and nobody else knows it.
+    #[inline(never)]
+    unsafe fn list<'a>(kn: NonNull<sys::knote>, timer: NonNull<Timer>) -> Lock<'a> {
         // SAFETY: the zone set the mutex up, and nobody has it. knlist_add would take the
         // list's lock and the kqueue's to put the knote on a list that no other thread
         // knows. The knote is in flux, so its status is this thread's to change.
         unsafe {
+            let (kn, knlist) = (kn.as_ptr(), timer.as_ref().knlist.get());
             sys::kqx_mtx_lock(timer.as_ref().mtx.get());
-            let knlist = UnsafeCell::raw_get(&raw const (*raw).knlist);
-            let kn = kn.as_ptr();
             (*knlist).kl_list.slh_first = kn;
             (*kn).kn_selnext.sle_next = null_mut();
             (*kn).kn_knlist = knlist;
-            (*kn).kn_ptr.p_v = raw.cast();
+            (*kn).kn_ptr.p_v = timer.as_ptr().cast();
             (*kn).kn_status &= !(sys::KN_DETACHED as c_int);
-            Ok(Lock(timer.as_ref()))
+            Lock(timer.as_ref())
         }
     }
 
@@ -234,6 +238,7 @@ impl Timer {
     /// # Safety
     /// `timer` is from `attach`, and this is f_detach of its knote: nobody arms the callout
     /// any more, and nobody knows the timer after this.
+    #[inline(never)]
     pub(super) unsafe fn detach(timer: NonNull<Timer>) {
         let raw = timer.as_ptr();
         // SAFETY: the knote is in flux for good. Once the callout is drained, without
