@@ -1,0 +1,11 @@
+//! The callout runs in another thread, so what a timer keeps must be Send.
+
+use kqx::errno::Errno;
+use kqx_kmod::family::Family;
+use kqx_kmod::kernel::knote::{Attached, Attaching, Knote};
+
+fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Knote<'a, Attached<'a>>, Errno> {
+    kn.attach_timer::<Family, *const u8>(core::ptr::null())
+}
+
+fn main() {}

@@ -1,0 +1,37 @@
+//! A delivery returns its event: kqueue_scan's buffer is not initialised.
+
+use kqx::errno::Errno;
+use kqx::event::Kevent;
+use kqx_kmod::kernel::filterops::Filterops;
+use kqx_kmod::kernel::knote::{
+    Active, Attached, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Knote,
+};
+use kqx_kmod::kernel::timer::Expire;
+
+struct Mute;
+
+impl Expire for Mute {
+    fn expire(_kn: Knote<'_, Expiring>) -> bool {
+        false
+    }
+}
+
+impl Filterops for Mute {
+    fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Knote<'a, Attached<'a>>, Errno> {
+        Ok(kn.attach())
+    }
+
+    fn f_detach(kn: Knote<'_, Detaching>) -> Detached<'_> {
+        kn.detach(|_| ())
+    }
+
+    fn f_event(_kn: Knote<'_, Active>) -> bool {
+        false
+    }
+
+    fn f_touch_register(_kn: Knote<'_, Changing<'_>>, _kev: &mut Kevent) {}
+
+    fn f_touch_process(_kn: Knote<'_, Delivering>) {}
+}
+
+fn main() {}
