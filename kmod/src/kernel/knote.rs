@@ -55,7 +55,7 @@ pub struct Detached<'a>(PhantomData<&'a ()>);
 
 /// What a probe tells a knote by, while f_attach runs.
 #[derive(Clone, Copy)]
-pub struct Name<'a>(pub(super) NonNull<sys::knote>, PhantomData<&'a sys::knote>);
+pub struct Name<'a>(pub(super) NonNull<sys::knote>, PhantomData<&'a ()>);
 
 /// The mutex of a timer that is new, if there is one.
 type Fresh<'a> = Option<timer::Lock<'a>>;
@@ -85,7 +85,7 @@ impl Listed for Delivering {}
 pub struct Knote<'a, P> {
     raw: NonNull<sys::knote>,
     phase: P,
-    callback: PhantomData<&'a mut sys::knote>,
+    callback: PhantomData<&'a mut ()>,
 }
 
 /// Reads a field in place: other threads change the rest of the knote under the kqueue's

@@ -1,8 +1,8 @@
 //! A knote belongs to the thread that runs its callback.
 
-use kqx_kmod::kernel::knote::{Changing, Knote};
+use kqx_kmod::kernel::knote::{Detaching, Knote};
 
-fn f_touch_register(kn: Knote<'_, Changing<'_>>) {
+fn f_detach(kn: Knote<'_, Detaching>) {
     std::thread::scope(|scope| {
         scope.spawn(|| kn.has_timer());
     });
