@@ -18,14 +18,20 @@
 #[cfg(test)]
 extern crate std;
 
-pub mod counter;
 mod filter;
-pub mod gate;
 mod shared;
 pub mod time;
-pub mod timer;
 #[cfg(test)]
 mod workbench;
+
+/// Each member's file.
+macro_rules! files {
+    ($($number:literal $name:ident: $kind:ident $module:ident::$filter:ident, $what:literal;)+) => {
+        $(pub mod $module;)+
+    };
+}
+
+kqx::members!(files);
 
 pub use filter::{Arm, Context, Filter, Gauge, Report, Words};
 pub use kqx::errno::Errno;

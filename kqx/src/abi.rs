@@ -10,6 +10,19 @@ pub const KQX_ABI_VERSION: u32 = 1;
 /// EVFILT_SENDFILE, reserved by FreeBSD and never implemented.
 pub const EVFILT_KQX: i16 = -12;
 
+/// A member of the family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The top byte of its idents.
+    pub number: u8,
+    /// Its name here and in `sys/kqx.h`.
+    pub name: &'static str,
+    /// The name of its files, without `.rs`: the filter and the cases.
+    pub module: &'static str,
+    /// What it is, in a few words.
+    pub what: &'static str,
+}
+
 macro_rules! numbers {
     ($($number:literal $name:ident: $kind:ident $module:ident::$filter:ident, $what:literal;)+) => {
         $(
@@ -17,8 +30,13 @@ macro_rules! numbers {
             pub const $name: u8 = $number;
         )+
 
-        /// Every member: its number, its name, and what the member is.
-        pub const MEMBERS: &[(u8, &str, &str)] = &[$(($number, stringify!($name), $what)),+];
+        /// Every member.
+        pub const MEMBERS: &[Member] = &[$(Member {
+            number: $number,
+            name: stringify!($name),
+            module: stringify!($module),
+            what: $what,
+        }),+];
     };
 }
 

@@ -23,11 +23,17 @@ macro_rules! constants {
 
 /// The constants of `sys/kqx.h`.
 fn ours() -> BTreeMap<&'static str, i128> {
-    constants!(abi:
-        KQX_ABI_VERSION EVFILT_KQX KQX_COUNTER KQX_TIMER KQX_GATE KQX_ID_BITS KQX_ID_MASK
+    let mut constants = constants!(abi:
+        KQX_ABI_VERSION EVFILT_KQX KQX_ID_BITS KQX_ID_MASK
         NOTE_KQX_SET NOTE_KQX_SEMAPHORE NOTE_KQX_OVERFLOW NOTE_KQX_DELAY
         NOTE_KQX_UPTIME NOTE_KQX_STEPPED NOTE_KQX_ONE
-    )
+    );
+    constants.extend(members());
+    constants
+}
+
+fn members() -> impl Iterator<Item = (&'static str, i128)> {
+    abi::MEMBERS.iter().map(|m| (m.name, m.number.into()))
 }
 
 /// Those of FreeBSD's `sys/event.h` that the family builds on.
@@ -175,6 +181,7 @@ fn the_header_and_the_rust_constants_have_the_same_names() {
 
     let mut rust = defined("src/abi.rs", "pub const ");
     assert!(rust.remove("fn"), "there are functions too");
+    rust.extend(members().map(|(name, _)| name.to_owned()));
     assert_eq!(constants, rust);
     assert_eq!(constants, names(&ours()), "every one is compared below");
 
@@ -184,6 +191,13 @@ fn the_header_and_the_rust_constants_have_the_same_names() {
         .collect::<BTreeSet<_>>();
     let macros = macros.iter().map(|name| before_arguments(name)).collect();
     assert_eq!(functions, macros);
+}
+
+#[test]
+fn each_member_has_a_number_of_its_own() {
+    let numbers: BTreeSet<u8> = abi::MEMBERS.iter().map(|m| m.number).collect();
+    assert_eq!(numbers.len(), abi::MEMBERS.len());
+    assert!(!numbers.contains(&0));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod bench;
 mod build;
 mod check;
+mod header;
 mod install;
 mod instructions;
 mod mutants;
@@ -56,11 +57,13 @@ enum Command {
     Mutants(mutants::Mutants),
     /// Installs kqx.ko, the header, the manual and a DTrace script under DESTDIR
     Install,
-    /// Writes a new member of the family: one file, one line in the table, one of cases
+    /// Writes a new member of the family: a file of filter, a file of cases, a line in the list
     NewFilter {
         /// One word of small letters
         name: String,
     },
+    /// Writes the list of members into sys/kqx.h
+    Header,
     /// Runs one filter's unit tests, and its cases on the simulated kernel
     Try {
         /// The filter, or what else the names of its tests begin with
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         Command::Bench(bench) => bench.run(),
         Command::Instructions => instructions::guard(),
         Command::Results => results::write(),
+        Command::Header => header::write(),
         Command::NewFilter { name } => new_filter::create(&name),
         Command::Try { name } => new_filter::attempt(&name),
         Command::Mutants(mutants) => mutants.run(),

@@ -1,27 +1,24 @@
 //! `cargo xtask new-filter NAME`: a member of the family that compiles, loads and passes
 //! its own case; and `cargo xtask try NAME`, its tests alone, quickly.
 //!
-//! One file in `kmod/src/filters/`, one line in the family table, its number in the ABI,
-//! one file of cases. The templates beside this file are what it writes.
+//! A new member is a file of filter, a file of cases, and a line in kqx/src/members.rs. The
+//! templates beside this file are what the command writes.
 
-use std::collections::BTreeMap;
 use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use kqx::abi::MEMBERS;
 
 use crate::release::root;
 use crate::test::cargo;
 use crate::toolchain::run;
 
-/// What goes into a file that is there.
-struct Insertion {
-    file: &'static str,
-    text: String,
-    /// The new text stands in front of the first of these behind which there is none.
-    before: &'static str,
-}
+/// The list of members, and what follows its last line.
+const LIST: &str = "kqx/src/members.rs";
+const LIST_END: &str = "        }\n    };\n}\n";
 
 /// No file and no module can be called so: the reserved words of the 2024 edition.
 const KEYWORDS: &str = "abstract as async await become box break const continue crate do dyn \
@@ -38,31 +35,52 @@ pub fn create(name: &str) -> Result<()> {
         fs::write(root().join(&file), text).with_context(|| file.clone())?;
         println!("new-filter: {file}");
     }
-    run(&mut cargo(&["fmt", "--all"]))?;
+    // This program has the list of before: the new list is another program's.
+    run(&mut cargo(&["xtask", "header"]))?;
     println!("new-filter: make try F={name} builds it and runs its cases");
     Ok(())
 }
 
+/// Where a member's filter and its cases are.
+pub(crate) fn files(module: &str) -> [String; 2] {
+    [
+        format!("filters/src/{module}.rs"),
+        format!("userland-test/src/cases/{module}.rs"),
+    ]
+}
+
+/// The formatter for the files of the members: cargo fmt does not find files that a macro
+/// names.
+pub(crate) fn rustfmt() -> Command {
+    let of_members = MEMBERS.iter().flat_map(|member| files(member.module));
+    let paths: Vec<PathBuf> = of_members.map(|file| root().join(file)).collect();
+    let mut rustfmt = Command::new("rustfmt");
+    rustfmt.args(["--edition", "2024"]).args(paths);
+    rustfmt
+}
+
 /// Every file that the new member is in, with its new text; refuses a name that something
 /// else has.
-fn plan(root: &Path, name: &str) -> Result<BTreeMap<String, String>> {
-    let filter = format!("kmod/src/filters/{name}.rs");
-    let cases = format!("userland-test/src/cases/{name}.rs");
+fn plan(root: &Path, name: &str) -> Result<[(String, String); 3]> {
+    let [filter, cases] = files(name);
     ensure_free(root, name, [&filter, &cases])?;
-    let number = next_member(&read(root, "kqx/src/abi.rs")?);
-    let mut files = BTreeMap::from([(filter, fill(FILTER, name)), (cases, fill(CASES, name))]);
-    for Insertion { file, text, before } in insertions(name, number) {
-        let old = match files.remove(file) {
-            Some(old) => old,
-            None => read(root, file)?,
-        };
-        let at = old
-            .find(before)
-            .with_context(|| format!("{file} has no `{}` any more", before.trim()))?;
-        let (front, back) = old.split_at(at);
-        files.insert(file.to_owned(), [front, &text, back].concat());
-    }
-    Ok(files)
+    let last = MEMBERS.iter().map(|member| member.number).max();
+    let line = format!(
+        "            {} KQX_{}: filter {name}::{}, \"say here what it is\";\n",
+        last.unwrap_or(0) + 1,
+        name.to_uppercase(),
+        camel(name)
+    );
+    let list = read(root, LIST)?;
+    let at = list
+        .find(LIST_END)
+        .with_context(|| format!("{LIST} has no end of a list any more"))?;
+    let (front, back) = list.split_at(at);
+    Ok([
+        (filter, fill(FILTER, name)),
+        (cases, fill(CASES, name)),
+        (LIST.to_owned(), [front, &line, back].concat()),
+    ])
 }
 
 /// Whether a member can have the name, and its two files.
@@ -85,16 +103,12 @@ fn ensure_free(root: &Path, name: &str, files: [&String; 2]) -> Result<()> {
             "{file} is there already: choose another name than `{name}`"
         );
     }
-    let (number, upper, camel) = (
-        format!("KQX_{}", name.to_uppercase()),
-        name.to_uppercase(),
-        camel(name),
-    );
     let taken = [
-        (number.clone(), read(root, "kqx/include/sys/kqx.h")?),
-        (number, read(root, "kqx/src/abi.rs")?),
-        (camel, FILTER.to_owned()),
-        (upper, CASES.to_owned()),
+        (
+            format!("KQX_{}", name.to_uppercase()),
+            read(root, "kqx/include/sys/kqx.h")?,
+        ),
+        (camel(name), FILTER.to_owned()),
     ];
     for (constant, text) in taken {
         ensure!(
@@ -115,7 +129,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 /// nothing unwinds into the C between the filter and the kernel, which would be a second.
 pub fn attempt(name: &str) -> Result<()> {
     let cases = format!("{name}.");
-    let tests = ["test", "--quiet", "--package", "kqx-kmod", "--lib", name];
+    let tests = ["test", "--quiet", "--package", "kqx-filters", "--lib", name];
     let abort = ["run", "--quiet", "--config", "profile.dev.panic='abort'"];
     let harness = [
         "--package",
@@ -150,81 +164,9 @@ fn fill(template: &str, name: &str) -> String {
         .replace("@name@", name)
 }
 
-/// The first number that no member has.
-pub(crate) fn next_member(abi: &str) -> u32 {
-    let numbers = abi.lines().filter_map(|line| {
-        let (name, value) = line.strip_prefix("pub const KQX_")?.split_once(": u8 = ")?;
-        (!name.is_empty()).then(|| value.trim_end_matches(';').parse::<u32>().ok())?
-    });
-    numbers.max().unwrap_or(0) + 1
-}
-
-fn insertions(name: &str, number: u32) -> Vec<Insertion> {
-    let (upper, camel) = (name.to_uppercase(), camel(name));
-    vec![
-        Insertion {
-            file: "kqx/src/abi.rs",
-            text: format!("/// Say here what it is.\npub const KQX_{upper}: u8 = {number};\n"),
-            before: "\n/// How many low bits of an ident",
-        },
-        Insertion {
-            file: "kqx/include/sys/kqx.h",
-            text: format!("#define\tKQX_{upper}\t\t{number}\n"),
-            before: "\n#define\tKQX_ID_BITS",
-        },
-        Insertion {
-            file: "kqx/tests/header.rs",
-            text: format!(" KQX_{upper}"),
-            before: " KQX_ID_BITS KQX_ID_MASK\n",
-        },
-        Insertion {
-            file: "kmod/src/filters/mod.rs",
-            text: format!("pub mod {name};\n"),
-            before: "pub mod timer;\n",
-        },
-        Insertion {
-            file: "kmod/src/family.rs",
-            text: format!("    abi::KQX_{upper} => crate::filters::{name}::{camel},\n"),
-            before: "}\n\n/// What the family keeps of a registration",
-        },
-        Insertion {
-            file: "userland-test/src/cases.rs",
-            text: format!("mod {name};\n"),
-            before: "mod races;\n",
-        },
-        Insertion {
-            file: "userland-test/src/cases.rs",
-            text: format!("        {name}::CASES,\n"),
-            before: "    ]\n    .into_iter()",
-        },
-        Insertion {
-            file: "userland-test/src/cases/errors.rs",
-            text: format!(", kqx::abi::KQX_{upper}"),
-            before: "];\n    for member in (0..=u8::MAX)",
-        },
-    ]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_place_for_a_new_member_is_there_once() {
-        for insertion in insertions("probe", 9) {
-            let text = read(root(), insertion.file).unwrap();
-            let found = text.matches(insertion.before).count();
-            assert_eq!(found, 1, "{}: `{}`", insertion.file, insertion.before);
-        }
-    }
-
-    #[test]
-    fn a_new_member_has_the_next_number() {
-        assert_eq!(
-            next_member("pub const KQX_A: u8 = 1;\npub const KQX_B: u8 = 2;\n"),
-            3
-        );
-    }
 
     fn refusal(name: &str) -> String {
         let refusal = plan(root(), name).unwrap_err().to_string();
@@ -233,22 +175,22 @@ mod tests {
     }
 
     #[test]
-    fn a_new_member_is_two_new_files_and_its_place_in_seven() {
-        let files = plan(root(), "latch").unwrap();
-        let (new, old): (Vec<_>, Vec<_>) = files
-            .keys()
-            .partition(|file| file.ends_with("s/latch.rs") && !root().join(file).exists());
-        assert_eq!((new.len(), old.len()), (2, 7));
-        for (file, text) in &files {
-            assert!(text.to_lowercase().contains("latch"), "{file}");
+    fn a_new_member_is_two_new_files_and_a_line_in_the_list() {
+        let [(filter, _), (cases, _), (list, text)] = plan(root(), "latch").unwrap();
+        for file in [filter, cases] {
+            assert!(file.ends_with("/latch.rs") && !root().join(file).exists());
         }
-        let cases = &files["userland-test/src/cases.rs"];
-        assert!(cases.contains("mod latch;") && cases.contains("latch::CASES,"));
+        let old = read(root(), &list).unwrap();
+        let added = text.lines().filter(|line| !old.contains(line));
+        let number = MEMBERS.len() + 1;
+        let line = format!("{number} KQX_LATCH: filter latch::Latch");
+        assert!(added.map(str::trim).all(|added| added.starts_with(&line)));
+        assert_eq!(text.lines().count(), old.lines().count() + 1);
     }
 
     #[test]
     fn a_file_that_is_there_is_not_written_again() {
-        assert!(refusal("counter").starts_with("kmod/src/filters/counter.rs is there"));
+        assert!(refusal("counter").starts_with("filters/src/counter.rs is there"));
         assert!(refusal("errors").starts_with("userland-test/src/cases/errors.rs is there"));
     }
 
@@ -257,7 +199,6 @@ mod tests {
         assert!(refusal("ident").starts_with("KQX_IDENT is something else"));
         assert!(refusal("id").starts_with("KQX_ID is something else"));
         assert!(refusal("context").starts_with("Context is something else"));
-        assert!(refusal("cases").starts_with("CASES is something else"));
     }
 
     #[test]

@@ -6,12 +6,13 @@ use anyhow::Result;
 
 use crate::release::{Release, root};
 use crate::toolchain::run;
-use crate::{build, instructions};
+use crate::{build, instructions, new_filter};
 
 /// Runs all of it; stops at the first that fails.
 pub fn all() -> Result<()> {
     step("formatting");
     run(&mut cargo(&["fmt", "--all", "--check"]))?;
+    run(new_filter::rustfmt().arg("--check"))?;
     step("lints");
     let deny = ["--all-targets", "--", "-D", "warnings"];
     run(cargo(&["clippy", "--quiet", "--workspace"]).args(deny))?;

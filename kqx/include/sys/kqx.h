@@ -14,7 +14,7 @@
 /* The filter number, unless the sysctl kern.kqx.filter names another. */
 #define	EVFILT_KQX		(-12)
 
-/* Members of the family: the top byte of ident. */
+/* Members of the family: the top byte of ident.  By `cargo xtask header`. */
 #define	KQX_COUNTER		1	/* EVFILT_USER that counts */
 #define	KQX_TIMER		2	/* nanoseconds, charged to its owner */
 #define	KQX_GATE		3	/* one event on many kqueues */
