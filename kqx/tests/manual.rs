@@ -105,7 +105,12 @@ fn the_pages_have_every_method_of_a_filter_every_sysctl_and_every_probe() {
         (
             "kqx.9",
             ".It Fn ",
-            names_after("\n    fn ", "kmod/src/filter.rs"),
+            names_after("\n    fn ", "filters/src/filter.rs"),
+        ),
+        (
+            "kqx.9",
+            "Fn ",
+            names_after("\n    fn ", "filters/src/shared.rs"),
         ),
         (
             "kqx.4",
@@ -132,7 +137,7 @@ fn the_pages_have_every_method_of_a_filter_every_sysctl_and_every_probe() {
 fn what_the_synopses_use_is_there_to_be_used() {
     for (page, file) in [
         ("kqx/man/kqx.3", "kqx/src/lib.rs"),
-        ("kqx/man/kqx.9", "kmod/src/filter.rs"),
+        ("kqx/man/kqx.9", "filters/src/lib.rs"),
     ] {
         let source = in_tree(file);
         let items = ["pub use ", "pub trait ", "pub struct ", "pub enum "];
