@@ -45,6 +45,8 @@ impl fmt::Display for Failure {
 /// What a case comes to.
 pub type Outcome = Result<(), Failure>;
 
+pub use kqx_test_case::case;
+
 /// One sentence about the family, and the code that finds out whether it is true.
 pub struct Case {
     /// `topic.what`, unique.
@@ -55,28 +57,49 @@ pub struct Case {
     pub needs: &'static [Feature],
     /// Finds out.
     pub run: fn(&dyn System) -> Outcome,
-}
-
-/// A case that any machine can run; see [`Case::needs`].
-pub const fn case(
-    name: &'static str,
-    sentence: &'static str,
-    run: fn(&dyn System) -> Outcome,
-) -> Case {
-    Case {
-        name,
-        sentence,
-        needs: &[],
-        run,
-    }
+    /// The file and the line that the case is in.
+    pub place: (&'static str, u32),
 }
 
 impl Case {
-    /// The same case for machines with these features only.
-    pub const fn needs(self, needs: &'static [Feature]) -> Case {
-        Case { needs, ..self }
+    /// The first part of the name.
+    pub fn topic(&self) -> &'static str {
+        self.name.split('.').next().unwrap_or_default()
     }
 }
+
+inventory::collect!(Case);
+
+/// What the attribute [`case`](macro@case) puts in a function's place: the case in the
+/// inventory, and the function as it was.
+macro_rules! register {
+    (
+        ($name:literal $(, needs($($need:ident),+))?)
+        $(#[doc = $line:literal])+
+        fn $run:ident $($rest:tt)+
+    ) => {
+        inventory::submit! {
+            $crate::case::Case {
+                name: $name,
+                sentence: concat!($($line),+).trim_ascii_start(),
+                needs: &[$($($crate::system::Feature::$need),+)?],
+                run: $run,
+                place: (file!(), line!()),
+            }
+        }
+
+        $(#[doc = $line])+
+        fn $run $($rest)+
+    };
+    ($($other:tt)*) => {
+        compile_error!(
+            "a case is a function with a doc comment and #[case(\"topic.what\")] \
+             or #[case(\"topic.what\", needs(Feature))]"
+        );
+    };
+}
+
+pub(crate) use register;
 
 /// Fails the case, saying where and why: the arguments are format!'s.
 #[macro_export]

@@ -6,265 +6,10 @@ use kqx::event::{
     NOTE_TRIGGER,
 };
 
-use crate::case::{Case, Outcome, case};
+use crate::case::{Outcome, case};
 use crate::equal;
 use crate::queue::{COUNTER, Queue, add, change, trigger};
-use crate::system::{Feature, System};
-
-pub(super) const CASES: &[Case] = &[
-    case(
-        "counter.add.zero_is_quiet",
-        "A counter added with a count of 0 is not due.",
-        add_zero_is_quiet,
-    ),
-    case(
-        "counter.add.initial_count",
-        "`data` of EV_ADD is the initial count, which no trigger gathered.",
-        add_initial_count,
-    ),
-    case(
-        "counter.add.user_flags",
-        "The low 24 bits of fflags of EV_ADD are the initial user flags, whatever the operation bits.",
-        add_user_flags,
-    ),
-    case(
-        "counter.add.trigger",
-        "NOTE_TRIGGER in EV_ADD counts at once, and `data` is that trigger's.",
-        add_trigger,
-    ),
-    case(
-        "counter.add.trigger_negative",
-        "A negative NOTE_TRIGGER in EV_ADD takes from a count of 0, which stays 0.",
-        add_trigger_negative,
-    ),
-    case(
-        "counter.add.threshold",
-        "With a threshold of 3 the third trigger makes it due, not the second.",
-        add_threshold,
-    ),
-    case(
-        "counter.add.threshold_zero",
-        "A threshold of 0 means 1.",
-        add_threshold_zero,
-    ),
-    case(
-        "counter.add.threshold_largest",
-        "A threshold of INT64_MAX is accepted, and reached.",
-        add_threshold_largest,
-    ),
-    case(
-        "counter.trigger.zero_adds_one",
-        "NOTE_TRIGGER with data 0 adds 1.",
-        trigger_zero_adds_one,
-    ),
-    case(
-        "counter.trigger.adds",
-        "NOTE_TRIGGER with data n adds n, and triggers add up.",
-        trigger_adds,
-    ),
-    case(
-        "counter.trigger.takes",
-        "NOTE_TRIGGER with data -n takes n.",
-        trigger_takes,
-    ),
-    case(
-        "counter.trigger.takes_below_threshold",
-        "A counter whose count has been taken below its threshold is due no more.",
-        trigger_takes_below_threshold,
-    ),
-    case(
-        "counter.trigger.bottom",
-        "The count saturates at 0, also for the most negative trigger.",
-        trigger_bottom,
-    ),
-    case(
-        "counter.trigger.top",
-        "The count saturates at INT64_MAX, and the delivery says NOTE_KQX_OVERFLOW.",
-        trigger_top,
-    ),
-    case(
-        "counter.trigger.exactly_top",
-        "Reaching INT64_MAX exactly is no overflow.",
-        trigger_exactly_top,
-    ),
-    case(
-        "counter.trigger.overflow_once",
-        "NOTE_KQX_OVERFLOW is reported by one delivery only.",
-        trigger_overflow_once,
-    ),
-    case(
-        "counter.trigger.overflow_once_level",
-        "A level triggered counter reports NOTE_KQX_OVERFLOW once, too.",
-        trigger_overflow_once_level,
-    ),
-    case(
-        "counter.set.sets",
-        "NOTE_KQX_SET makes the count `data`.",
-        set_sets,
-    ),
-    case(
-        "counter.set.zero",
-        "NOTE_KQX_SET with 0 makes a due counter quiet.",
-        set_zero,
-    ),
-    case(
-        "counter.set.then_trigger",
-        "NOTE_KQX_SET with NOTE_TRIGGER sets first, then counts by `data`, by 1 if that is 0.",
-        set_then_trigger,
-    ),
-    case(
-        "counter.flags.ffcopy",
-        "NOTE_FFCOPY replaces the user flags.",
-        flags_ffcopy,
-    ),
-    case(
-        "counter.flags.ffand",
-        "NOTE_FFAND keeps the user flags that both have.",
-        flags_ffand,
-    ),
-    case(
-        "counter.flags.ffor",
-        "NOTE_FFOR adds user flags.",
-        flags_ffor,
-    ),
-    case(
-        "counter.flags.ffnop",
-        "NOTE_FFNOP leaves the user flags alone.",
-        flags_ffnop,
-    ),
-    case(
-        "counter.flags.mask",
-        "Only the 24 user flags are kept: no operation bit is delivered.",
-        flags_mask,
-    ),
-    case(
-        "counter.flags.gather",
-        "Three NOTE_FFOR triggers are one event with the flags of all.",
-        flags_gather,
-    ),
-    case(
-        "counter.flags.outlive_delivery",
-        "Delivery does not take the user flags.",
-        flags_outlive_delivery,
-    ),
-    case(
-        "counter.flags.output_bits_ignored",
-        "A change's NOTE_KQX_OVERFLOW and NOTE_KQX_DELAY are ignored.",
-        flags_output_bits_ignored,
-    ),
-    case(
-        "counter.readd.threshold",
-        "EV_ADD again takes a new threshold and keeps the count, which may now be enough.",
-        readd_threshold,
-    ),
-    case(
-        "counter.readd.threshold_raised",
-        "EV_ADD again with a higher threshold makes a due counter wait for it.",
-        readd_threshold_raised,
-    ),
-    case(
-        "counter.readd.data_ignored",
-        "EV_ADD again does not take `data` for a count.",
-        readd_data_ignored,
-    ),
-    case(
-        "counter.readd.mode",
-        "EV_ADD again takes the delivery mode from its fflags, on and off.",
-        readd_mode,
-    ),
-    case(
-        "counter.readd.changed_to_semaphore",
-        "A counter with EV_CLEAR, changed and then made a semaphore, stays due while enough is left.",
-        readd_changed_to_semaphore,
-    ),
-    case(
-        "counter.readd.clear",
-        "EV_ADD again with EV_CLEAR drops the count.",
-        readd_clear,
-    ),
-    case(
-        "counter.readd.trigger",
-        "EV_ADD again with NOTE_TRIGGER counts.",
-        readd_trigger,
-    ),
-    case(
-        "counter.clear.drops_pending",
-        "EV_CLEAR on a change drops what was pending, and keeps the user flags.",
-        clear_drops_pending,
-    ),
-    case(
-        "counter.clear.then_trigger",
-        "EV_CLEAR with NOTE_TRIGGER drops what was pending before and wakes with the new.",
-        clear_then_trigger,
-    ),
-    case(
-        "counter.clear.drops_overflow",
-        "EV_CLEAR on a change drops a pending NOTE_KQX_OVERFLOW.",
-        clear_drops_overflow,
-    ),
-    case(
-        "counter.receipt.fetch_and_add",
-        "The receipt of a change has the count before it.",
-        receipt_fetch_and_add,
-    ),
-    case(
-        "counter.receipt.query",
-        "A change with no operation and EV_RECEIPT is a query that changes nothing.",
-        receipt_query,
-    ),
-    case(
-        "counter.deliver.gathers",
-        "ext[0] of a delivery says how many triggers it gathers, and starts anew with each.",
-        deliver_gathers,
-    ),
-    case(
-        "counter.deliver.gathers_level",
-        "A level triggered counter's ext[0] goes on gathering.",
-        deliver_gathers_level,
-    ),
-    case(
-        "counter.deliver.no_delay",
-        "Without a maximum delay ext[1] of a delivery is 0.",
-        deliver_no_delay,
-    ),
-    case(
-        "counter.deliver.clear_takes_all",
-        "With EV_CLEAR a delivery takes the whole count, above the threshold too.",
-        deliver_clear_takes_all,
-    ),
-    case(
-        "counter.deliver.level_takes_nothing",
-        "Without EV_CLEAR a delivery takes nothing: the counter stays due.",
-        deliver_level_takes_nothing,
-    ),
-    case(
-        "counter.deliver.semaphore",
-        "A semaphore delivers its threshold at a time while enough is left, and keeps the rest.",
-        deliver_semaphore,
-    ),
-    case(
-        "counter.deliver.semaphore_queued",
-        "A semaphore is queued while enough is left, and not after the delivery that leaves less.",
-        deliver_semaphore_queued,
-    )
-    .needs(&[Feature::KernProcKq]),
-    case(
-        "counter.deliver.semaphore_in_one_call",
-        "One kevent call returns a semaphore's next event at most once, and the next call goes on.",
-        deliver_semaphore_in_one_call,
-    ),
-    case(
-        "counter.deliver.semaphore_beats_clear",
-        "With EV_CLEAR and NOTE_KQX_SEMAPHORE the semaphore wins.",
-        deliver_semaphore_beats_clear,
-    ),
-    case(
-        "counter.allocates_nothing",
-        "Counters without a maximum delay allocate nothing and are charged nothing.",
-        allocates_nothing,
-    )
-    .needs(&[Feature::Allocations]),
-];
+use crate::system::System;
 
 /// EV_ADD of a counter that delivery empties.
 const EDGE: Kevent = Kevent {
@@ -297,12 +42,16 @@ const fn trigger_flags(fflags: u32) -> Kevent {
     }
 }
 
+/// A counter added with a count of 0 is not due.
+#[case("counter.add.zero_is_quiet")]
 fn add_zero_is_quiet(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
     queue.quiet()
 }
 
+/// `data` of EV_ADD is the initial count, which no trigger gathered.
+#[case("counter.add.initial_count")]
 fn add_initial_count(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent { data: 5, ..EDGE })?;
@@ -312,6 +61,8 @@ fn add_initial_count(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// The low 24 bits of fflags of EV_ADD are the initial user flags, whatever the operation bits.
+#[case("counter.add.user_flags")]
 fn add_user_flags(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for control in [NOTE_FFNOP, NOTE_FFAND, NOTE_FFOR, NOTE_FFCOPY] {
@@ -326,6 +77,8 @@ fn add_user_flags(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// NOTE_TRIGGER in EV_ADD counts at once, and `data` is that trigger's.
+#[case("counter.add.trigger")]
 fn add_trigger(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for (data, count) in [(0, 1), (1, 1), (7, 7)] {
@@ -342,6 +95,8 @@ fn add_trigger(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A negative NOTE_TRIGGER in EV_ADD takes from a count of 0, which stays 0.
+#[case("counter.add.trigger_negative")]
 fn add_trigger_negative(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -354,6 +109,8 @@ fn add_trigger_negative(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// With a threshold of 3 the third trigger makes it due, not the second.
+#[case("counter.add.threshold")]
 fn add_threshold(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(threshold(3))?;
@@ -368,6 +125,8 @@ fn add_threshold(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// A threshold of 0 means 1.
+#[case("counter.add.threshold_zero")]
 fn add_threshold_zero(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(threshold(0))?;
@@ -377,6 +136,8 @@ fn add_threshold_zero(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A threshold of INT64_MAX is accepted, and reached.
+#[case("counter.add.threshold_largest")]
 fn add_threshold_largest(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(threshold(i64::MAX as u64))?;
@@ -389,6 +150,8 @@ fn add_threshold_largest(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// NOTE_TRIGGER with data 0 adds 1.
+#[case("counter.trigger.zero_adds_one")]
 fn trigger_zero_adds_one(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(EDGE)?;
@@ -397,6 +160,8 @@ fn trigger_zero_adds_one(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// NOTE_TRIGGER with data n adds n, and triggers add up.
+#[case("counter.trigger.adds")]
 fn trigger_adds(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(EDGE)?;
@@ -407,6 +172,8 @@ fn trigger_adds(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// NOTE_TRIGGER with data -n takes n.
+#[case("counter.trigger.takes")]
 fn trigger_takes(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(EDGE)?;
@@ -418,6 +185,8 @@ fn trigger_takes(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A counter whose count has been taken below its threshold is due no more.
+#[case("counter.trigger.takes_below_threshold")]
 fn trigger_takes_below_threshold(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(threshold(5))?;
@@ -429,6 +198,8 @@ fn trigger_takes_below_threshold(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// The count saturates at 0, also for the most negative trigger.
+#[case("counter.trigger.bottom")]
 fn trigger_bottom(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(EDGE)?;
@@ -445,6 +216,8 @@ fn trigger_bottom(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// The count saturates at INT64_MAX, and the delivery says NOTE_KQX_OVERFLOW.
+#[case("counter.trigger.top")]
 fn trigger_top(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(EDGE)?;
@@ -456,6 +229,8 @@ fn trigger_top(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Reaching INT64_MAX exactly is no overflow.
+#[case("counter.trigger.exactly_top")]
 fn trigger_exactly_top(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(EDGE)?;
@@ -467,6 +242,8 @@ fn trigger_exactly_top(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// NOTE_KQX_OVERFLOW is reported by one delivery only.
+#[case("counter.trigger.overflow_once")]
 fn trigger_overflow_once(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -481,6 +258,8 @@ fn trigger_overflow_once(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A level triggered counter reports NOTE_KQX_OVERFLOW once, too.
+#[case("counter.trigger.overflow_once_level")]
 fn trigger_overflow_once_level(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -495,6 +274,8 @@ fn trigger_overflow_once_level(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// NOTE_KQX_SET makes the count `data`.
+#[case("counter.set.sets")]
 fn set_sets(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(EDGE)?;
@@ -508,6 +289,8 @@ fn set_sets(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// NOTE_KQX_SET with 0 makes a due counter quiet.
+#[case("counter.set.zero")]
 fn set_zero(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
@@ -517,6 +300,8 @@ fn set_zero(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// NOTE_KQX_SET with NOTE_TRIGGER sets first, then counts by `data`, by 1 if that is 0.
+#[case("counter.set.then_trigger")]
 fn set_then_trigger(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(EDGE)?;
@@ -531,6 +316,8 @@ fn set_then_trigger(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// NOTE_FFCOPY replaces the user flags.
+#[case("counter.flags.ffcopy")]
 fn flags_ffcopy(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -544,6 +331,8 @@ fn flags_ffcopy(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// NOTE_FFAND keeps the user flags that both have.
+#[case("counter.flags.ffand")]
 fn flags_ffand(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -555,6 +344,8 @@ fn flags_ffand(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// NOTE_FFOR adds user flags.
+#[case("counter.flags.ffor")]
 fn flags_ffor(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -566,6 +357,8 @@ fn flags_ffor(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// NOTE_FFNOP leaves the user flags alone.
+#[case("counter.flags.ffnop")]
 fn flags_ffnop(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -577,6 +370,8 @@ fn flags_ffnop(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Only the 24 user flags are kept: no operation bit is delivered.
+#[case("counter.flags.mask")]
 fn flags_mask(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(EDGE)?;
@@ -585,6 +380,8 @@ fn flags_mask(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Three NOTE_FFOR triggers are one event with the flags of all.
+#[case("counter.flags.gather")]
 fn flags_gather(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(EDGE)?;
@@ -597,6 +394,8 @@ fn flags_gather(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// Delivery does not take the user flags.
+#[case("counter.flags.outlive_delivery")]
 fn flags_outlive_delivery(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(EDGE)?;
@@ -607,6 +406,8 @@ fn flags_outlive_delivery(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A change's NOTE_KQX_OVERFLOW and NOTE_KQX_DELAY are ignored.
+#[case("counter.flags.output_bits_ignored")]
 fn flags_output_bits_ignored(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(EDGE)?;
@@ -617,6 +418,8 @@ fn flags_output_bits_ignored(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ADD again takes a new threshold and keeps the count, which may now be enough.
+#[case("counter.readd.threshold")]
 fn readd_threshold(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(threshold(5))?;
@@ -632,6 +435,8 @@ fn readd_threshold(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// EV_ADD again with a higher threshold makes a due counter wait for it.
+#[case("counter.readd.threshold_raised")]
 fn readd_threshold_raised(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
@@ -646,6 +451,8 @@ fn readd_threshold_raised(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ADD again does not take `data` for a count.
+#[case("counter.readd.data_ignored")]
 fn readd_data_ignored(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(EDGE)?;
@@ -658,6 +465,8 @@ fn readd_data_ignored(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ADD again takes the delivery mode from its fflags, on and off.
+#[case("counter.readd.mode")]
 fn readd_mode(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(EDGE)?;
@@ -672,6 +481,8 @@ fn readd_mode(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// A counter with EV_CLEAR, changed and then made a semaphore, stays due while enough is left.
+#[case("counter.readd.changed_to_semaphore")]
 fn readd_changed_to_semaphore(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -689,6 +500,8 @@ fn readd_changed_to_semaphore(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// EV_ADD again with EV_CLEAR drops the count.
+#[case("counter.readd.clear")]
 fn readd_clear(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
@@ -699,6 +512,8 @@ fn readd_clear(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ADD again with NOTE_TRIGGER counts.
+#[case("counter.readd.trigger")]
 fn readd_trigger(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(EDGE)?;
@@ -713,6 +528,8 @@ fn readd_trigger(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_CLEAR on a change drops what was pending, and keeps the user flags.
+#[case("counter.clear.drops_pending")]
 fn clear_drops_pending(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -733,6 +550,8 @@ fn clear_drops_pending(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_CLEAR with NOTE_TRIGGER drops what was pending before and wakes with the new.
+#[case("counter.clear.then_trigger")]
 fn clear_then_trigger(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
@@ -747,6 +566,8 @@ fn clear_then_trigger(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_CLEAR on a change drops a pending NOTE_KQX_OVERFLOW.
+#[case("counter.clear.drops_overflow")]
 fn clear_drops_overflow(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -762,6 +583,8 @@ fn clear_drops_overflow(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// The receipt of a change has the count before it.
+#[case("counter.receipt.fetch_and_add")]
 fn receipt_fetch_and_add(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(EDGE)?;
@@ -777,6 +600,8 @@ fn receipt_fetch_and_add(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A change with no operation and EV_RECEIPT is a query that changes nothing.
+#[case("counter.receipt.query")]
 fn receipt_query(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -794,6 +619,8 @@ fn receipt_query(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// ext[0] of a delivery says how many triggers it gathers, and starts anew with each.
+#[case("counter.deliver.gathers")]
 fn deliver_gathers(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(EDGE)?;
@@ -808,6 +635,8 @@ fn deliver_gathers(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A level triggered counter's ext[0] goes on gathering.
+#[case("counter.deliver.gathers_level")]
 fn deliver_gathers_level(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
@@ -818,6 +647,8 @@ fn deliver_gathers_level(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Without a maximum delay ext[1] of a delivery is 0.
+#[case("counter.deliver.no_delay")]
 fn deliver_no_delay(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(EDGE)?;
@@ -827,6 +658,8 @@ fn deliver_no_delay(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// With EV_CLEAR a delivery takes the whole count, above the threshold too.
+#[case("counter.deliver.clear_takes_all")]
 fn deliver_clear_takes_all(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(threshold(2))?;
@@ -837,6 +670,8 @@ fn deliver_clear_takes_all(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Without EV_CLEAR a delivery takes nothing: the counter stays due.
+#[case("counter.deliver.level_takes_nothing")]
 fn deliver_level_takes_nothing(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
@@ -848,6 +683,8 @@ fn deliver_level_takes_nothing(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A semaphore delivers its threshold at a time while enough is left, and keeps the rest.
+#[case("counter.deliver.semaphore")]
 fn deliver_semaphore(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -866,6 +703,8 @@ fn deliver_semaphore(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// A semaphore is queued while enough is left, and not after the delivery that leaves less.
+#[case("counter.deliver.semaphore_queued", needs(KernProcKq))]
 fn deliver_semaphore_queued(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -882,6 +721,8 @@ fn deliver_semaphore_queued(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// One kevent call returns a semaphore's next event at most once, and the next call goes on.
+#[case("counter.deliver.semaphore_in_one_call")]
 fn deliver_semaphore_in_one_call(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -900,6 +741,8 @@ fn deliver_semaphore_in_one_call(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// With EV_CLEAR and NOTE_KQX_SEMAPHORE the semaphore wins.
+#[case("counter.deliver.semaphore_beats_clear")]
 fn deliver_semaphore_beats_clear(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -913,6 +756,8 @@ fn deliver_semaphore_beats_clear(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// Counters without a maximum delay allocate nothing and are charged nothing.
+#[case("counter.allocates_nothing", needs(Allocations))]
 fn allocates_nothing(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let (allocations, timers) = (sys.allocations()?, sys.sysctl("kern.kqx.timers")?);

@@ -6,108 +6,10 @@ use kqx::abi::{NOTE_KQX_DELAY, NOTE_KQX_SEMAPHORE, NOTE_KQX_SET};
 use kqx::event::{EV_ADD, EV_CLEAR, EV_DISABLE, EV_ENABLE, EV_ONESHOT, Kevent, NOTE_TRIGGER};
 
 use super::{MS, SEC};
-use crate::case::{Case, Outcome, case};
+use crate::case::{Outcome, case};
 use crate::queue::{COUNTER, Queue, add, change, delete, trigger};
 use crate::system::{Clock, Errno, System};
 use crate::{ensure, equal};
-
-pub(super) const CASES: &[Case] = &[
-    case(
-        "delay.wakes",
-        "A count below the threshold is due when the delay has passed, and says NOTE_KQX_DELAY.",
-        wakes,
-    ),
-    case(
-        "delay.empty_is_quiet",
-        "A count of 0 is never due, however long it stays so.",
-        empty_is_quiet,
-    ),
-    case(
-        "delay.threshold_first",
-        "The threshold reached before the delay makes it due at once, without NOTE_KQX_DELAY.",
-        threshold_first,
-    ),
-    case(
-        "delay.from_first_trigger",
-        "The delay runs from the first trigger that is gathered, not from the last.",
-        from_first_trigger,
-    ),
-    case(
-        "delay.anew_after_delivery",
-        "After a delivery the delay starts with the next trigger.",
-        anew_after_delivery,
-    ),
-    case(
-        "delay.stops_at_zero",
-        "A count taken back to 0 stops the delay, and the next trigger starts a whole one.",
-        stops_at_zero,
-    ),
-    case(
-        "delay.set",
-        "NOTE_KQX_SET above 0 starts the delay, and to 0 stops it.",
-        set,
-    ),
-    case(
-        "delay.set_trigger",
-        "NOTE_KQX_SET to 0 with NOTE_TRIGGER starts a whole delay: the count leaves 0 anew.",
-        set_trigger,
-    ),
-    case(
-        "delay.initial_count",
-        "An initial count starts the delay with EV_ADD.",
-        initial_count,
-    ),
-    case(
-        "delay.add_trigger",
-        "NOTE_TRIGGER in EV_ADD starts the delay.",
-        add_trigger,
-    ),
-    case(
-        "delay.semaphore",
-        "A semaphore made due by its delay takes what there is, at most its threshold.",
-        semaphore,
-    ),
-    case(
-        "delay.level",
-        "Without EV_CLEAR a counter made due by its delay stays due.",
-        level,
-    ),
-    case(
-        "delay.oneshot",
-        "A one-shot counter made due by its delay delivers the same fields, and is gone.",
-        oneshot,
-    ),
-    case(
-        "delay.clear",
-        "EV_CLEAR on a change drops a delay that is running or over.",
-        clear,
-    ),
-    case(
-        "delay.readd.sets",
-        "EV_ADD again gives a counter a delay, which a count above 0 starts.",
-        readd_sets,
-    ),
-    case(
-        "delay.readd.removes",
-        "EV_ADD again without a delay removes it.",
-        readd_removes,
-    ),
-    case(
-        "delay.disabled",
-        "A delay that passes while the counter is disabled makes it due when enabled.",
-        disabled,
-    ),
-    case(
-        "delay.charged",
-        "A counter with a delay counts among the timers, from EV_ADD until it is gone.",
-        charged,
-    ),
-    case(
-        "delay.charged_by_readd",
-        "EV_ADD again with a delay charges the counter, which keeps the charge without it.",
-        charged_by_readd,
-    ),
-];
 
 /// EV_ADD of a counter of threshold 10 with a maximum delay, emptied by delivery.
 const fn delayed(delay: u64) -> Kevent {
@@ -118,6 +20,8 @@ const fn delayed(delay: u64) -> Kevent {
     }
 }
 
+/// A count below the threshold is due when the delay has passed, and says NOTE_KQX_DELAY.
+#[case("delay.wakes")]
 fn wakes(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(delayed(20 * MS))?;
@@ -133,6 +37,8 @@ fn wakes(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// A count of 0 is never due, however long it stays so.
+#[case("delay.empty_is_quiet")]
 fn empty_is_quiet(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(delayed(MS))?;
@@ -140,6 +46,8 @@ fn empty_is_quiet(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// The threshold reached before the delay makes it due at once, without NOTE_KQX_DELAY.
+#[case("delay.threshold_first")]
 fn threshold_first(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(delayed(3600 * SEC))?;
@@ -156,6 +64,8 @@ fn threshold_first(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// The delay runs from the first trigger that is gathered, not from the last.
+#[case("delay.from_first_trigger")]
 fn from_first_trigger(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(delayed(50 * MS))?;
@@ -174,6 +84,8 @@ fn from_first_trigger(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// After a delivery the delay starts with the next trigger.
+#[case("delay.anew_after_delivery")]
 fn anew_after_delivery(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(delayed(20 * MS))?;
@@ -189,6 +101,8 @@ fn anew_after_delivery(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A count taken back to 0 stops the delay, and the next trigger starts a whole one.
+#[case("delay.stops_at_zero")]
 fn stops_at_zero(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(delayed(20 * MS))?;
@@ -204,6 +118,8 @@ fn stops_at_zero(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// NOTE_KQX_SET above 0 starts the delay, and to 0 stops it.
+#[case("delay.set")]
 fn set(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(delayed(10 * MS))?;
@@ -222,6 +138,8 @@ fn set(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// NOTE_KQX_SET to 0 with NOTE_TRIGGER starts a whole delay: the count leaves 0 anew.
+#[case("delay.set_trigger")]
 fn set_trigger(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(delayed(20 * MS))?;
@@ -239,6 +157,8 @@ fn set_trigger(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// An initial count starts the delay with EV_ADD.
+#[case("delay.initial_count")]
 fn initial_count(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -251,6 +171,8 @@ fn initial_count(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// NOTE_TRIGGER in EV_ADD starts the delay.
+#[case("delay.add_trigger")]
 fn add_trigger(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -264,6 +186,8 @@ fn add_trigger(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A semaphore made due by its delay takes what there is, at most its threshold.
+#[case("delay.semaphore")]
 fn semaphore(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -284,6 +208,8 @@ fn semaphore(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Without EV_CLEAR a counter made due by its delay stays due.
+#[case("delay.level")]
 fn level(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -302,6 +228,8 @@ fn level(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A one-shot counter made due by its delay delivers the same fields, and is gone.
+#[case("delay.oneshot")]
 fn oneshot(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -319,6 +247,8 @@ fn oneshot(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_CLEAR on a change drops a delay that is running or over.
+#[case("delay.clear")]
 fn clear(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let clear = Kevent {
@@ -335,6 +265,8 @@ fn clear(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// EV_ADD again gives a counter a delay, which a count above 0 starts.
+#[case("delay.readd.sets")]
 fn readd_sets(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(delayed(0))?;
@@ -349,6 +281,8 @@ fn readd_sets(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ADD again without a delay removes it.
+#[case("delay.readd.removes")]
 fn readd_removes(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(delayed(10 * MS))?;
@@ -366,6 +300,8 @@ fn readd_removes(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A delay that passes while the counter is disabled makes it due when enabled.
+#[case("delay.disabled")]
 fn disabled(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(delayed(5 * MS))?;
@@ -384,6 +320,8 @@ fn disabled(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A counter with a delay counts among the timers, from EV_ADD until it is gone.
+#[case("delay.charged")]
 fn charged(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let timers = sys.sysctl("kern.kqx.timers")?;
@@ -396,6 +334,8 @@ fn charged(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ADD again with a delay charges the counter, which keeps the charge without it.
+#[case("delay.charged_by_readd")]
 fn charged_by_readd(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let timers = sys.sysctl("kern.kqx.timers")?;

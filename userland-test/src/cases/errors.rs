@@ -10,188 +10,10 @@ use kqx::event::{
     Kevent, NOTE_ABSTIME, NOTE_MSECONDS, NOTE_NSECONDS, NOTE_SECONDS, NOTE_TRIGGER, NOTE_USECONDS,
 };
 
-use crate::case::{Case, Failure, Outcome, case};
+use crate::case::{Failure, Outcome, case};
 use crate::equal;
 use crate::queue::{COUNTER, Queue, TIMER, add, change, delete, refusal, trigger};
 use crate::system::{Errno, System};
-
-pub(super) const CASES: &[Case] = &[
-    case(
-        "errors.member.zero",
-        "Ident 0 is of no member: EINVAL.",
-        member_zero,
-    ),
-    case(
-        "errors.member.all_ones",
-        "Ident all ones is of no member: EINVAL.",
-        member_all_ones,
-    ),
-    case(
-        "errors.member.unknown",
-        "Every member byte but those of the family is EINVAL.",
-        member_unknown,
-    ),
-    case(
-        "errors.member.ident_of_32_bits",
-        "An ident of 32 bits, as a 32-bit program gives it, has no member byte: EINVAL.",
-        member_ident_of_32_bits,
-    ),
-    case(
-        "errors.member.id_bounds",
-        "Within a member, id 0 and the largest id are ids like any other.",
-        member_id_bounds,
-    ),
-    case(
-        "errors.counter.negative_count",
-        "A negative initial count is EINVAL.",
-        counter_negative_count,
-    ),
-    case(
-        "errors.counter.threshold",
-        "A threshold above INT64_MAX is EINVAL.",
-        counter_threshold,
-    ),
-    case(
-        "errors.counter.delay",
-        "A maximum delay beyond a timer's range is EINVAL.",
-        counter_delay,
-    ),
-    case(
-        "errors.counter.set_negative",
-        "NOTE_KQX_SET of a negative count is refused, with NOTE_TRIGGER too.",
-        counter_set_negative,
-    ),
-    case(
-        "errors.counter.reserved_bit",
-        "A change with the reserved fflags bit is refused.",
-        counter_reserved_bit,
-    ),
-    case(
-        "errors.counter.readd",
-        "EV_ADD again with a bad threshold or delay is refused and changes nothing.",
-        counter_readd,
-    ),
-    case(
-        "errors.timer.negative",
-        "A negative time is EINVAL, in every unit and as a deadline.",
-        timer_negative,
-    ),
-    case(
-        "errors.timer.unrepresentable",
-        "A time of more than 68 years is EINVAL, in every unit.",
-        timer_unrepresentable,
-    ),
-    case(
-        "errors.timer.mixed_units",
-        "Two unit bits are EINVAL.",
-        timer_mixed_units,
-    ),
-    case(
-        "errors.timer.unknown_bits",
-        "A fflags bit no timer knows is EINVAL.",
-        timer_unknown_bits,
-    ),
-    case(
-        "errors.timer.first_delay",
-        "A first delay of more than 68 years is EINVAL.",
-        timer_first_delay,
-    ),
-    case(
-        "errors.timer.leeway",
-        "A leeway of more than 68 years is EINVAL.",
-        timer_leeway,
-    ),
-    case(
-        "errors.timer.deadline_and_delay",
-        "A first delay together with NOTE_ABSTIME is EINVAL.",
-        timer_deadline_and_delay,
-    ),
-    case(
-        "errors.timer.restart_deadline",
-        "NOTE_TRIGGER on a NOTE_ABSTIME timer is refused and changes nothing.",
-        timer_restart_deadline,
-    ),
-    case(
-        "errors.timer.change_unknown_bits",
-        "A change of a timer with an unknown bit is refused; its unit bits and data are ignored.",
-        timer_change_unknown_bits,
-    ),
-    case(
-        "errors.timer.readd",
-        "EV_ADD again with a bad time is refused, and the timer runs on as it was.",
-        timer_readd,
-    ),
-    case(
-        "errors.refused.receipt",
-        "With EV_RECEIPT a refused change has its errno in ext[1], and no event follows.",
-        refused_receipt,
-    ),
-    case(
-        "errors.refused.event",
-        "Without EV_RECEIPT a refused change is one event with EV_ERROR and the errno in data.",
-        refused_event,
-    ),
-    case(
-        "errors.refused.same_call",
-        "A refused change is reported by the same call if it has room for an event.",
-        refused_same_call,
-    ),
-    case(
-        "errors.refused.not_sticky",
-        "An error is reported once, and the next delivery has no trace of it.",
-        refused_not_sticky,
-    ),
-    case(
-        "errors.refused.takes_nothing",
-        "The report of an error takes nothing: the count's own event follows.",
-        refused_takes_nothing,
-    ),
-    case(
-        "errors.refused.oneshot_stays",
-        "A refused change does not use up a one-shot registration.",
-        refused_oneshot_stays,
-    ),
-    case(
-        "errors.refused.oneshot_due",
-        "A one-shot event that is due is there at once after a refused change.",
-        refused_oneshot_due,
-    ),
-    case(
-        "errors.refused.twice",
-        "After two refused changes, each reported, EV_DISPATCH still disables with the delivery.",
-        refused_twice,
-    ),
-    case(
-        "errors.refused.changes_nothing",
-        "A refused change leaves count, user flags, threshold and mode as they were.",
-        refused_changes_nothing,
-    ),
-    case(
-        "errors.refused.delete_clears",
-        "EV_DELETE drops an error that was not reported yet.",
-        refused_delete_clears,
-    ),
-    case(
-        "errors.kqueue.no_registration",
-        "A change or deletion of what was never added is ENOENT.",
-        kqueue_no_registration,
-    ),
-    case(
-        "errors.kqueue.keepudata_on_add",
-        "EV_ADD with EV_KEEPUDATA is EINVAL.",
-        kqueue_keepudata_on_add,
-    ),
-    case(
-        "errors.kqueue.enable_and_disable",
-        "EV_ENABLE with EV_DISABLE is EINVAL and changes nothing.",
-        kqueue_enable_and_disable,
-    ),
-    case(
-        "errors.kqueue.bad_descriptor",
-        "kevent on a closed kqueue is EBADF.",
-        kqueue_bad_descriptor,
-    ),
-];
 
 /// More nanoseconds than 68 years have: 2^31 seconds.
 const TOO_LONG: u64 = (1 << 31) * 1_000_000_000;
@@ -221,14 +43,20 @@ const REFUSED: Kevent = Kevent {
     ..change(COUNTER)
 };
 
+/// Ident 0 is of no member: EINVAL.
+#[case("errors.member.zero")]
 fn member_zero(sys: &dyn System) -> Outcome {
     einval(&Queue::new(sys)?, add(0))
 }
 
+/// Ident all ones is of no member: EINVAL.
+#[case("errors.member.all_ones")]
 fn member_all_ones(sys: &dyn System) -> Outcome {
     einval(&Queue::new(sys)?, add(usize::MAX))
 }
 
+/// Every member byte but those of the family is EINVAL.
+#[case("errors.member.unknown")]
 fn member_unknown(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let members = [KQX_COUNTER, KQX_TIMER, KQX_GATE];
@@ -238,6 +66,8 @@ fn member_unknown(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// An ident of 32 bits, as a 32-bit program gives it, has no member byte: EINVAL.
+#[case("errors.member.ident_of_32_bits")]
 fn member_ident_of_32_bits(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for ident in [1, 0x0100_0001, 0x7fff_ffff, 0xffff_ffff] {
@@ -246,6 +76,8 @@ fn member_ident_of_32_bits(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Within a member, id 0 and the largest id are ids like any other.
+#[case("errors.member.id_bounds")]
 fn member_id_bounds(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for id in [0, kqx::abi::KQX_ID_MASK] {
@@ -260,6 +92,8 @@ fn member_id_bounds(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A negative initial count is EINVAL.
+#[case("errors.counter.negative_count")]
 fn counter_negative_count(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for data in [-1, i64::MIN] {
@@ -274,6 +108,8 @@ fn counter_negative_count(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A threshold above INT64_MAX is EINVAL.
+#[case("errors.counter.threshold")]
 fn counter_threshold(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for threshold in [1 << 63, u64::MAX] {
@@ -288,6 +124,8 @@ fn counter_threshold(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A maximum delay beyond a timer's range is EINVAL.
+#[case("errors.counter.delay")]
 fn counter_delay(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for delay in [TOO_LONG, u64::MAX] {
@@ -302,6 +140,8 @@ fn counter_delay(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// NOTE_KQX_SET of a negative count is refused, with NOTE_TRIGGER too.
+#[case("errors.counter.set_negative")]
 fn counter_set_negative(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -320,6 +160,8 @@ fn counter_set_negative(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A change with the reserved fflags bit is refused.
+#[case("errors.counter.reserved_bit")]
 fn counter_reserved_bit(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
@@ -332,6 +174,8 @@ fn counter_reserved_bit(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ADD again with a bad threshold or delay is refused and changes nothing.
+#[case("errors.counter.readd")]
 fn counter_readd(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -354,6 +198,8 @@ fn counter_readd(sys: &dyn System) -> Outcome {
 
 const UNITS: [u32; 5] = [0, NOTE_SECONDS, NOTE_MSECONDS, NOTE_USECONDS, NOTE_NSECONDS];
 
+/// A negative time is EINVAL, in every unit and as a deadline.
+#[case("errors.timer.negative")]
 fn timer_negative(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for unit in UNITS {
@@ -373,6 +219,8 @@ fn timer_negative(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A time of more than 68 years is EINVAL, in every unit.
+#[case("errors.timer.unrepresentable")]
 fn timer_unrepresentable(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for (unit, data) in [
@@ -397,6 +245,8 @@ fn timer_unrepresentable(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Two unit bits are EINVAL.
+#[case("errors.timer.mixed_units")]
 fn timer_mixed_units(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for bits in 1..16u32 {
@@ -414,6 +264,8 @@ fn timer_mixed_units(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A fflags bit no timer knows is EINVAL.
+#[case("errors.timer.unknown_bits")]
 fn timer_unknown_bits(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for bit in [0x40, 0x80, 0x100, 0x80_0000, 0x0400_0000] {
@@ -429,6 +281,8 @@ fn timer_unknown_bits(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A first delay of more than 68 years is EINVAL.
+#[case("errors.timer.first_delay")]
 fn timer_first_delay(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for delay in [TOO_LONG, u64::MAX] {
@@ -444,6 +298,8 @@ fn timer_first_delay(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A leeway of more than 68 years is EINVAL.
+#[case("errors.timer.leeway")]
 fn timer_leeway(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for leeway in [TOO_LONG, u64::MAX] {
@@ -459,6 +315,8 @@ fn timer_leeway(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A first delay together with NOTE_ABSTIME is EINVAL.
+#[case("errors.timer.deadline_and_delay")]
 fn timer_deadline_and_delay(sys: &dyn System) -> Outcome {
     einval(
         &Queue::new(sys)?,
@@ -471,6 +329,8 @@ fn timer_deadline_and_delay(sys: &dyn System) -> Outcome {
     )
 }
 
+/// NOTE_TRIGGER on a NOTE_ABSTIME timer is refused and changes nothing.
+#[case("errors.timer.restart_deadline")]
 fn timer_restart_deadline(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -483,6 +343,8 @@ fn timer_restart_deadline(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A change of a timer with an unknown bit is refused; its unit bits and data are ignored.
+#[case("errors.timer.change_unknown_bits")]
 fn timer_change_unknown_bits(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -505,6 +367,8 @@ fn timer_change_unknown_bits(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// EV_ADD again with a bad time is refused, and the timer runs on as it was.
+#[case("errors.timer.readd")]
 fn timer_readd(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -535,6 +399,8 @@ fn timer_readd(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// With EV_RECEIPT a refused change has its errno in ext[1], and no event follows.
+#[case("errors.refused.receipt")]
 fn refused_receipt(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
@@ -545,6 +411,8 @@ fn refused_receipt(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// Without EV_RECEIPT a refused change is one event with EV_ERROR and the errno in data.
+#[case("errors.refused.event")]
 fn refused_event(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
@@ -556,6 +424,8 @@ fn refused_event(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A refused change is reported by the same call if it has room for an event.
+#[case("errors.refused.same_call")]
 fn refused_same_call(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
@@ -567,6 +437,8 @@ fn refused_same_call(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// An error is reported once, and the next delivery has no trace of it.
+#[case("errors.refused.not_sticky")]
 fn refused_not_sticky(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -583,6 +455,8 @@ fn refused_not_sticky(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// The report of an error takes nothing: the count's own event follows.
+#[case("errors.refused.takes_nothing")]
 fn refused_takes_nothing(sys: &dyn System) -> Outcome {
     for (flags, fflags) in [
         (EV_ADD, 0),
@@ -607,6 +481,8 @@ fn refused_takes_nothing(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A refused change does not use up a one-shot registration.
+#[case("errors.refused.oneshot_stays")]
 fn refused_oneshot_stays(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -624,6 +500,8 @@ fn refused_oneshot_stays(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A one-shot event that is due is there at once after a refused change.
+#[case("errors.refused.oneshot_due")]
 fn refused_oneshot_due(sys: &dyn System) -> Outcome {
     let due = Kevent {
         flags: EV_ADD | EV_ONESHOT,
@@ -654,6 +532,8 @@ fn refused_oneshot_due(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// After two refused changes, each reported, EV_DISPATCH still disables with the delivery.
+#[case("errors.refused.twice")]
 fn refused_twice(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -669,6 +549,8 @@ fn refused_twice(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// A refused change leaves count, user flags, threshold and mode as they were.
+#[case("errors.refused.changes_nothing")]
 fn refused_changes_nothing(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -709,6 +591,8 @@ fn refused_changes_nothing(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_DELETE drops an error that was not reported yet.
+#[case("errors.refused.delete_clears")]
 fn refused_delete_clears(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
@@ -719,6 +603,8 @@ fn refused_delete_clears(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// A change or deletion of what was never added is ENOENT.
+#[case("errors.kqueue.no_registration")]
 fn kqueue_no_registration(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for ident in [COUNTER, TIMER, 0, usize::MAX] {
@@ -730,6 +616,8 @@ fn kqueue_no_registration(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ADD with EV_KEEPUDATA is EINVAL.
+#[case("errors.kqueue.keepudata_on_add")]
 fn kqueue_keepudata_on_add(sys: &dyn System) -> Outcome {
     einval(
         &Queue::new(sys)?,
@@ -740,6 +628,8 @@ fn kqueue_keepudata_on_add(sys: &dyn System) -> Outcome {
     )
 }
 
+/// EV_ENABLE with EV_DISABLE is EINVAL and changes nothing.
+#[case("errors.kqueue.enable_and_disable")]
 fn kqueue_enable_and_disable(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
@@ -753,6 +643,8 @@ fn kqueue_enable_and_disable(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// kevent on a closed kqueue is EBADF.
+#[case("errors.kqueue.bad_descriptor")]
 fn kqueue_bad_descriptor(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let fd = queue.fd;

@@ -37,153 +37,13 @@ use kqx::event::{
 };
 
 use super::{MS, SEC, clock_set_aside, compare, oneshot, periodic};
-use crate::case::{Case, Outcome, case};
+use crate::case::{Outcome, case};
 use crate::queue::{PATIENCE, Queue, TIMER, add, change, delete, refusal};
 use crate::system::{Clock, Errno, Feature, System};
 use crate::{ensure, equal};
 
-pub(super) const CASES: &[Case] = &[
-    case(
-        "evfilt_timer.add_wait_delete",
-        "A timer added, waited for and deleted delivers in between only.",
-        add_wait_delete,
-    ),
-    case(
-        "evfilt_timer.periodic",
-        "A periodic timer is delivered again and again.",
-        periodic_repeats,
-    ),
-    case(
-        "evfilt_timer.periodic_modify",
-        "A running timer takes a new period, shorter or longer, without being deleted.",
-        periodic_modify,
-    ),
-    case(
-        "evfilt_timer.periodic_to_oneshot",
-        "EV_ONESHOT of a later EV_ADD does not end a periodic timer: the first EV_ADD decides.",
-        periodic_to_oneshot,
-    ),
-    case(
-        "evfilt_timer.disable_and_enable",
-        "A one-shot timer disabled before it expires is delivered once enabled.",
-        disable_and_enable,
-    ),
-    case(
-        "evfilt_timer.disable_drains",
-        "A one-shot timer that expired is not delivered after EV_DISABLE.",
-        disable_drains,
-    ),
-    case(
-        "evfilt_timer.dispatch",
-        "With EV_DISPATCH, EV_ADD with EV_ENABLE starts anew and delivers what it counted.",
-        dispatch,
-    ),
-    case(
-        "evfilt_timer.update",
-        "A one-shot timer of a second re-armed to a millisecond expires then, with the new udata.",
-        update,
-    ),
-    case("evfilt_timer.udata", "Every EV_ADD replaces udata.", udata),
-    case(
-        "evfilt_timer.receipt_preserved",
-        "EV_RECEIPT of the first EV_ADD is reported with every event, also after re-arming.",
-        receipt_preserved,
-    ),
-    case(
-        "evfilt_timer.queues",
-        "The same ident in two kqueues is two timers.",
-        queues,
-    ),
-    case(
-        "evfilt_timer.refused_readd",
-        "A re-add refused without EV_RECEIPT is one error event; no expiry is lost, no phase.",
-        refused_readd,
-    ),
-    case(
-        "evfilt_timer.refused_readd_oneshot",
-        "A re-add refused while a one-shot timer is due is reported first, and the expiry follows.",
-        refused_readd_oneshot,
-    ),
-    case(
-        "evfilt_timer.flags_shown",
-        "A relative timer shows EV_CLEAR, one-shot or periodic, a deadline only if asked to.",
-        flags_shown,
-    ),
-    case(
-        "evfilt_timer.readable",
-        "Armed anew after its expiry, a timer is off its kqueue at once, as EVFILT_TIMER is.",
-        readable,
-    )
-    .needs(&[Feature::KernProcKq]),
-    case(
-        "evfilt_timer.differs.ident",
-        "EVFILT_TIMER takes any ident, a KQX_TIMER's top byte is its member.",
-        differs_ident,
-    ),
-    case(
-        "evfilt_timer.differs.unit",
-        "fflags of an event has the unit of its timer, with EVFILT_TIMER it is 0.",
-        differs_unit,
-    ),
-    case(
-        "evfilt_timer.differs.ext",
-        "ext of EV_ADD is a first delay and a leeway, EVFILT_TIMER passes it through.",
-        differs_ext,
-    ),
-    case(
-        "evfilt_timer.differs.change",
-        "Without EV_ADD an unknown fflags bit is refused, EVFILT_TIMER ignores it.",
-        differs_change,
-    ),
-    case(
-        "evfilt_timer.differs.refused",
-        "After a refused EV_ADD a KQX_TIMER runs on, EVFILT_TIMER is stopped.",
-        differs_refused,
-    ),
-    case(
-        "evfilt_timer.differs.error_kept",
-        "After an EV_ADD that follows a refused one EVFILT_TIMER still shows EV_ERROR.",
-        differs_error_kept,
-    ),
-    case(
-        "evfilt_timer.differs.error_receipt",
-        "A receipt has the errno of a refused EV_ADD in ext[1], EVFILT_TIMER's has none.",
-        differs_error_receipt,
-    ),
-    case(
-        "evfilt_timer.differs.longest",
-        "2^31 seconds are EINVAL, EVFILT_TIMER accepts them.",
-        differs_longest,
-    ),
-    case(
-        "evfilt_timer.differs.past",
-        "A deadline that has passed is due in the call that adds it.",
-        differs_past,
-    ),
-    case(
-        "evfilt_timer.differs.set_back",
-        "A deadline waits for a clock that was set back, EVFILT_TIMER's comes early.",
-        differs_set_back,
-    )
-    .needs(&[Feature::SetTime]),
-    case(
-        "evfilt_timer.differs.readd",
-        "EV_ADD again decides anew between clear and level, EVFILT_TIMER keeps what it was.",
-        differs_readd,
-    ),
-    case(
-        "evfilt_timer.differs.receipt",
-        "A receipt has the time left, EVFILT_TIMER's has ext as it was sent.",
-        differs_receipt,
-    ),
-    case(
-        "evfilt_timer.differs.charge",
-        "A KQX_TIMER counts against RLIMIT_KQUEUES, EVFILT_TIMER does not.",
-        differs_charge,
-    )
-    .needs(&[Feature::Processes, Feature::Credentials]),
-];
-
+/// A timer added, waited for and deleted delivers in between only.
+#[case("evfilt_timer.add_wait_delete")]
 fn add_wait_delete(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(periodic(20 * MS))?;
@@ -195,6 +55,8 @@ fn add_wait_delete(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// A periodic timer is delivered again and again.
+#[case("evfilt_timer.periodic")]
 fn periodic_repeats(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(periodic(5 * MS))?;
@@ -207,6 +69,8 @@ fn periodic_repeats(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A running timer takes a new period, shorter or longer, without being deleted.
+#[case("evfilt_timer.periodic_modify")]
 fn periodic_modify(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(periodic(10 * MS))?;
@@ -228,6 +92,8 @@ fn periodic_modify(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ONESHOT of a later EV_ADD does not end a periodic timer: the first EV_ADD decides.
+#[case("evfilt_timer.periodic_to_oneshot")]
 fn periodic_to_oneshot(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(periodic(5 * MS))?;
@@ -239,6 +105,8 @@ fn periodic_to_oneshot(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A one-shot timer disabled before it expires is delivered once enabled.
+#[case("evfilt_timer.disable_and_enable")]
 fn disable_and_enable(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(oneshot(20 * MS))?;
@@ -256,6 +124,8 @@ fn disable_and_enable(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A one-shot timer that expired is not delivered after EV_DISABLE.
+#[case("evfilt_timer.disable_drains")]
 fn disable_drains(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(oneshot(MS))?;
@@ -273,6 +143,8 @@ fn disable_drains(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// With EV_DISPATCH, EV_ADD with EV_ENABLE starts anew and delivers what it counted.
+#[case("evfilt_timer.dispatch")]
 fn dispatch(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let period = 50 * MS;
@@ -301,6 +173,8 @@ fn dispatch(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// A one-shot timer of a second re-armed to a millisecond expires then, with the new udata.
+#[case("evfilt_timer.update")]
 fn update(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let before = sys.clock(Clock::Uptime);
@@ -317,6 +191,8 @@ fn update(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// Every EV_ADD replaces udata.
+#[case("evfilt_timer.udata")]
 fn udata(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -333,6 +209,8 @@ fn udata(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_RECEIPT of the first EV_ADD is reported with every event, also after re-arming.
+#[case("evfilt_timer.receipt_preserved")]
 fn receipt_preserved(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     equal!(queue.receipt(periodic(3600 * SEC))?.data, 0);
@@ -341,6 +219,8 @@ fn receipt_preserved(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// The same ident in two kqueues is two timers.
+#[case("evfilt_timer.queues")]
 fn queues(sys: &dyn System) -> Outcome {
     let (one, two) = (Queue::new(sys)?, Queue::new(sys)?);
     one.apply(periodic(MS))?;
@@ -353,6 +233,8 @@ fn queues(sys: &dyn System) -> Outcome {
     one.quiet()
 }
 
+/// A re-add refused without EV_RECEIPT is one error event; no expiry is lost, no phase.
+#[case("evfilt_timer.refused_readd")]
 fn refused_readd(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(periodic(5 * MS))?;
@@ -380,6 +262,8 @@ fn refused_readd(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A re-add refused while a one-shot timer is due is reported first, and the expiry follows.
+#[case("evfilt_timer.refused_readd_oneshot")]
 fn refused_readd_oneshot(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(oneshot(MS))?;
@@ -413,6 +297,8 @@ const REFUSED: Kevent = Kevent {
     ..add(TIMER)
 };
 
+/// A relative timer shows EV_CLEAR, one-shot or periodic, a deadline only if asked to.
+#[case("evfilt_timer.flags_shown")]
 fn flags_shown(sys: &dyn System) -> Outcome {
     for (change, flags) in [
         (periodic(MS), EV_CLEAR),
@@ -442,6 +328,8 @@ fn flags_shown(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Armed anew after its expiry, a timer is off its kqueue at once, as EVFILT_TIMER is.
+#[case("evfilt_timer.readable", needs(KernProcKq))]
 fn readable(sys: &dyn System) -> Outcome {
     let queued = compare(sys, EVFILT_TIMER, |filter| {
         filter.apply(deadline(1))?;
@@ -454,6 +342,8 @@ fn readable(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EVFILT_TIMER takes any ident, a KQX_TIMER's top byte is its member.
+#[case("evfilt_timer.differs.ident")]
 fn differs_ident(sys: &dyn System) -> Outcome {
     let added = compare(sys, EVFILT_TIMER, |filter| {
         Ok(filter.apply(Kevent {
@@ -465,6 +355,8 @@ fn differs_ident(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// fflags of an event has the unit of its timer, with EVFILT_TIMER it is 0.
+#[case("evfilt_timer.differs.unit")]
 fn differs_unit(sys: &dyn System) -> Outcome {
     let fflags = compare(sys, EVFILT_TIMER, |filter| {
         filter.apply(periodic(MS))?;
@@ -474,6 +366,8 @@ fn differs_unit(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// ext of EV_ADD is a first delay and a leeway, EVFILT_TIMER passes it through.
+#[case("evfilt_timer.differs.ext")]
 fn differs_ext(sys: &dyn System) -> Outcome {
     let hour = 3600 * SEC;
     let ext = compare(sys, EVFILT_TIMER, |filter| {
@@ -496,6 +390,8 @@ fn differs_ext(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Without EV_ADD an unknown fflags bit is refused, EVFILT_TIMER ignores it.
+#[case("evfilt_timer.differs.change")]
 fn differs_change(sys: &dyn System) -> Outcome {
     let refusals = compare(sys, EVFILT_TIMER, |filter| {
         filter.apply(periodic(3600 * SEC))?;
@@ -509,6 +405,8 @@ fn differs_change(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// After a refused EV_ADD a KQX_TIMER runs on, EVFILT_TIMER is stopped.
+#[case("evfilt_timer.differs.refused")]
 fn differs_refused(sys: &dyn System) -> Outcome {
     let runs_on = compare(sys, EVFILT_TIMER, |filter| {
         filter.apply(periodic(50 * MS))?;
@@ -521,6 +419,8 @@ fn differs_refused(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// After an EV_ADD that follows a refused one EVFILT_TIMER still shows EV_ERROR.
+#[case("evfilt_timer.differs.error_kept")]
 fn differs_error_kept(sys: &dyn System) -> Outcome {
     let flags = compare(sys, EVFILT_TIMER, |filter| {
         filter.apply(periodic(3600 * SEC))?;
@@ -533,6 +433,8 @@ fn differs_error_kept(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A receipt has the errno of a refused EV_ADD in ext[1], EVFILT_TIMER's has none.
+#[case("evfilt_timer.differs.error_receipt")]
 fn differs_error_receipt(sys: &dyn System) -> Outcome {
     let refusals = compare(sys, EVFILT_TIMER, |filter| {
         filter.apply(periodic(3600 * SEC))?;
@@ -542,6 +444,8 @@ fn differs_error_receipt(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// 2^31 seconds are EINVAL, EVFILT_TIMER accepts them.
+#[case("evfilt_timer.differs.longest")]
 fn differs_longest(sys: &dyn System) -> Outcome {
     let added = compare(sys, EVFILT_TIMER, |filter| {
         // Once: the kernel's own would expire without end.
@@ -555,6 +459,8 @@ fn differs_longest(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A deadline that has passed is due in the call that adds it.
+#[case("evfilt_timer.differs.past")]
 fn differs_past(sys: &dyn System) -> Outcome {
     let [theirs, ours] = compare(sys, EVFILT_TIMER, |filter| {
         let add = Kevent {
@@ -576,6 +482,8 @@ fn differs_past(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A deadline waits for a clock that was set back, EVFILT_TIMER's comes early.
+#[case("evfilt_timer.differs.set_back", needs(SetTime))]
 fn differs_set_back(sys: &dyn System) -> Outcome {
     clock_set_aside(sys, |step| {
         let early = compare(sys, EVFILT_TIMER, |filter| {
@@ -589,6 +497,8 @@ fn differs_set_back(sys: &dyn System) -> Outcome {
     })
 }
 
+/// EV_ADD again decides anew between clear and level, EVFILT_TIMER keeps what it was.
+#[case("evfilt_timer.differs.readd")]
 fn differs_readd(sys: &dyn System) -> Outcome {
     let flags = compare(sys, EVFILT_TIMER, |filter| {
         filter.apply(deadline(1))?;
@@ -606,6 +516,8 @@ fn differs_readd(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A receipt has the time left, EVFILT_TIMER's has ext as it was sent.
+#[case("evfilt_timer.differs.receipt")]
 fn differs_receipt(sys: &dyn System) -> Outcome {
     let [theirs, ours] = compare(sys, EVFILT_TIMER, |filter| {
         filter.apply(periodic(3600 * SEC))?;
@@ -623,6 +535,8 @@ fn differs_receipt(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A KQX_TIMER counts against RLIMIT_KQUEUES, EVFILT_TIMER does not.
+#[case("evfilt_timer.differs.charge", needs(Processes, Credentials))]
 fn differs_charge(sys: &dyn System) -> Outcome {
     sys.in_process(&|| {
         sys.set_kqueue_limit(Some(1))?;

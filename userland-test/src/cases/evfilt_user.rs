@@ -35,135 +35,13 @@ use kqx::event::{
 };
 
 use super::compare;
-use crate::case::{Case, Outcome, case};
+use crate::case::{Outcome, case};
 use crate::queue::{COUNTER, Queue, add, change, delete, refusal, trigger};
-use crate::system::{Errno, Feature, System};
+use crate::system::{Errno, System};
 use crate::{ensure, equal};
 
-pub(super) const CASES: &[Case] = &[
-    case(
-        "evfilt_user.add_and_delete",
-        "Added and deleted, a counter says nothing in between or after.",
-        add_and_delete,
-    ),
-    case(
-        "evfilt_user.wait",
-        "A triggered counter is delivered to a call that waits, once.",
-        wait,
-    ),
-    case(
-        "evfilt_user.wait_nanoseconds",
-        "A triggered counter is delivered to a call that waits for nanoseconds.",
-        wait_nanoseconds,
-    ),
-    case(
-        "evfilt_user.disable_and_enable",
-        "Disabled and enabled with EV_KEEPUDATA, a counter keeps udata and wakes.",
-        disable_and_enable,
-    ),
-    case(
-        "evfilt_user.dispatch_durable",
-        "EV_DISPATCH stays in force and reported through triggers, EV_DISABLE and EV_ENABLE.",
-        dispatch_durable,
-    ),
-    case(
-        "evfilt_user.dispatch_enable_and_trigger",
-        "A dispatched counter is enabled and triggered by one change.",
-        dispatch_enable_and_trigger,
-    ),
-    case(
-        "evfilt_user.trigger_from_thread",
-        "A trigger wakes a thread that waits for ever.",
-        trigger_from_thread,
-    ),
-    case(
-        "evfilt_user.receipt_preserved",
-        "EV_RECEIPT of the first EV_ADD is reported with every event.",
-        receipt_preserved,
-    ),
-    case(
-        "evfilt_user.delete_receipt",
-        "EV_DELETE's receipt has no state; EV_CLEAR with EV_RECEIPT before it has the count.",
-        delete_receipt,
-    ),
-    case(
-        "evfilt_user.differs.ident",
-        "EVFILT_USER takes any ident, a counter's top byte is its member.",
-        differs_ident,
-    ),
-    case(
-        "evfilt_user.differs.initial",
-        "data of EV_ADD makes a counter due, not EVFILT_USER; negative, only the counter refuses.",
-        differs_initial,
-    ),
-    case(
-        "evfilt_user.differs.data",
-        "data is the sum of a counter's triggers, and of EVFILT_USER's last change what was given.",
-        differs_data,
-    ),
-    case(
-        "evfilt_user.differs.zero",
-        "A trigger with data 0 is delivered as 1 by a counter, as 0 by EVFILT_USER.",
-        differs_zero,
-    ),
-    case(
-        "evfilt_user.differs.negative",
-        "A trigger with negative data takes from a counter, and wakes EVFILT_USER.",
-        differs_negative,
-    ),
-    case(
-        "evfilt_user.differs.add_trigger",
-        "EV_ADD with NOTE_TRIGGER wakes a counter, not EVFILT_USER.",
-        differs_add_trigger,
-    ),
-    case(
-        "evfilt_user.differs.trigger_and_clear",
-        "EV_CLEAR with NOTE_TRIGGER wakes a counter, and loses EVFILT_USER's trigger.",
-        differs_trigger_and_clear,
-    ),
-    case(
-        "evfilt_user.differs.oneshot",
-        "With EV_ONESHOT a counter's event has fflags and data, EVFILT_USER's has 0.",
-        differs_oneshot,
-    ),
-    case(
-        "evfilt_user.differs.oneshot_cleared",
-        "A one-shot cleared before delivery stays with a counter, is delivered by EVFILT_USER.",
-        differs_oneshot_cleared,
-    ),
-    case(
-        "evfilt_user.differs.readable",
-        "Cleared before delivery, a counter is off its kqueue at once, EVFILT_USER is not.",
-        differs_readable,
-    )
-    .needs(&[Feature::KernProcKq]),
-    case(
-        "evfilt_user.differs.operation_bits",
-        "fflags of an event has the operation bits of EV_ADD with EVFILT_USER, not a counter.",
-        differs_operation_bits,
-    ),
-    case(
-        "evfilt_user.differs.other_bits",
-        "fflags bits that are no flag and no operation: a counter looks at them, EVFILT_USER not.",
-        differs_other_bits,
-    ),
-    case(
-        "evfilt_user.differs.ext",
-        "EVFILT_USER passes ext through, a counter has its threshold and its triggers there.",
-        differs_ext,
-    ),
-    case(
-        "evfilt_user.differs.readd",
-        "EV_ADD again gives EVFILT_USER new data and old ext, a counter its old count and new ext.",
-        differs_readd,
-    ),
-    case(
-        "evfilt_user.differs.receipt",
-        "A counter's receipt has the count before the change, EVFILT_USER's ext as it was sent.",
-        differs_receipt,
-    ),
-];
-
+/// Added and deleted, a counter says nothing in between or after.
+#[case("evfilt_user.add_and_delete")]
 fn add_and_delete(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
@@ -172,6 +50,8 @@ fn add_and_delete(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// A triggered counter is delivered to a call that waits, once.
+#[case("evfilt_user.wait")]
 fn wait(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.quiet()?;
@@ -192,6 +72,8 @@ fn wait(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// A triggered counter is delivered to a call that waits for nanoseconds.
+#[case("evfilt_user.wait_nanoseconds")]
 fn wait_nanoseconds(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -209,6 +91,8 @@ fn wait_nanoseconds(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Disabled and enabled with EV_KEEPUDATA, a counter keeps udata and wakes.
+#[case("evfilt_user.disable_and_enable")]
 fn disable_and_enable(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -236,6 +120,8 @@ fn disable_and_enable(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_DISPATCH stays in force and reported through triggers, EV_DISABLE and EV_ENABLE.
+#[case("evfilt_user.dispatch_durable")]
 fn dispatch_durable(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let flags = |flags| Kevent {
@@ -261,6 +147,8 @@ fn dispatch_durable(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// A dispatched counter is enabled and triggered by one change.
+#[case("evfilt_user.dispatch_enable_and_trigger")]
 fn dispatch_enable_and_trigger(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -279,6 +167,8 @@ fn dispatch_enable_and_trigger(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A trigger wakes a thread that waits for ever.
+#[case("evfilt_user.trigger_from_thread")]
 fn trigger_from_thread(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -300,6 +190,8 @@ fn trigger_from_thread(sys: &dyn System) -> Outcome {
     sys.parallel(&[&waiting, &triggering])
 }
 
+/// EV_RECEIPT of the first EV_ADD is reported with every event.
+#[case("evfilt_user.receipt_preserved")]
 fn receipt_preserved(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.receipt(Kevent {
@@ -313,6 +205,8 @@ fn receipt_preserved(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_DELETE's receipt has no state; EV_CLEAR with EV_RECEIPT before it has the count.
+#[case("evfilt_user.delete_receipt")]
 fn delete_receipt(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
@@ -340,12 +234,16 @@ const ADD: Kevent = Kevent {
     ..add(COUNTER)
 };
 
+/// EVFILT_USER takes any ident, a counter's top byte is its member.
+#[case("evfilt_user.differs.ident")]
 fn differs_ident(sys: &dyn System) -> Outcome {
     let added = compare(sys, EVFILT_USER, |filter| Ok(filter.apply(add(7))))?;
     equal!(added, [Ok(()), Err(Errno::EINVAL)]);
     Ok(())
 }
 
+/// data of EV_ADD makes a counter due, not EVFILT_USER; negative, only the counter refuses.
+#[case("evfilt_user.differs.initial")]
 fn differs_initial(sys: &dyn System) -> Outcome {
     let counts = compare(sys, EVFILT_USER, |filter| {
         filter.apply(Kevent { data: 5, ..ADD })?;
@@ -359,6 +257,8 @@ fn differs_initial(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// data is the sum of a counter's triggers, and of EVFILT_USER's last change what was given.
+#[case("evfilt_user.differs.data")]
 fn differs_data(sys: &dyn System) -> Outcome {
     let data = compare(sys, EVFILT_USER, |filter| {
         filter.apply(ADD)?;
@@ -376,6 +276,8 @@ fn differs_data(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A trigger with data 0 is delivered as 1 by a counter, as 0 by EVFILT_USER.
+#[case("evfilt_user.differs.zero")]
 fn differs_zero(sys: &dyn System) -> Outcome {
     let data = compare(sys, EVFILT_USER, |filter| {
         filter.apply(ADD)?;
@@ -386,6 +288,8 @@ fn differs_zero(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A trigger with negative data takes from a counter, and wakes EVFILT_USER.
+#[case("evfilt_user.differs.negative")]
 fn differs_negative(sys: &dyn System) -> Outcome {
     let data = compare(sys, EVFILT_USER, |filter| {
         filter.apply(ADD)?;
@@ -397,6 +301,8 @@ fn differs_negative(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ADD with NOTE_TRIGGER wakes a counter, not EVFILT_USER.
+#[case("evfilt_user.differs.add_trigger")]
 fn differs_add_trigger(sys: &dyn System) -> Outcome {
     let data = compare(sys, EVFILT_USER, |filter| {
         filter.apply(Kevent {
@@ -409,6 +315,8 @@ fn differs_add_trigger(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_CLEAR with NOTE_TRIGGER wakes a counter, and loses EVFILT_USER's trigger.
+#[case("evfilt_user.differs.trigger_and_clear")]
 fn differs_trigger_and_clear(sys: &dyn System) -> Outcome {
     let data = compare(sys, EVFILT_USER, |filter| {
         filter.apply(ADD)?;
@@ -423,6 +331,8 @@ fn differs_trigger_and_clear(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// With EV_ONESHOT a counter's event has fflags and data, EVFILT_USER's has 0.
+#[case("evfilt_user.differs.oneshot")]
 fn differs_oneshot(sys: &dyn System) -> Outcome {
     let fields = compare(sys, EVFILT_USER, |filter| {
         filter.apply(Kevent {
@@ -438,6 +348,8 @@ fn differs_oneshot(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A one-shot cleared before delivery stays with a counter, is delivered by EVFILT_USER.
+#[case("evfilt_user.differs.oneshot_cleared")]
 fn differs_oneshot_cleared(sys: &dyn System) -> Outcome {
     let delivered = compare(sys, EVFILT_USER, |filter| {
         filter.apply(Kevent {
@@ -458,6 +370,8 @@ fn differs_oneshot_cleared(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Cleared before delivery, a counter is off its kqueue at once, EVFILT_USER is not.
+#[case("evfilt_user.differs.readable", needs(KernProcKq))]
 fn differs_readable(sys: &dyn System) -> Outcome {
     let queued = compare(sys, EVFILT_USER, |filter| {
         filter.apply(ADD)?;
@@ -472,6 +386,8 @@ fn differs_readable(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// fflags of an event has the operation bits of EV_ADD with EVFILT_USER, not a counter.
+#[case("evfilt_user.differs.operation_bits")]
 fn differs_operation_bits(sys: &dyn System) -> Outcome {
     let fflags = compare(sys, EVFILT_USER, |filter| {
         filter.apply(Kevent {
@@ -485,6 +401,8 @@ fn differs_operation_bits(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// fflags bits that are no flag and no operation: a counter looks at them, EVFILT_USER not.
+#[case("evfilt_user.differs.other_bits")]
 fn differs_other_bits(sys: &dyn System) -> Outcome {
     let refusals = compare(sys, EVFILT_USER, |filter| {
         filter.apply(ADD)?;
@@ -498,6 +416,8 @@ fn differs_other_bits(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EVFILT_USER passes ext through, a counter has its threshold and its triggers there.
+#[case("evfilt_user.differs.ext")]
 fn differs_ext(sys: &dyn System) -> Outcome {
     let [user, counter] = compare(sys, EVFILT_USER, |filter| {
         filter.apply(Kevent {
@@ -514,6 +434,8 @@ fn differs_ext(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ADD again gives EVFILT_USER new data and old ext, a counter its old count and new ext.
+#[case("evfilt_user.differs.readd")]
 fn differs_readd(sys: &dyn System) -> Outcome {
     let fields = compare(sys, EVFILT_USER, |filter| {
         filter.apply(add(COUNTER))?;
@@ -530,6 +452,8 @@ fn differs_readd(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A counter's receipt has the count before the change, EVFILT_USER's ext as it was sent.
+#[case("evfilt_user.differs.receipt")]
 fn differs_receipt(sys: &dyn System) -> Outcome {
     let ext = compare(sys, EVFILT_USER, |filter| {
         filter.apply(ADD)?;

@@ -8,154 +8,13 @@ use kqx::event::{
     EV_ONESHOT, EV_RECEIPT, Kevent, NOTE_FFOR, NOTE_TRIGGER,
 };
 
-use crate::case::{Case, Outcome, case};
+use crate::case::{Outcome, case};
 use crate::equal;
 use crate::queue::{COUNTER, Queue, TIMER, add, change, delete, refusal, trigger};
 use crate::system::{Errno, System};
 
-pub(super) const CASES: &[Case] = &[
-    case(
-        "flags.oneshot.fields",
-        "EV_ONESHOT delivers the same fields as any other delivery.",
-        oneshot_fields,
-    ),
-    case(
-        "flags.oneshot.gone",
-        "A one-shot registration is gone once delivered.",
-        oneshot_gone,
-    ),
-    case(
-        "flags.oneshot.only_while_due",
-        "A one-shot counter taken below its threshold again is neither delivered nor gone.",
-        oneshot_only_while_due,
-    ),
-    case(
-        "flags.oneshot.semaphore",
-        "A one-shot semaphore delivers its threshold, and is gone with what was left.",
-        oneshot_semaphore,
-    ),
-    case(
-        "flags.forceoneshot",
-        "EV_FORCEONESHOT delivers a counter that is not due, as it is, and removes it.",
-        forceoneshot,
-    ),
-    case(
-        "flags.dispatch.disables",
-        "EV_DISPATCH delivers once and disables; triggers go on counting until EV_ENABLE.",
-        dispatch_disables,
-    ),
-    case(
-        "flags.dispatch.level_stays_due",
-        "A level triggered counter with EV_DISPATCH is due again as soon as it is enabled.",
-        dispatch_level_stays_due,
-    ),
-    case(
-        "flags.disable.hides",
-        "A disabled counter counts but is not delivered, even if it was due before.",
-        disable_hides,
-    ),
-    case(
-        "flags.disable.on_add",
-        "EV_ADD with EV_DISABLE adds a disabled counter.",
-        disable_on_add,
-    ),
-    case(
-        "flags.enable.with_trigger",
-        "EV_ENABLE with NOTE_TRIGGER in one change enables and counts.",
-        enable_with_trigger,
-    ),
-    case(
-        "flags.enable.not_due",
-        "EV_ENABLE of a counter that is not due delivers nothing.",
-        enable_not_due,
-    ),
-    case(
-        "flags.delete.drops_pending",
-        "EV_DELETE drops a pending event, and the registration is gone.",
-        delete_drops_pending,
-    ),
-    case(
-        "flags.delete.then_add",
-        "EV_ADD after EV_DELETE starts with nothing of the old registration.",
-        delete_then_add,
-    ),
-    case(
-        "flags.first_add_decides",
-        "EV_CLEAR of a later EV_ADD does not make a level triggered counter edge triggered.",
-        first_add_decides,
-    ),
-    case(
-        "flags.udata.delivered",
-        "udata of EV_ADD is delivered.",
-        udata_delivered,
-    ),
-    case(
-        "flags.udata.replaced",
-        "Every change replaces udata, a refused one too.",
-        udata_replaced,
-    ),
-    case(
-        "flags.udata.kept",
-        "EV_KEEPUDATA leaves udata as it was.",
-        udata_kept,
-    ),
-    case(
-        "flags.ext.passed_through",
-        "ext[2] and ext[3] are delivered as EV_ADD gave them, and other changes leave them.",
-        ext_passed_through,
-    ),
-    case(
-        "flags.ext.readd",
-        "EV_ADD again stores its ext[2] and ext[3].",
-        ext_readd,
-    ),
-    case(
-        "flags.receipt.add",
-        "EV_RECEIPT on EV_ADD answers with EV_ERROR and 0, and delivers nothing in the same call.",
-        receipt_add,
-    ),
-    case(
-        "flags.receipt.no_event",
-        "A receipt takes nothing: the event it made follows in the next call.",
-        receipt_no_event,
-    ),
-    case(
-        "flags.receipt.no_room",
-        "Without room for the receipt the change list stops there, with no error.",
-        receipt_no_room,
-    ),
-    case(
-        "flags.changes_in_order",
-        "The changes of one call are made in their order.",
-        changes_in_order,
-    ),
-    case(
-        "flags.change_and_wait",
-        "A change's own event can be taken by the same call.",
-        change_and_wait,
-    ),
-    case(
-        "flags.independent.idents",
-        "Counters of one kqueue do not touch each other.",
-        independent_idents,
-    ),
-    case(
-        "flags.independent.members",
-        "A counter and a timer of the same id do not touch each other.",
-        independent_members,
-    ),
-    case(
-        "flags.independent.queues",
-        "The same ident in two kqueues is two registrations.",
-        independent_queues,
-    ),
-    case(
-        "flags.many",
-        "A thousand due counters are delivered by one call, each once.",
-        many,
-    ),
-];
-
+/// EV_ONESHOT delivers the same fields as any other delivery.
+#[case("flags.oneshot.fields")]
 fn oneshot_fields(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -190,6 +49,8 @@ fn oneshot_fields(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A one-shot registration is gone once delivered.
+#[case("flags.oneshot.gone")]
 fn oneshot_gone(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -204,6 +65,8 @@ fn oneshot_gone(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A one-shot counter taken below its threshold again is neither delivered nor gone.
+#[case("flags.oneshot.only_while_due")]
 fn oneshot_only_while_due(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -219,6 +82,8 @@ fn oneshot_only_while_due(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A one-shot semaphore delivers its threshold, and is gone with what was left.
+#[case("flags.oneshot.semaphore")]
 fn oneshot_semaphore(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -234,6 +99,8 @@ fn oneshot_semaphore(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_FORCEONESHOT delivers a counter that is not due, as it is, and removes it.
+#[case("flags.forceoneshot")]
 fn forceoneshot(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -254,6 +121,8 @@ fn forceoneshot(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_DISPATCH delivers once and disables; triggers go on counting until EV_ENABLE.
+#[case("flags.dispatch.disables")]
 fn dispatch_disables(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -280,6 +149,8 @@ fn dispatch_disables(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// A level triggered counter with EV_DISPATCH is due again as soon as it is enabled.
+#[case("flags.dispatch.level_stays_due")]
 fn dispatch_level_stays_due(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -298,6 +169,8 @@ fn dispatch_level_stays_due(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A disabled counter counts but is not delivered, even if it was due before.
+#[case("flags.disable.hides")]
 fn disable_hides(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
@@ -317,6 +190,8 @@ fn disable_hides(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ADD with EV_DISABLE adds a disabled counter.
+#[case("flags.disable.on_add")]
 fn disable_on_add(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -335,6 +210,8 @@ fn disable_on_add(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ENABLE with NOTE_TRIGGER in one change enables and counts.
+#[case("flags.enable.with_trigger")]
 fn enable_with_trigger(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -349,6 +226,8 @@ fn enable_with_trigger(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ENABLE of a counter that is not due delivers nothing.
+#[case("flags.enable.not_due")]
 fn enable_not_due(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -364,6 +243,8 @@ fn enable_not_due(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// EV_DELETE drops a pending event, and the registration is gone.
+#[case("flags.delete.drops_pending")]
 fn delete_drops_pending(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
@@ -374,6 +255,8 @@ fn delete_drops_pending(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ADD after EV_DELETE starts with nothing of the old registration.
+#[case("flags.delete.then_add")]
 fn delete_then_add(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -398,6 +281,8 @@ fn delete_then_add(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_CLEAR of a later EV_ADD does not make a level triggered counter edge triggered.
+#[case("flags.first_add_decides")]
 fn first_add_decides(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
@@ -413,6 +298,8 @@ fn first_add_decides(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// udata of EV_ADD is delivered.
+#[case("flags.udata.delivered")]
 fn udata_delivered(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -424,6 +311,8 @@ fn udata_delivered(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Every change replaces udata, a refused one too.
+#[case("flags.udata.replaced")]
 fn udata_replaced(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -446,6 +335,8 @@ fn udata_replaced(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_KEEPUDATA leaves udata as it was.
+#[case("flags.udata.kept")]
 fn udata_kept(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -461,6 +352,8 @@ fn udata_kept(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// ext[2] and ext[3] are delivered as EV_ADD gave them, and other changes leave them.
+#[case("flags.ext.passed_through")]
 fn ext_passed_through(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -477,6 +370,8 @@ fn ext_passed_through(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ADD again stores its ext[2] and ext[3].
+#[case("flags.ext.readd")]
 fn ext_readd(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -492,6 +387,8 @@ fn ext_readd(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_RECEIPT on EV_ADD answers with EV_ERROR and 0, and delivers nothing in the same call.
+#[case("flags.receipt.add")]
 fn receipt_add(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let receipt = queue.receipt(Kevent {
@@ -509,6 +406,8 @@ fn receipt_add(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A receipt takes nothing: the event it made follows in the next call.
+#[case("flags.receipt.no_event")]
 fn receipt_no_event(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -520,6 +419,8 @@ fn receipt_no_event(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// Without room for the receipt the change list stops there, with no error.
+#[case("flags.receipt.no_room")]
 fn receipt_no_room(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
@@ -536,6 +437,8 @@ fn receipt_no_room(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// The changes of one call are made in their order.
+#[case("flags.changes_in_order")]
 fn changes_in_order(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let mut changes = vec![add(COUNTER)];
@@ -547,6 +450,8 @@ fn changes_in_order(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A change's own event can be taken by the same call.
+#[case("flags.change_and_wait")]
 fn change_and_wait(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let mut events = [Kevent::default()];
@@ -556,6 +461,8 @@ fn change_and_wait(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Counters of one kqueue do not touch each other.
+#[case("flags.independent.idents")]
 fn independent_idents(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     // The kernel's hash puts some of these in one chain.
@@ -570,6 +477,8 @@ fn independent_idents(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A counter and a timer of the same id do not touch each other.
+#[case("flags.independent.members")]
 fn independent_members(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
@@ -588,6 +497,8 @@ fn independent_members(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// The same ident in two kqueues is two registrations.
+#[case("flags.independent.queues")]
 fn independent_queues(sys: &dyn System) -> Outcome {
     let (one, two) = (Queue::new(sys)?, Queue::new(sys)?);
     one.apply(add(COUNTER))?;
@@ -599,6 +510,8 @@ fn independent_queues(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A thousand due counters are delivered by one call, each once.
+#[case("flags.many")]
 fn many(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let changes: Vec<Kevent> = (0..1000)

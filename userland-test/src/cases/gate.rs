@@ -10,9 +10,9 @@ use kqx::event::{
 };
 
 use super::US;
-use crate::case::{Case, Failure, Outcome, case};
+use crate::case::{Failure, Outcome, case};
 use crate::queue::{COUNTER, Queue, add, change, delete, refusal, trigger};
-use crate::system::{Body, Clock, Errno, Feature, System};
+use crate::system::{Body, Clock, Errno, System};
 use crate::{ensure, equal};
 
 /// The gate of a case that needs one.
@@ -34,292 +34,6 @@ const ENABLE: Kevent = Kevent {
     ..change(GATE)
 };
 
-pub(super) const CASES: &[Case] = &[
-    case(
-        "gate.all.every_queue",
-        "A trigger wakes the watchers of the same id in all kqueues of the process, its own too.",
-        all_every_queue,
-    ),
-    case(
-        "gate.all.each_for_itself",
-        "Each watcher takes the triggers since its own last event.",
-        all_each_for_itself,
-    ),
-    case(
-        "gate.all.since_added",
-        "A watcher that is added later has not seen the triggers before.",
-        all_since_added,
-    ),
-    case(
-        "gate.all.disabled_adds_up",
-        "While a watcher is disabled its triggers add up.",
-        all_disabled_adds_up,
-    ),
-    case(
-        "gate.all.takes",
-        "A delivery takes, and says EV_CLEAR, whether that was asked for or not.",
-        all_takes,
-    ),
-    case(
-        "gate.all.queued",
-        "A watcher that has taken its event is not queued: poll(2) finds nothing.",
-        all_queued,
-    )
-    .needs(&[Feature::KernProcKq]),
-    case(
-        "gate.all.asks_those_that_wait",
-        "A trigger that wakes all asks those that wait, and none that has an event already.",
-        all_asks_those_that_wait,
-    )
-    .needs(&[Feature::VirtualClock]),
-    case(
-        "gate.all.dispatch",
-        "With EV_DISPATCH a watcher is disabled by its event, and owes nothing when enabled.",
-        all_dispatch,
-    ),
-    case(
-        "gate.all.blocked",
-        "A trigger wakes every thread that waits, each on a kqueue of its own.",
-        all_blocked,
-    ),
-    case(
-        "gate.fields",
-        "An event has ident, flags and fflags as given, how many watchers there are, and what \
-         passes through.",
-        fields,
-    ),
-    case(
-        "gate.ids",
-        "Gates of other ids, and other members of the same id, are others.",
-        ids,
-    ),
-    case(
-        "gate.trigger.data",
-        "A trigger counts as many times as data says, once if that is 0.",
-        trigger_data,
-    ),
-    case(
-        "gate.trigger.with_add",
-        "NOTE_TRIGGER in EV_ADD triggers, the first time and again.",
-        trigger_with_add,
-    ),
-    case(
-        "gate.one.oldest_first",
-        "Each trigger wakes one watcher, in the order in which they were added.",
-        one_oldest_first,
-    ),
-    case(
-        "gate.one.line",
-        "A watcher that took its trigger is behind those that wait longer.",
-        one_line,
-    ),
-    case(
-        "gate.one.readd_keeps_place",
-        "EV_ADD again keeps a watcher's place in the line.",
-        one_readd_keeps_place,
-    ),
-    case(
-        "gate.one.waits_at_gate",
-        "Where every watcher has one, a trigger waits for the first that takes its own.",
-        one_waits_at_gate,
-    ),
-    case(
-        "gate.one.next_before_later",
-        "One that waits when a watcher takes its own is that watcher's, not a later one's.",
-        one_next_before_later,
-    ),
-    case(
-        "gate.one.queued",
-        "A watcher that has taken its event is not queued, unless it has the next already.",
-        one_queued,
-    )
-    .needs(&[Feature::KernProcKq]),
-    case(
-        "gate.one.asks_one",
-        "A trigger that wakes one asks that watcher and no other, however many wait.",
-        one_asks_one,
-    )
-    .needs(&[Feature::VirtualClock]),
-    case(
-        "gate.one.many",
-        "A trigger of 3 wakes three watchers.",
-        one_many,
-    ),
-    case(
-        "gate.one.disabled_is_passed_over",
-        "A disabled watcher is passed over, and finds what waits when it is enabled.",
-        one_disabled_is_passed_over,
-    ),
-    case(
-        "gate.one.disable_hands_over",
-        "A watcher that is disabled before it takes its trigger leaves it to the next.",
-        one_disable_hands_over,
-    ),
-    case(
-        "gate.one.refused_disable_hands_over",
-        "So does one whose change is refused but for EV_DISABLE.",
-        one_refused_disable_hands_over,
-    ),
-    case(
-        "gate.one.delete_hands_over",
-        "A watcher that is deleted before it takes its trigger leaves it to the next.",
-        one_delete_hands_over,
-    ),
-    case(
-        "gate.one.close_hands_over",
-        "So does one whose kqueue is closed.",
-        one_close_hands_over,
-    ),
-    case(
-        "gate.one.delete_after_taking",
-        "A watcher that is deleted after it took its trigger leaves nothing.",
-        one_delete_after_taking,
-    ),
-    case(
-        "gate.one.forgotten_with_the_gate",
-        "With its last watcher a gate goes, and the triggers that wait at it.",
-        one_forgotten_with_the_gate,
-    ),
-    case(
-        "gate.one.dispatch",
-        "With EV_DISPATCH a watcher takes one trigger, and no other until it is enabled.",
-        one_dispatch,
-    ),
-    case(
-        "gate.one.oneshot",
-        "A one-shot watcher takes one trigger and is gone; the next goes to another.",
-        one_oneshot,
-    ),
-    case(
-        "gate.one.blocked",
-        "Of threads that wait, each on a kqueue of its own, each trigger wakes one.",
-        one_blocked,
-    ),
-    case(
-        "gate.oneshot.all",
-        "A one-shot watcher delivers what woke it, whatever comes before it is taken, and is gone.",
-        oneshot_all,
-    ),
-    case(
-        "gate.oneshot.woken_by_new",
-        "A one-shot watcher that a new watcher wakes counts the new watcher too.",
-        oneshot_woken_by_new,
-    ),
-    case(
-        "gate.oneshot.own_trigger",
-        "A one-shot watcher that triggers has its event at once, in the change that adds it too.",
-        oneshot_own_trigger,
-    ),
-    case(
-        "gate.forceoneshot",
-        "EV_FORCEONESHOT brings an event of 0 triggers.",
-        forceoneshot,
-    ),
-    case(
-        "gate.receipt",
-        "A query says how many triggers the watcher could take: 0, and nothing comes.",
-        receipt,
-    ),
-    case(
-        "gate.receipt.all",
-        "Where a trigger wakes all, a query says in every state what the watcher takes next.",
-        receipt_all,
-    ),
-    case(
-        "gate.receipt.one",
-        "Where a trigger wakes one, a query says in every state what is left for the watcher.",
-        receipt_one,
-    ),
-    case(
-        "gate.receipt.missed",
-        "A query while a watcher was passed over counts that trigger, and brings it.",
-        receipt_missed,
-    )
-    .needs(&[Feature::KernProcKq]),
-    case(
-        "gate.refused.mode",
-        "NOTE_KQX_ONE that differs is EINVAL, for a new watcher and again, and changes nothing.",
-        refused_mode,
-    ),
-    case(
-        "gate.refused.values",
-        "An unknown bit, and data below 0 or above INT32_MAX with a trigger, are EINVAL.",
-        refused_values,
-    ),
-    case(
-        "gate.charge.once",
-        "A gate is charged once, until its last watcher is gone; each watcher is counted.",
-        charge_once,
-    ),
-    case(
-        "gate.charge.limit",
-        "Over the limit the first watcher is ENOMEM, and a second one is free.",
-        charge_limit,
-    )
-    .needs(&[Feature::Processes, Feature::Credentials]),
-    case(
-        "gate.watcher_max.refuses",
-        "Of kern.kqx.watcher_max watchers of a gate the next is ENOMEM, counted in \
-         kern.kqx.stats.refused, and another gate has room.",
-        watcher_max_refuses,
-    )
-    .needs(&[Feature::Root]),
-    case(
-        "gate.watcher_max.lowered",
-        "Lowering kern.kqx.watcher_max below the live number refuses new watchers only.",
-        watcher_max_lowered,
-    )
-    .needs(&[Feature::Root]),
-    case(
-        "gate.watcher_max.zero",
-        "kern.kqx.watcher_max 0 allows no gate, and charges nothing.",
-        watcher_max_zero,
-    )
-    .needs(&[Feature::Root]),
-    case(
-        "gate.process",
-        "Another process with the same id has another gate.",
-        process,
-    )
-    .needs(&[Feature::Processes]),
-    case(
-        "gate.rfork",
-        "Processes that share their descriptors share their gates.",
-        rfork,
-    )
-    .needs(&[Feature::SharedFiles]),
-    case(
-        "gate.dump",
-        "A trigger that falls into a reading of kern.proc.kq wakes the watcher.",
-        dump,
-    )
-    .needs(&[Feature::KernProcKq]),
-    case(
-        "gate.dump.keeps_place",
-        "A watcher that a trigger passed over keeps its place in the line, whether it is asked \
-         again or changed first.",
-        dump_keeps_place,
-    )
-    .needs(&[Feature::KernProcKq, Feature::VirtualClock]),
-    case(
-        "gate.dump.backs_off",
-        "A watcher that kern.proc.kq keeps from its trigger is asked again at growing intervals, \
-         and no other watcher is; once it was woken, after the shortest again.",
-        dump_backs_off,
-    )
-    .needs(&[Feature::KernProcKq, Feature::VirtualClock]),
-    case(
-        "races.gate.conserved",
-        "What is triggered while watchers come and go is taken, or waits: none lost or doubled.",
-        race_conserved,
-    ),
-    case(
-        "races.gate.last_leaves",
-        "The last watcher leaves while another joins: one gate or two, and no charge is left.",
-        race_last_leaves,
-    ),
-];
-
 fn queues<const N: usize>(sys: &dyn System, change: Kevent) -> Result<[Queue<'_>; N], Failure> {
     let mut queues = Vec::new();
     for _ in 0..N {
@@ -340,6 +54,8 @@ fn outsider(sys: &dyn System, mut change: Kevent) -> Result<Queue<'_>, Errno> {
     Ok(queue)
 }
 
+/// A trigger wakes the watchers of the same id in all kqueues of the process, its own too.
+#[case("gate.all.every_queue")]
 fn all_every_queue(sys: &dyn System) -> Outcome {
     let queues: [_; 3] = queues(sys, add(GATE))?;
     for from in 0..3 {
@@ -352,6 +68,8 @@ fn all_every_queue(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Each watcher takes the triggers since its own last event.
+#[case("gate.all.each_for_itself")]
 fn all_each_for_itself(sys: &dyn System) -> Outcome {
     let [a, b] = queues(sys, add(GATE))?;
     a.apply(trigger(GATE, 0))?;
@@ -364,6 +82,8 @@ fn all_each_for_itself(sys: &dyn System) -> Outcome {
     b.quiet()
 }
 
+/// A watcher that is added later has not seen the triggers before.
+#[case("gate.all.since_added")]
 fn all_since_added(sys: &dyn System) -> Outcome {
     let first = outsider(sys, add(GATE))?;
     first.apply(trigger(GATE, 5))?;
@@ -375,6 +95,8 @@ fn all_since_added(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// While a watcher is disabled its triggers add up.
+#[case("gate.all.disabled_adds_up")]
 fn all_disabled_adds_up(sys: &dyn System) -> Outcome {
     let [a, b] = queues(sys, add(GATE))?;
     a.apply(DISABLE)?;
@@ -386,6 +108,8 @@ fn all_disabled_adds_up(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A delivery takes, and says EV_CLEAR, whether that was asked for or not.
+#[case("gate.all.takes")]
 fn all_takes(sys: &dyn System) -> Outcome {
     for flags in [EV_ADD, EV_ADD | EV_CLEAR] {
         let queue = Queue::new(sys)?;
@@ -398,6 +122,8 @@ fn all_takes(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A watcher that has taken its event is not queued: poll(2) finds nothing.
+#[case("gate.all.queued", needs(KernProcKq))]
 fn all_queued(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(GATE))?;
@@ -415,6 +141,8 @@ fn notified(sys: &dyn System, body: impl FnOnce() -> Outcome) -> Result<u64, Fai
     Ok(sys.notified() - before)
 }
 
+/// A trigger that wakes all asks those that wait, and none that has an event already.
+#[case("gate.all.asks_those_that_wait", needs(VirtualClock))]
 fn all_asks_those_that_wait(sys: &dyn System) -> Outcome {
     let queues: [_; 20] = queues(sys, add(GATE))?;
     let by = outsider(sys, add(GATE))?;
@@ -435,6 +163,8 @@ fn all_asks_those_that_wait(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// With EV_DISPATCH a watcher is disabled by its event, and owes nothing when enabled.
+#[case("gate.all.dispatch")]
 fn all_dispatch(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -454,6 +184,8 @@ fn all_dispatch(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A trigger wakes every thread that waits, each on a kqueue of its own.
+#[case("gate.all.blocked")]
 fn all_blocked(sys: &dyn System) -> Outcome {
     let [a, b, c] = queues(sys, add(GATE))?;
     let wait = |queue: &Queue<'_>| {
@@ -469,6 +201,9 @@ fn all_blocked(sys: &dyn System) -> Outcome {
     sys.parallel(&bodies)
 }
 
+/// An event has ident, flags and fflags as given, how many watchers there are, and what passes
+/// through.
+#[case("gate.fields")]
 fn fields(sys: &dyn System) -> Outcome {
     let [_a, _b] = queues(sys, ONE)?;
     let queue = outsider(sys, ONE)?;
@@ -495,6 +230,8 @@ fn fields(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Gates of other ids, and other members of the same id, are others.
+#[case("gate.ids")]
 fn ids(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let other = Queue::new(sys)?;
@@ -507,6 +244,8 @@ fn ids(sys: &dyn System) -> Outcome {
     other.quiet()
 }
 
+/// A trigger counts as many times as data says, once if that is 0.
+#[case("gate.trigger.data")]
 fn trigger_data(sys: &dyn System) -> Outcome {
     let [a, b] = queues(sys, add(GATE))?;
     for (data, taken) in [(0, 1), (1, 1), (5, 5), (i32::MAX.into(), i32::MAX.into())] {
@@ -517,6 +256,8 @@ fn trigger_data(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// NOTE_TRIGGER in EV_ADD triggers, the first time and again.
+#[case("gate.trigger.with_add")]
 fn trigger_with_add(sys: &dyn System) -> Outcome {
     let before = sys.sysctl("kern.kqx.stats.triggers")?;
     for fflags in [0, NOTE_KQX_ONE] {
@@ -563,6 +304,8 @@ fn taker(queues: &[&Queue<'_>]) -> Result<usize, Failure> {
     found.ok_or_else(|| Failure::here(format_args!("nobody was woken")))
 }
 
+/// Each trigger wakes one watcher, in the order in which they were added.
+#[case("gate.one.oldest_first")]
 fn one_oldest_first(sys: &dyn System) -> Outcome {
     let [a, b, c] = queues(sys, ONE)?;
     for _ in 0..3 {
@@ -575,6 +318,8 @@ fn one_oldest_first(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A watcher that took its trigger is behind those that wait longer.
+#[case("gate.one.line")]
 fn one_line(sys: &dyn System) -> Outcome {
     let [a, b, c] = queues(sys, ONE)?;
     let all = [&a, &b, &c];
@@ -590,6 +335,8 @@ fn one_line(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ADD again keeps a watcher's place in the line.
+#[case("gate.one.readd_keeps_place")]
 fn one_readd_keeps_place(sys: &dyn System) -> Outcome {
     let [a, b] = queues(sys, ONE)?;
     a.apply(ONE)?;
@@ -597,6 +344,8 @@ fn one_readd_keeps_place(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Where every watcher has one, a trigger waits for the first that takes its own.
+#[case("gate.one.waits_at_gate")]
 fn one_waits_at_gate(sys: &dyn System) -> Outcome {
     let [a, b] = queues(sys, ONE)?;
     for _ in 0..4 {
@@ -611,6 +360,8 @@ fn one_waits_at_gate(sys: &dyn System) -> Outcome {
     a.quiet()
 }
 
+/// One that waits when a watcher takes its own is that watcher's, not a later one's.
+#[case("gate.one.next_before_later")]
 fn one_next_before_later(sys: &dyn System) -> Outcome {
     let [queue] = queues(sys, ONE)?;
     queue.apply(trigger(GATE, 2))?;
@@ -620,6 +371,8 @@ fn one_next_before_later(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A watcher that has taken its event is not queued, unless it has the next already.
+#[case("gate.one.queued", needs(KernProcKq))]
 fn one_queued(sys: &dyn System) -> Outcome {
     let [queue] = queues(sys, ONE)?;
     queue.apply(trigger(GATE, 2))?;
@@ -631,6 +384,8 @@ fn one_queued(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A trigger that wakes one asks that watcher and no other, however many wait.
+#[case("gate.one.asks_one", needs(VirtualClock))]
 fn one_asks_one(sys: &dyn System) -> Outcome {
     let queues: [_; 20] = queues(sys, ONE)?;
     let by = outsider(sys, ONE)?;
@@ -645,6 +400,8 @@ fn one_asks_one(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A trigger of 3 wakes three watchers.
+#[case("gate.one.many")]
 fn one_many(sys: &dyn System) -> Outcome {
     let [a, b, c, d] = queues(sys, ONE)?;
     d.apply(trigger(GATE, 3))?;
@@ -655,6 +412,8 @@ fn one_many(sys: &dyn System) -> Outcome {
     d.quiet()
 }
 
+/// A disabled watcher is passed over, and finds what waits when it is enabled.
+#[case("gate.one.disabled_is_passed_over")]
 fn one_disabled_is_passed_over(sys: &dyn System) -> Outcome {
     let [a, b] = queues(sys, ONE)?;
     a.apply(DISABLE)?;
@@ -670,6 +429,8 @@ fn one_disabled_is_passed_over(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A watcher that is disabled before it takes its trigger leaves it to the next.
+#[case("gate.one.disable_hands_over")]
 fn one_disable_hands_over(sys: &dyn System) -> Outcome {
     let [a, b] = queues(sys, ONE)?;
     b.apply(trigger(GATE, 1))?;
@@ -679,6 +440,8 @@ fn one_disable_hands_over(sys: &dyn System) -> Outcome {
     a.quiet()
 }
 
+/// So does one whose change is refused but for EV_DISABLE.
+#[case("gate.one.refused_disable_hands_over")]
 fn one_refused_disable_hands_over(sys: &dyn System) -> Outcome {
     let [a, b] = queues(sys, ONE)?;
     b.apply(trigger(GATE, 1))?;
@@ -690,6 +453,8 @@ fn one_refused_disable_hands_over(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A watcher that is deleted before it takes its trigger leaves it to the next.
+#[case("gate.one.delete_hands_over")]
 fn one_delete_hands_over(sys: &dyn System) -> Outcome {
     let [a, b] = queues(sys, ONE)?;
     b.apply(trigger(GATE, 1))?;
@@ -699,6 +464,8 @@ fn one_delete_hands_over(sys: &dyn System) -> Outcome {
     b.quiet()
 }
 
+/// So does one whose kqueue is closed.
+#[case("gate.one.close_hands_over")]
 fn one_close_hands_over(sys: &dyn System) -> Outcome {
     let [a, b, c] = queues(sys, ONE)?;
     c.apply(trigger(GATE, 2))?;
@@ -708,6 +475,8 @@ fn one_close_hands_over(sys: &dyn System) -> Outcome {
     b.quiet()
 }
 
+/// A watcher that is deleted after it took its trigger leaves nothing.
+#[case("gate.one.delete_after_taking")]
 fn one_delete_after_taking(sys: &dyn System) -> Outcome {
     let [a, b] = queues(sys, ONE)?;
     equal!(woken(&b, &[&a, &b])?, 0);
@@ -715,6 +484,8 @@ fn one_delete_after_taking(sys: &dyn System) -> Outcome {
     b.quiet()
 }
 
+/// With its last watcher a gate goes, and the triggers that wait at it.
+#[case("gate.one.forgotten_with_the_gate")]
 fn one_forgotten_with_the_gate(sys: &dyn System) -> Outcome {
     let [a, b] = queues(sys, ONE)?;
     b.apply(trigger(GATE, 5))?;
@@ -726,6 +497,8 @@ fn one_forgotten_with_the_gate(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// With EV_DISPATCH a watcher takes one trigger, and no other until it is enabled.
+#[case("gate.one.dispatch")]
 fn one_dispatch(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -748,6 +521,8 @@ fn one_dispatch(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A one-shot watcher takes one trigger and is gone; the next goes to another.
+#[case("gate.one.oneshot")]
 fn one_oneshot(sys: &dyn System) -> Outcome {
     let a = Queue::new(sys)?;
     a.apply(Kevent {
@@ -766,6 +541,8 @@ fn one_oneshot(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Of threads that wait, each on a kqueue of its own, each trigger wakes one.
+#[case("gate.one.blocked")]
 fn one_blocked(sys: &dyn System) -> Outcome {
     const TRIGGERS: i64 = 200;
     let [a, b, c] = queues(sys, ONE)?;
@@ -796,6 +573,8 @@ fn one_blocked(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A one-shot watcher delivers what woke it, whatever comes before it is taken, and is gone.
+#[case("gate.oneshot.all")]
 fn oneshot_all(sys: &dyn System) -> Outcome {
     let other = outsider(sys, add(GATE))?;
     let queue = Queue::new(sys)?;
@@ -813,6 +592,8 @@ fn oneshot_all(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// A one-shot watcher that a new watcher wakes counts the new watcher too.
+#[case("gate.oneshot.woken_by_new")]
 fn oneshot_woken_by_new(sys: &dyn System) -> Outcome {
     for fflags in [0, NOTE_KQX_ONE] {
         let once = Queue::new(sys)?;
@@ -832,6 +613,8 @@ fn oneshot_woken_by_new(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A one-shot watcher that triggers has its event at once, in the change that adds it too.
+#[case("gate.oneshot.own_trigger")]
 fn oneshot_own_trigger(sys: &dyn System) -> Outcome {
     for fflags in [0, NOTE_KQX_ONE] {
         let queue = Queue::new(sys)?;
@@ -853,6 +636,8 @@ fn oneshot_own_trigger(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_FORCEONESHOT brings an event of 0 triggers.
+#[case("gate.forceoneshot")]
 fn forceoneshot(sys: &dyn System) -> Outcome {
     for change in [add(GATE), ONE] {
         let [queue, _other] = queues(sys, change)?;
@@ -867,6 +652,8 @@ fn forceoneshot(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A query says how many triggers the watcher could take: 0, and nothing comes.
+#[case("gate.receipt")]
 fn receipt(sys: &dyn System) -> Outcome {
     let [a, b] = queues(sys, add(GATE))?;
     a.apply(trigger(GATE, 3))?;
@@ -897,6 +684,8 @@ fn receipt(sys: &dyn System) -> Outcome {
     a.quiet()
 }
 
+/// Where a trigger wakes all, a query says in every state what the watcher takes next.
+#[case("gate.receipt.all")]
 fn receipt_all(sys: &dyn System) -> Outcome {
     let by = outsider(sys, add(GATE))?;
     by.apply(trigger(GATE, 7))?;
@@ -950,6 +739,8 @@ fn receipt_all(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Where a trigger wakes one, a query says in every state what is left for the watcher.
+#[case("gate.receipt.one")]
 fn receipt_one(sys: &dyn System) -> Outcome {
     let by = outsider(sys, ONE)?;
     let [queue] = queues(sys, ONE)?;
@@ -1003,6 +794,8 @@ fn receipt_one(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A query while a watcher was passed over counts that trigger, and brings it.
+#[case("gate.receipt.missed", needs(KernProcKq))]
 fn receipt_missed(sys: &dyn System) -> Outcome {
     for change in [add(GATE), ONE] {
         let [queue] = queues(sys, change)?;
@@ -1016,6 +809,8 @@ fn receipt_missed(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// NOTE_KQX_ONE that differs is EINVAL, for a new watcher and again, and changes nothing.
+#[case("gate.refused.mode")]
 fn refused_mode(sys: &dyn System) -> Outcome {
     for (mode, other) in [(add(GATE), ONE), (ONE, add(GATE))] {
         let queue = Queue::new(sys)?;
@@ -1042,6 +837,8 @@ fn refused_mode(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// An unknown bit, and data below 0 or above INT32_MAX with a trigger, are EINVAL.
+#[case("gate.refused.values")]
 fn refused_values(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let timers = sys.sysctl("kern.kqx.timers")?;
@@ -1074,6 +871,8 @@ fn refused_values(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// A gate is charged once, until its last watcher is gone; each watcher is counted.
+#[case("gate.charge.once")]
 fn charge_once(sys: &dyn System) -> Outcome {
     let live = || -> Result<_, Failure> {
         Ok((
@@ -1094,6 +893,8 @@ fn charge_once(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Over the limit the first watcher is ENOMEM, and a second one is free.
+#[case("gate.charge.limit", needs(Processes, Credentials))]
 fn charge_limit(sys: &dyn System) -> Outcome {
     sys.in_process(&|| {
         sys.setuid(1234)?;
@@ -1123,6 +924,9 @@ fn with_watcher_max(sys: &dyn System, max: i64, body: impl FnOnce() -> Outcome) 
     outcome
 }
 
+/// Of kern.kqx.watcher_max watchers of a gate the next is ENOMEM, counted in
+/// kern.kqx.stats.refused, and another gate has room.
+#[case("gate.watcher_max.refuses", needs(Root))]
 fn watcher_max_refuses(sys: &dyn System) -> Outcome {
     let counts = || -> Result<_, Failure> {
         Ok([
@@ -1162,6 +966,8 @@ fn watcher_max_refuses(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Lowering kern.kqx.watcher_max below the live number refuses new watchers only.
+#[case("gate.watcher_max.lowered", needs(Root))]
 fn watcher_max_lowered(sys: &dyn System) -> Outcome {
     let [a, b, c] = queues(sys, ONE)?;
     with_watcher_max(sys, 2, || {
@@ -1177,6 +983,8 @@ fn watcher_max_lowered(sys: &dyn System) -> Outcome {
     })
 }
 
+/// kern.kqx.watcher_max 0 allows no gate, and charges nothing.
+#[case("gate.watcher_max.zero", needs(Root))]
 fn watcher_max_zero(sys: &dyn System) -> Outcome {
     with_watcher_max(sys, 0, || {
         let timers = sys.sysctl("kern.kqx.timers")?;
@@ -1187,6 +995,8 @@ fn watcher_max_zero(sys: &dyn System) -> Outcome {
     })
 }
 
+/// Another process with the same id has another gate.
+#[case("gate.process", needs(Processes))]
 fn process(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(ONE)?;
@@ -1202,6 +1012,8 @@ fn process(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Processes that share their descriptors share their gates.
+#[case("gate.rfork", needs(SharedFiles))]
 fn rfork(sys: &dyn System) -> Outcome {
     let fd = AtomicI32::new(-1);
     sys.outlive_owner(
@@ -1238,6 +1050,8 @@ fn trigger_during_dump(sys: &dyn System, queue: &Queue<'_>, by: &Queue<'_>) -> O
     ])
 }
 
+/// A trigger that falls into a reading of kern.proc.kq wakes the watcher.
+#[case("gate.dump", needs(KernProcKq))]
 fn dump(sys: &dyn System) -> Outcome {
     const ROUNDS: u64 = 20;
     for change in [add(GATE), ONE] {
@@ -1252,6 +1066,9 @@ fn dump(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A watcher that a trigger passed over keeps its place in the line, whether it is asked again or
+/// changed first.
+#[case("gate.dump.keeps_place", needs(KernProcKq, VirtualClock))]
 fn dump_keeps_place(sys: &dyn System) -> Outcome {
     for changed in [false, true] {
         let [a, b] = queues(sys, ONE)?;
@@ -1268,6 +1085,9 @@ fn dump_keeps_place(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A watcher that kern.proc.kq keeps from its trigger is asked again at growing intervals, and no
+/// other watcher is; once it was woken, after the shortest again.
+#[case("gate.dump.backs_off", needs(KernProcKq, VirtualClock))]
 fn dump_backs_off(sys: &dyn System) -> Outcome {
     // 100 ms in all, in which a try every 100 us would be 1,000.
     const READINGS: usize = 10_000;
@@ -1301,6 +1121,8 @@ fn dump_backs_off(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// What is triggered while watchers come and go is taken, or waits: none lost or doubled.
+#[case("races.gate.conserved")]
 fn race_conserved(sys: &dyn System) -> Outcome {
     const TRIGGERS: i64 = 300;
     let by = outsider(sys, ONE)?;
@@ -1336,6 +1158,8 @@ fn race_conserved(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// The last watcher leaves while another joins: one gate or two, and no charge is left.
+#[case("races.gate.last_leaves")]
 fn race_last_leaves(sys: &dyn System) -> Outcome {
     let timers = sys.sysctl("kern.kqx.timers")?;
     let body = || -> Outcome {

@@ -7,133 +7,10 @@ use kqx::abi::{EVFILT_KQX, KQX_ABI_VERSION, KQX_COUNTER, KQX_GATE, KQX_TIMER, id
 use kqx::event::{EV_ADD, EV_CLEAR, Kevent};
 
 use super::{MS, US, oneshot, periodic};
-use crate::case::{Case, Outcome, case};
+use crate::case::{Outcome, case};
 use crate::queue::{COUNTER, Queue, TIMER, add, change, delete, trigger};
-use crate::system::{Errno, Feature, System};
+use crate::system::{Errno, System};
 use crate::{ensure, equal};
-
-pub(super) const CASES: &[Case] = &[
-    case(
-        "lifetime.close",
-        "Closing a kqueue gives everything back, due, running or disabled.",
-        close,
-    ),
-    case(
-        "lifetime.exit",
-        "A process that exits with timers running leaves nothing.",
-        exit,
-    )
-    .needs(&[Feature::Processes]),
-    case(
-        "lifetime.fork",
-        "A kqueue is not inherited by a child, and the parent's goes on.",
-        fork,
-    )
-    .needs(&[Feature::Processes]),
-    case(
-        "lifetime.rfork",
-        "A kqueue in a shared descriptor table outlives the process that made it.",
-        rfork,
-    )
-    .needs(&[Feature::SharedFiles]),
-    case(
-        "lifetime.stop",
-        "A process stopped for a while finds its expirations counted and in phase.",
-        stop,
-    )
-    .needs(&[Feature::Processes, Feature::Signals]),
-    case(
-        "lifetime.sysctl.version",
-        "kern.kqx.abi_version and kern.kqx.filter say what was built and registered.",
-        sysctl_version,
-    ),
-    case(
-        "lifetime.sysctl.read_only",
-        "Only the limits can be written.",
-        sysctl_read_only,
-    )
-    .needs(&[Feature::Root]),
-    case(
-        "lifetime.sysctl.counters",
-        "kern.kqx.counters counts the live counters, not the timers.",
-        sysctl_counters,
-    ),
-    case(
-        "lifetime.stats.triggers",
-        "kern.kqx.stats.triggers counts every trigger made.",
-        stats_triggers,
-    ),
-    case(
-        "lifetime.stats.deliveries",
-        "kern.kqx.stats.deliveries counts every event delivered.",
-        stats_deliveries,
-    ),
-    case(
-        "lifetime.stats.expirations",
-        "kern.kqx.stats.expirations grows by what the deliveries counted.",
-        stats_expirations,
-    ),
-    case(
-        "lifetime.stats.callouts",
-        "kern.kqx.stats.callouts counts the callouts that ran, one a delivery.",
-        stats_callouts,
-    ),
-    case(
-        "lifetime.dump",
-        "kern.proc.kq shows every registration and changes none.",
-        dump,
-    )
-    .needs(&[Feature::KernProcKq]),
-    case(
-        "lifetime.dump.queued",
-        "kern.proc.kq shows a counter with EV_CLEAR as queued until it is delivered, not after.",
-        dump_queued,
-    )
-    .needs(&[Feature::KernProcKq]),
-    case(
-        "lifetime.unload.busy",
-        "kldunload with a registration is EBUSY, with -f too, and all keeps working.",
-        unload_busy,
-    )
-    .needs(&[Feature::Module]),
-    case(
-        "lifetime.unload.then_load",
-        "Unloaded, the filter is gone; loaded again, it works and its totals start at 0.",
-        unload_then_load,
-    )
-    .needs(&[Feature::Module]),
-    case(
-        "lifetime.load.slot_taken",
-        "A load into a slot that is taken is refused, and the slot's owner goes on.",
-        load_slot_taken,
-    )
-    .needs(&[Feature::Module]),
-    case(
-        "lifetime.load.slot_out_of_range",
-        "A load into no slot, 0 included, is refused.",
-        load_slot_out_of_range,
-    )
-    .needs(&[Feature::Module]),
-    case(
-        "lifetime.load.timer_max",
-        "The tunable kern.kqx.timer_max is in force from the load on.",
-        load_timer_max,
-    )
-    .needs(&[Feature::Module]),
-    case(
-        "lifetime.load.timer_max_default",
-        "Without tunables there may be a timer for each 16 KiB of memory, at least 65,536, and \
-         nine tenths of them are for each user.",
-        load_timer_max_default,
-    )
-    .needs(&[Feature::Module]),
-    case(
-        "lifetime.load.twice",
-        "A second load of the module is refused, and the first goes on.",
-        load_twice,
-    )
-    .needs(&[Feature::Module]),
-];
 
 /// One of each: counter due, counter not due, with a delay running; timers running, due,
 /// one-shot, disabled.
@@ -173,6 +50,8 @@ fn menagerie(queue: &Queue) -> Result<(), Errno> {
         .map(drop)
 }
 
+/// Closing a kqueue gives everything back, due, running or disabled.
+#[case("lifetime.close")]
 fn close(sys: &dyn System) -> Outcome {
     let (counters, timers) = (
         sys.sysctl("kern.kqx.counters")?,
@@ -191,6 +70,8 @@ fn close(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A process that exits with timers running leaves nothing.
+#[case("lifetime.exit", needs(Processes))]
 fn exit(sys: &dyn System) -> Outcome {
     // That nothing is left is checked after every case.
     sys.in_process(&|| {
@@ -201,6 +82,8 @@ fn exit(sys: &dyn System) -> Outcome {
     })
 }
 
+/// A kqueue is not inherited by a child, and the parent's goes on.
+#[case("lifetime.fork", needs(Processes))]
 fn fork(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
@@ -214,6 +97,8 @@ fn fork(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A kqueue in a shared descriptor table outlives the process that made it.
+#[case("lifetime.rfork", needs(SharedFiles))]
 fn rfork(sys: &dyn System) -> Outcome {
     let fd = AtomicI32::new(-1);
     sys.outlive_owner(
@@ -239,6 +124,8 @@ fn rfork(sys: &dyn System) -> Outcome {
     )
 }
 
+/// A process stopped for a while finds its expirations counted and in phase.
+#[case("lifetime.stop", needs(Processes, Signals))]
 fn stop(sys: &dyn System) -> Outcome {
     sys.in_process(&|| {
         let queue = Queue::new(sys)?;
@@ -252,6 +139,8 @@ fn stop(sys: &dyn System) -> Outcome {
     })
 }
 
+/// kern.kqx.abi_version and kern.kqx.filter say what was built and registered.
+#[case("lifetime.sysctl.version")]
 fn sysctl_version(sys: &dyn System) -> Outcome {
     equal!(
         sys.sysctl("kern.kqx.abi_version")?,
@@ -261,6 +150,8 @@ fn sysctl_version(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Only the limits can be written.
+#[case("lifetime.sysctl.read_only", needs(Root))]
 fn sysctl_read_only(sys: &dyn System) -> Outcome {
     for name in [
         "filter",
@@ -279,6 +170,8 @@ fn sysctl_read_only(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// kern.kqx.counters counts the live counters, not the timers.
+#[case("lifetime.sysctl.counters")]
 fn sysctl_counters(sys: &dyn System) -> Outcome {
     let before = sys.sysctl("kern.kqx.counters")?;
     let queue = Queue::new(sys)?;
@@ -292,6 +185,8 @@ fn sysctl_counters(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// kern.kqx.stats.triggers counts every trigger made.
+#[case("lifetime.stats.triggers")]
 fn stats_triggers(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let before = sys.sysctl("kern.kqx.stats.triggers")?;
@@ -304,6 +199,8 @@ fn stats_triggers(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// kern.kqx.stats.deliveries counts every event delivered.
+#[case("lifetime.stats.deliveries")]
 fn stats_deliveries(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let before = sys.sysctl("kern.kqx.stats.deliveries")?;
@@ -322,6 +219,8 @@ fn stats_deliveries(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// kern.kqx.stats.expirations grows by what the deliveries counted.
+#[case("lifetime.stats.expirations")]
 fn stats_expirations(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let before = sys.sysctl("kern.kqx.stats.expirations")?;
@@ -341,6 +240,8 @@ fn stats_expirations(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// kern.kqx.stats.callouts counts the callouts that ran, one a delivery.
+#[case("lifetime.stats.callouts")]
 fn stats_callouts(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let before = sys.sysctl("kern.kqx.stats.callouts")?;
@@ -355,6 +256,8 @@ fn stats_callouts(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// kern.proc.kq shows every registration and changes none.
+#[case("lifetime.dump", needs(KernProcKq))]
 fn dump(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     menagerie(&queue)?;
@@ -365,6 +268,8 @@ fn dump(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// kern.proc.kq shows a counter with EV_CLEAR as queued until it is delivered, not after.
+#[case("lifetime.dump.queued", needs(KernProcKq))]
 fn dump_queued(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -390,6 +295,8 @@ fn unloaded(sys: &dyn System, body: impl FnOnce() -> Outcome) -> Outcome {
     }
 }
 
+/// kldunload with a registration is EBUSY, with -f too, and all keeps working.
+#[case("lifetime.unload.busy", needs(Module))]
 fn unload_busy(sys: &dyn System) -> Outcome {
     for registration in [add(COUNTER), periodic(5 * MS), add(ident(KQX_GATE, 1))] {
         let queue = Queue::new(sys)?;
@@ -406,6 +313,8 @@ fn unload_busy(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Unloaded, the filter is gone; loaded again, it works and its totals start at 0.
+#[case("lifetime.unload.then_load", needs(Module))]
 fn unload_then_load(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
@@ -434,6 +343,8 @@ fn load_with(sys: &dyn System, tunable: &str, value: &str) -> Result<Result<(), 
     Ok(loaded)
 }
 
+/// A load into a slot that is taken is refused, and the slot's owner goes on.
+#[case("lifetime.load.slot_taken", needs(Module))]
 fn load_slot_taken(sys: &dyn System) -> Outcome {
     // EVFILT_TIMER's.
     unloaded(sys, || {
@@ -453,6 +364,8 @@ fn load_slot_taken(sys: &dyn System) -> Outcome {
     })
 }
 
+/// A load into no slot, 0 included, is refused.
+#[case("lifetime.load.slot_out_of_range", needs(Module))]
 fn load_slot_out_of_range(sys: &dyn System) -> Outcome {
     unloaded(sys, || {
         for slot in ["0", "1", "-1000", "12"] {
@@ -465,6 +378,8 @@ fn load_slot_out_of_range(sys: &dyn System) -> Outcome {
     })
 }
 
+/// The tunable kern.kqx.timer_max is in force from the load on.
+#[case("lifetime.load.timer_max", needs(Module))]
 fn load_timer_max(sys: &dyn System) -> Outcome {
     unloaded(sys, || {
         equal!(load_with(sys, "kern.kqx.timer_max", "2")?, Ok(()));
@@ -484,6 +399,9 @@ fn load_timer_max(sys: &dyn System) -> Outcome {
     })
 }
 
+/// Without tunables there may be a timer for each 16 KiB of memory, at least 65,536, and nine
+/// tenths of them are for each user.
+#[case("lifetime.load.timer_max_default", needs(Module))]
 fn load_timer_max_default(sys: &dyn System) -> Outcome {
     unloaded(sys, || {
         sys.load()?;
@@ -494,6 +412,8 @@ fn load_timer_max_default(sys: &dyn System) -> Outcome {
     })
 }
 
+/// A second load of the module is refused, and the first goes on.
+#[case("lifetime.load.twice", needs(Module))]
 fn load_twice(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;

@@ -7,139 +7,10 @@ use kqx::abi::{KQX_COUNTER, KQX_TIMER, ident};
 use kqx::event::{EV_ADD, EV_CLEAR, Kevent};
 
 use super::{MS, SEC, US, oneshot, periodic};
-use crate::case::{Case, Failure, Outcome, case};
+use crate::case::{Failure, Outcome, case};
 use crate::queue::{COUNTER, Queue, TIMER, add, delete, refusal, trigger};
-use crate::system::{Errno, Feature, System};
+use crate::system::{Errno, System};
 use crate::{ensure, equal};
-
-pub(super) const CASES: &[Case] = &[
-    case(
-        "limits.timers.live",
-        "kern.kqx.timers counts every timer until it is deleted, delivered once or closed.",
-        timers_live,
-    ),
-    case(
-        "limits.timers.refused_add",
-        "A refused EV_ADD is charged nothing.",
-        timers_refused_add,
-    ),
-    case(
-        "limits.rlimit.n",
-        "With RLIMIT_KQUEUES n, a kqueue and n - 1 timers fit; the next is ENOMEM.",
-        rlimit_n,
-    )
-    .needs(&[Feature::Processes, Feature::Credentials]),
-    case(
-        "limits.rlimit.one_before_works",
-        "The timers added before one was refused go on working.",
-        rlimit_one_before_works,
-    )
-    .needs(&[Feature::Processes, Feature::Credentials]),
-    case(
-        "limits.rlimit.given_back",
-        "A deleted, delivered or closed timer makes room for another.",
-        rlimit_given_back,
-    )
-    .needs(&[Feature::Processes, Feature::Credentials]),
-    case(
-        "limits.rlimit.kqueues_too",
-        "Timers count against the same limit as kqueues: with it used up, kqueue(2) is ENOMEM.",
-        rlimit_kqueues_too,
-    )
-    .needs(&[Feature::Processes, Feature::Credentials]),
-    case(
-        "limits.rlimit.zero",
-        "RLIMIT_KQUEUES 0 means no limit, as the kernel has it.",
-        rlimit_zero,
-    )
-    .needs(&[Feature::Processes, Feature::Credentials]),
-    case(
-        "limits.rlimit.infinity",
-        "RLIMIT_KQUEUES infinity means no limit.",
-        rlimit_infinity,
-    )
-    .needs(&[Feature::Processes, Feature::Credentials]),
-    case("limits.rlimit.root", "Root is not exempt.", rlimit_root)
-        .needs(&[Feature::Processes, Feature::Credentials]),
-    case(
-        "limits.rlimit.counters_free",
-        "Counters without a delay are not charged.",
-        rlimit_counters_free,
-    )
-    .needs(&[Feature::Processes, Feature::Credentials]),
-    case(
-        "limits.rlimit.delay",
-        "A counter with a delay is charged like a timer, by EV_ADD and by EV_ADD again.",
-        rlimit_delay,
-    )
-    .needs(&[Feature::Processes, Feature::Credentials]),
-    case(
-        "limits.rlimit.per_user",
-        "One user's timers leave another's limit alone.",
-        rlimit_per_user,
-    )
-    .needs(&[Feature::Processes, Feature::Credentials]),
-    case(
-        "limits.setuid.detach",
-        "A timer deleted after setuid(2) is given back to the user that added it.",
-        setuid_detach,
-    )
-    .needs(&[Feature::Processes, Feature::Credentials]),
-    case(
-        "limits.setuid.exit",
-        "The timers of a process that exits after setuid(2) are given back to who added them.",
-        setuid_exit,
-    )
-    .needs(&[Feature::Processes, Feature::Credentials]),
-    case(
-        "limits.timer_max.refuses",
-        "Over kern.kqx.timer_max a timer is ENOMEM, and kern.kqx.stats.refused counts it.",
-        timer_max_refuses,
-    )
-    .needs(&[Feature::Root]),
-    case(
-        "limits.timer_max.lowered",
-        "Lowering kern.kqx.timer_max below the live number refuses new timers only.",
-        timer_max_lowered,
-    )
-    .needs(&[Feature::Root]),
-    case(
-        "limits.timer_max.zero",
-        "kern.kqx.timer_max 0 allows no timer, and counters without a delay still.",
-        timer_max_zero,
-    )
-    .needs(&[Feature::Root]),
-    case(
-        "limits.timer_max.reserve",
-        "The last twentieth of kern.kqx.timer_max is for root.",
-        timer_max_reserve,
-    )
-    .needs(&[Feature::Processes, Feature::Credentials, Feature::Root]),
-    case(
-        "limits.timer_max_user.n",
-        "With kern.kqx.timer_max_user n, a user has n timers at most, and so has the next user.",
-        timer_max_user_n,
-    )
-    .needs(&[Feature::Processes, Feature::Credentials, Feature::Root]),
-    case(
-        "limits.timer_max_user.given_back",
-        "A user that deletes a timer may add another, and one that was refused is charged nothing.",
-        timer_max_user_given_back,
-    )
-    .needs(&[Feature::Processes, Feature::Credentials, Feature::Root]),
-    case(
-        "limits.timer_max_user.lowered",
-        "Lowering kern.kqx.timer_max_user below what a user has refuses new timers only.",
-        timer_max_user_lowered,
-    )
-    .needs(&[Feature::Processes, Feature::Credentials, Feature::Root]),
-    case(
-        "limits.timer_max_user.jail",
-        "All users of a jail together, its root too, have what one user outside has.",
-        timer_max_user_jail,
-    )
-    .needs(&[Feature::Jails, Feature::Credentials, Feature::Root]),
-];
 
 /// Users that own nothing else.
 const NOBODY_ELSE: u32 = 61_001;
@@ -179,6 +50,8 @@ fn as_user(
     })
 }
 
+/// kern.kqx.timers counts every timer until it is deleted, delivered once or closed.
+#[case("limits.timers.live")]
 fn timers_live(sys: &dyn System) -> Outcome {
     let live = || sys.sysctl("kern.kqx.timers");
     let before = live()?;
@@ -203,6 +76,8 @@ fn timers_live(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A refused EV_ADD is charged nothing.
+#[case("limits.timers.refused_add")]
 fn timers_refused_add(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let before = sys.sysctl("kern.kqx.timers")?;
@@ -225,6 +100,8 @@ fn timers_refused_add(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// With RLIMIT_KQUEUES n, a kqueue and n - 1 timers fit; the next is ENOMEM.
+#[case("limits.rlimit.n", needs(Processes, Credentials))]
 fn rlimit_n(sys: &dyn System) -> Outcome {
     for limit in [1, 2, 7] {
         as_user(sys, NOBODY_ELSE, Some(limit), || {
@@ -236,6 +113,8 @@ fn rlimit_n(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// The timers added before one was refused go on working.
+#[case("limits.rlimit.one_before_works", needs(Processes, Credentials))]
 fn rlimit_one_before_works(sys: &dyn System) -> Outcome {
     as_user(sys, NOBODY_ELSE, Some(2), || {
         let queue = Queue::new(sys)?;
@@ -249,6 +128,8 @@ fn rlimit_one_before_works(sys: &dyn System) -> Outcome {
     })
 }
 
+/// A deleted, delivered or closed timer makes room for another.
+#[case("limits.rlimit.given_back", needs(Processes, Credentials))]
 fn rlimit_given_back(sys: &dyn System) -> Outcome {
     as_user(sys, NOBODY_ELSE, Some(4), || {
         let queue = Queue::new(sys)?;
@@ -273,6 +154,8 @@ fn rlimit_given_back(sys: &dyn System) -> Outcome {
     })
 }
 
+/// Timers count against the same limit as kqueues: with it used up, kqueue(2) is ENOMEM.
+#[case("limits.rlimit.kqueues_too", needs(Processes, Credentials))]
 fn rlimit_kqueues_too(sys: &dyn System) -> Outcome {
     as_user(sys, NOBODY_ELSE, Some(3), || {
         let queue = Queue::new(sys)?;
@@ -286,6 +169,8 @@ fn rlimit_kqueues_too(sys: &dyn System) -> Outcome {
     })
 }
 
+/// RLIMIT_KQUEUES 0 means no limit, as the kernel has it.
+#[case("limits.rlimit.zero", needs(Processes, Credentials))]
 fn rlimit_zero(sys: &dyn System) -> Outcome {
     as_user(sys, NOBODY_ELSE, Some(0), || {
         let queue = Queue::new(sys)?;
@@ -294,6 +179,8 @@ fn rlimit_zero(sys: &dyn System) -> Outcome {
     })
 }
 
+/// RLIMIT_KQUEUES infinity means no limit.
+#[case("limits.rlimit.infinity", needs(Processes, Credentials))]
 fn rlimit_infinity(sys: &dyn System) -> Outcome {
     as_user(sys, NOBODY_ELSE, None, || {
         let queue = Queue::new(sys)?;
@@ -302,6 +189,8 @@ fn rlimit_infinity(sys: &dyn System) -> Outcome {
     })
 }
 
+/// Root is not exempt.
+#[case("limits.rlimit.root", needs(Processes, Credentials))]
 fn rlimit_root(sys: &dyn System) -> Outcome {
     sys.in_process(&|| {
         // Its kqueue comes first: what root has elsewhere may be over the limit already.
@@ -312,6 +201,8 @@ fn rlimit_root(sys: &dyn System) -> Outcome {
     })
 }
 
+/// Counters without a delay are not charged.
+#[case("limits.rlimit.counters_free", needs(Processes, Credentials))]
 fn rlimit_counters_free(sys: &dyn System) -> Outcome {
     as_user(sys, NOBODY_ELSE, Some(1), || {
         let queue = Queue::new(sys)?;
@@ -323,6 +214,8 @@ fn rlimit_counters_free(sys: &dyn System) -> Outcome {
     })
 }
 
+/// A counter with a delay is charged like a timer, by EV_ADD and by EV_ADD again.
+#[case("limits.rlimit.delay", needs(Processes, Credentials))]
 fn rlimit_delay(sys: &dyn System) -> Outcome {
     as_user(sys, NOBODY_ELSE, Some(2), || {
         let delayed = |id| Kevent {
@@ -353,6 +246,8 @@ fn rlimit_delay(sys: &dyn System) -> Outcome {
     })
 }
 
+/// One user's timers leave another's limit alone.
+#[case("limits.rlimit.per_user", needs(Processes, Credentials))]
 fn rlimit_per_user(sys: &dyn System) -> Outcome {
     as_user(sys, NOBODY_ELSE, Some(4), || {
         let queue = Queue::new(sys)?;
@@ -404,6 +299,8 @@ fn charges_settle(sys: &dyn System, body: impl Fn() -> Outcome + Sync) -> Outcom
     })
 }
 
+/// A timer deleted after setuid(2) is given back to the user that added it.
+#[case("limits.setuid.detach", needs(Processes, Credentials))]
 fn setuid_detach(sys: &dyn System) -> Outcome {
     charges_settle(sys, || {
         let queue = Queue::new(sys)?;
@@ -422,6 +319,8 @@ fn setuid_detach(sys: &dyn System) -> Outcome {
     })
 }
 
+/// The timers of a process that exits after setuid(2) are given back to who added them.
+#[case("limits.setuid.exit", needs(Processes, Credentials))]
 fn setuid_exit(sys: &dyn System) -> Outcome {
     charges_settle(sys, || {
         let queue = std::mem::ManuallyDrop::new(Queue::new(sys)?);
@@ -447,6 +346,8 @@ fn timer_max_set_aside(sys: &dyn System, body: impl Fn() -> Outcome) -> Outcome 
     outcome
 }
 
+/// Over kern.kqx.timer_max a timer is ENOMEM, and kern.kqx.stats.refused counts it.
+#[case("limits.timer_max.refuses", needs(Root))]
 fn timer_max_refuses(sys: &dyn System) -> Outcome {
     timer_max_set_aside(sys, || {
         let queue = Queue::new(sys)?;
@@ -462,6 +363,8 @@ fn timer_max_refuses(sys: &dyn System) -> Outcome {
     })
 }
 
+/// Lowering kern.kqx.timer_max below the live number refuses new timers only.
+#[case("limits.timer_max.lowered", needs(Root))]
 fn timer_max_lowered(sys: &dyn System) -> Outcome {
     timer_max_set_aside(sys, || {
         let queue = Queue::new(sys)?;
@@ -486,6 +389,8 @@ fn timer_max_lowered(sys: &dyn System) -> Outcome {
     })
 }
 
+/// kern.kqx.timer_max 0 allows no timer, and counters without a delay still.
+#[case("limits.timer_max.zero", needs(Root))]
 fn timer_max_zero(sys: &dyn System) -> Outcome {
     timer_max_set_aside(sys, || {
         let queue = Queue::new(sys)?;
@@ -496,6 +401,8 @@ fn timer_max_zero(sys: &dyn System) -> Outcome {
     })
 }
 
+/// The last twentieth of kern.kqx.timer_max is for root.
+#[case("limits.timer_max.reserve", needs(Processes, Credentials, Root))]
 fn timer_max_reserve(sys: &dyn System) -> Outcome {
     timer_max_set_aside(sys, || {
         equal!(sys.sysctl("kern.kqx.timers")?, 0);
@@ -528,6 +435,8 @@ fn timer_max_user_of(sys: &dyn System, n: i64, body: impl Fn() -> Outcome) -> Ou
     })
 }
 
+/// With kern.kqx.timer_max_user n, a user has n timers at most, and so has the next user.
+#[case("limits.timer_max_user.n", needs(Processes, Credentials, Root))]
 fn timer_max_user_n(sys: &dyn System) -> Outcome {
     for n in [0, 1, 2, 7] {
         timer_max_user_of(sys, n, || {
@@ -545,6 +454,11 @@ fn timer_max_user_n(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A user that deletes a timer may add another, and one that was refused is charged nothing.
+#[case(
+    "limits.timer_max_user.given_back",
+    needs(Processes, Credentials, Root)
+)]
 fn timer_max_user_given_back(sys: &dyn System) -> Outcome {
     timer_max_user_of(sys, 3, || {
         as_user(sys, NOBODY_ELSE, None, || {
@@ -567,6 +481,8 @@ fn timer_max_user_given_back(sys: &dyn System) -> Outcome {
     })
 }
 
+/// Lowering kern.kqx.timer_max_user below what a user has refuses new timers only.
+#[case("limits.timer_max_user.lowered", needs(Processes, Credentials, Root))]
 fn timer_max_user_lowered(sys: &dyn System) -> Outcome {
     timer_max_set_aside(sys, || {
         // The limit is root's to change, and the timers are the user's.
@@ -605,6 +521,8 @@ fn timer_max_user_lowered(sys: &dyn System) -> Outcome {
     })
 }
 
+/// All users of a jail together, its root too, have what one user outside has.
+#[case("limits.timer_max_user.jail", needs(Jails, Credentials, Root))]
 fn timer_max_user_jail(sys: &dyn System) -> Outcome {
     timer_max_user_of(sys, 7, || {
         sys.in_jail(&|| {

@@ -4,49 +4,10 @@ use kqx::abi::{NOTE_KQX_SEMAPHORE, NOTE_KQX_SET};
 use kqx::event::{EV_ADD, EV_CLEAR, EV_ERROR, EV_FORCEONESHOT, EV_ONESHOT, Kevent, NOTE_FFCOPY};
 
 use super::{SEC, US, oneshot};
-use crate::case::{Case, Outcome, case};
+use crate::case::{Outcome, case};
 use crate::equal;
 use crate::queue::{COUNTER, Queue, TIMER, add, change, delete, refusal, trigger};
-use crate::system::{Clock, Errno, Feature, System};
-
-pub const CASES: &[Case] = &[
-    case(
-        "errors.refused.half_fine",
-        "A change refused for its last part leaves the others undone, with EV_RECEIPT or without.",
-        half_fine,
-    ),
-    case(
-        "errors.refused.then_oneshot",
-        "A one-shot event that is due while an error waits comes after it, once.",
-        then_oneshot,
-    ),
-    case(
-        "errors.refused.then_level",
-        "An event that is no one-shot does not become one behind an error.",
-        then_level,
-    ),
-    case(
-        "counter.readd.clear_to_semaphore",
-        "EV_ADD again makes a counter with EV_CLEAR a semaphore that stays due, and back.",
-        clear_to_semaphore,
-    ),
-    case(
-        "flags.ext.change",
-        "A change without EV_ADD leaves delay, ext[2] and ext[3] alone, with EV_RECEIPT too.",
-        ext_change,
-    ),
-    case(
-        "flags.all_at_once",
-        "EV_ADD again with EV_CLEAR, EV_RECEIPT and EV_FORCEONESHOT does all of it.",
-        all_at_once,
-    ),
-    case(
-        "timer.deliver.during_dump",
-        "An expiry that falls into a reading of kern.proc.kq is delivered.",
-        during_dump,
-    )
-    .needs(&[Feature::KernProcKq]),
-];
+use crate::system::{Clock, Errno, System};
 
 /// Everything in it is fine but the count to set.
 const HALF_FINE: Kevent = Kevent {
@@ -57,6 +18,8 @@ const HALF_FINE: Kevent = Kevent {
     ..add(COUNTER)
 };
 
+/// A change refused for its last part leaves the others undone, with EV_RECEIPT or without.
+#[case("errors.refused.half_fine")]
 fn half_fine(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -84,6 +47,8 @@ fn half_fine(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A one-shot event that is due while an error waits comes after it, once.
+#[case("errors.refused.then_oneshot")]
 fn then_oneshot(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -100,6 +65,8 @@ fn then_oneshot(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// An event that is no one-shot does not become one behind an error.
+#[case("errors.refused.then_level")]
 fn then_level(sys: &dyn System) -> Outcome {
     for delay in [0, SEC] {
         let queue = Queue::new(sys)?;
@@ -119,6 +86,8 @@ fn then_level(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ADD again makes a counter with EV_CLEAR a semaphore that stays due, and back.
+#[case("counter.readd.clear_to_semaphore")]
 fn clear_to_semaphore(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -139,6 +108,8 @@ fn clear_to_semaphore(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// A change without EV_ADD leaves delay, ext[2] and ext[3] alone, with EV_RECEIPT too.
+#[case("flags.ext.change")]
 fn ext_change(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let timers = sys.sysctl("kern.kqx.timers")?;
@@ -155,6 +126,8 @@ fn ext_change(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ADD again with EV_CLEAR, EV_RECEIPT and EV_FORCEONESHOT does all of it.
+#[case("flags.all_at_once")]
 fn all_at_once(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -172,6 +145,8 @@ fn all_at_once(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// An expiry that falls into a reading of kern.proc.kq is delivered.
+#[case("timer.deliver.during_dump", needs(KernProcKq))]
 fn during_dump(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(oneshot(100 * US))?;

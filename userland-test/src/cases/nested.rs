@@ -10,84 +10,10 @@ use kqx::event::{
 };
 
 use super::{MS, SEC, oneshot, periodic};
-use crate::case::{Case, Outcome, case};
+use crate::case::{Outcome, case};
 use crate::queue::{COUNTER, PATIENCE, Queue, TIMER, add, change, trigger};
 use crate::system::{Clock, Errno, System};
 use crate::{ensure, equal};
-
-pub(super) const CASES: &[Case] = &[
-    case(
-        "nested.counter.lowered",
-        "A count lowered below its threshold leaves nothing to read.",
-        counter_lowered,
-    ),
-    case(
-        "nested.counter.set",
-        "A count set to 0 leaves nothing to read.",
-        counter_set,
-    ),
-    case(
-        "nested.counter.cleared",
-        "EV_CLEAR on a change leaves nothing to read.",
-        counter_cleared,
-    ),
-    case(
-        "nested.counter.threshold",
-        "EV_ADD again with a threshold that is not reached leaves nothing to read.",
-        counter_threshold,
-    ),
-    case(
-        "nested.counter.semaphore",
-        "What a semaphore has left below its threshold is nothing to read.",
-        counter_semaphore,
-    ),
-    case(
-        "nested.counter.delay",
-        "A count that its delay made due, and that is taken back, leaves nothing to read.",
-        counter_delay,
-    ),
-    case(
-        "nested.disabled",
-        "EV_DISABLE leaves nothing to read, and EV_ENABLE brings it back, whatever the member.",
-        disabled,
-    ),
-    case(
-        "nested.timer.rearmed",
-        "EV_ADD again of a timer that is due leaves nothing to read, as with EVFILT_TIMER.",
-        timer_rearmed,
-    ),
-    case(
-        "nested.timer.kicked",
-        "A timer that is kicked after its expiry leaves nothing to read.",
-        timer_kicked,
-    ),
-    case(
-        "nested.timer.deadline",
-        "A deadline that is moved out leaves nothing to read.",
-        timer_deadline,
-    ),
-    case(
-        "nested.gate.one",
-        "A watcher that took its trigger, or gave it back, has nothing to read.",
-        gate_one,
-    ),
-    case(
-        "nested.gate.all",
-        "A watcher that took what there was has nothing to read.",
-        gate_all,
-    ),
-    case(
-        "nested.error",
-        "After the error of a refused change there is nothing to read.",
-        error,
-    ),
-    case(
-        "nested.race",
-        "An event loop over an outer kqueue finds nothing at most once for each event that is \
-         taken back.",
-        race,
-    ),
-];
 
 const GATE: usize = ident(KQX_GATE, 1);
 
@@ -170,11 +96,15 @@ fn taken_back(sys: &dyn System, due: &[Kevent], back: Kevent, again: Kevent) -> 
     Nest::new(sys)?.taken_back(due, &[back], &[again])
 }
 
+/// A count lowered below its threshold leaves nothing to read.
+#[case("nested.counter.lowered")]
 fn counter_lowered(sys: &dyn System) -> Outcome {
     let due = [add(COUNTER), trigger(COUNTER, 3)];
     taken_back(sys, &due, trigger(COUNTER, -3), trigger(COUNTER, 1))
 }
 
+/// A count set to 0 leaves nothing to read.
+#[case("nested.counter.set")]
 fn counter_set(sys: &dyn System) -> Outcome {
     let zero = Kevent {
         fflags: NOTE_KQX_SET,
@@ -184,6 +114,8 @@ fn counter_set(sys: &dyn System) -> Outcome {
     taken_back(sys, &due, zero, trigger(COUNTER, 1))
 }
 
+/// EV_CLEAR on a change leaves nothing to read.
+#[case("nested.counter.cleared")]
 fn counter_cleared(sys: &dyn System) -> Outcome {
     let clear = Kevent {
         flags: EV_CLEAR,
@@ -199,6 +131,8 @@ fn counter_cleared(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ADD again with a threshold that is not reached leaves nothing to read.
+#[case("nested.counter.threshold")]
 fn counter_threshold(sys: &dyn System) -> Outcome {
     let high = Kevent {
         ext: [100, 0, 0, 0],
@@ -208,6 +142,8 @@ fn counter_threshold(sys: &dyn System) -> Outcome {
     taken_back(sys, &due, high, trigger(COUNTER, 97))
 }
 
+/// What a semaphore has left below its threshold is nothing to read.
+#[case("nested.counter.semaphore")]
 fn counter_semaphore(sys: &dyn System) -> Outcome {
     let nest = Nest::new(sys)?;
     let two = Kevent {
@@ -228,6 +164,8 @@ fn counter_semaphore(sys: &dyn System) -> Outcome {
     nest.readable()
 }
 
+/// A count that its delay made due, and that is taken back, leaves nothing to read.
+#[case("nested.counter.delay")]
 fn counter_delay(sys: &dyn System) -> Outcome {
     let delayed = Kevent {
         ext: [100, MS, 0, 0],
@@ -237,6 +175,8 @@ fn counter_delay(sys: &dyn System) -> Outcome {
     taken_back(sys, &due, trigger(COUNTER, -1), trigger(COUNTER, 100))
 }
 
+/// EV_DISABLE leaves nothing to read, and EV_ENABLE brings it back, whatever the member.
+#[case("nested.disabled")]
 fn disabled(sys: &dyn System) -> Outcome {
     let gate = |fflags| Kevent {
         fflags,
@@ -266,6 +206,8 @@ fn first(ns: u64, period: u64) -> Kevent {
     }
 }
 
+/// EV_ADD again of a timer that is due leaves nothing to read, as with EVFILT_TIMER.
+#[case("nested.timer.rearmed")]
 fn timer_rearmed(sys: &dyn System) -> Outcome {
     let long = periodic(3600 * SEC);
     taken_back(sys, &[first(MS, 3600 * SEC)], long, first(MS, 3600 * SEC))?;
@@ -279,11 +221,15 @@ fn timer_rearmed(sys: &dyn System) -> Outcome {
     taken_back(sys, &[theirs(1)], theirs(3_600_000), theirs(1))
 }
 
+/// A timer that is kicked after its expiry leaves nothing to read.
+#[case("nested.timer.kicked")]
 fn timer_kicked(sys: &dyn System) -> Outcome {
     let due = [first(MS, 3600 * SEC)];
     taken_back(sys, &due, trigger(TIMER, 0), first(MS, 3600 * SEC))
 }
 
+/// A deadline that is moved out leaves nothing to read.
+#[case("nested.timer.deadline")]
 fn timer_deadline(sys: &dyn System) -> Outcome {
     let now = sys.clock(Clock::Uptime);
     let at = |uptime: u64| Kevent {
@@ -294,6 +240,8 @@ fn timer_deadline(sys: &dyn System) -> Outcome {
     taken_back(sys, &[at(now + MS)], at(now + 3600 * SEC), at(now))
 }
 
+/// A watcher that took its trigger, or gave it back, has nothing to read.
+#[case("nested.gate.one")]
 fn gate_one(sys: &dyn System) -> Outcome {
     let nest = Nest::new(sys)?;
     let watch = |flags| Kevent {
@@ -324,6 +272,8 @@ fn gate_one(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A watcher that took what there was has nothing to read.
+#[case("nested.gate.all")]
 fn gate_all(sys: &dyn System) -> Outcome {
     let nest = Nest::new(sys)?;
     let by = Queue::new(sys)?;
@@ -338,6 +288,8 @@ fn gate_all(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// After the error of a refused change there is nothing to read.
+#[case("nested.error")]
 fn error(sys: &dyn System) -> Outcome {
     let nest = Nest::new(sys)?;
     let refused = Kevent {
@@ -357,6 +309,8 @@ fn error(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// An event loop over an outer kqueue finds nothing at most once for each event that is taken back.
+#[case("nested.race")]
 fn race(sys: &dyn System) -> Outcome {
     const ROUNDS: u32 = 200;
     let nest = Nest::new(sys)?;

@@ -9,62 +9,10 @@ use kqx::event::{
 };
 
 use super::{MS, US, oneshot, periodic};
-use crate::case::{Case, Outcome, case};
+use crate::case::{Outcome, case};
 use crate::queue::{COUNTER, Queue, TIMER, add, change, delete, trigger};
-use crate::system::{Clock, Errno, Feature, System, Window};
+use crate::system::{Clock, Errno, System, Window};
 use crate::{ensure, equal};
-
-pub(super) const CASES: &[Case] = &[
-    staged(case(
-        "overtaken.attach.disabled",
-        "A disabled timer that expires while it is added runs one callout, and is due when enabled.",
-        attach_disabled,
-    )),
-    staged(case(
-        "overtaken.attach.periodic",
-        "A periodic timer that expires while it is added is due at once, after one callout.",
-        attach_periodic,
-    )),
-    staged(case(
-        "overtaken.attach.oneshot",
-        "A one-shot timer that expires while it is added is delivered at once, and once.",
-        attach_oneshot,
-    )),
-    staged(case(
-        "overtaken.scan.forced",
-        "A forced delivery that an expiry overtakes still says when the timer is due.",
-        scan_forced,
-    )),
-    staged(case(
-        "overtaken.scan.gate",
-        "A one-shot watcher that is woken while a scan is about to ask it is delivered once.",
-        scan_gate,
-    )),
-    staged(case(
-        "overtaken.dump.readd",
-        "EV_ADD again, while an expiry that fell into a reading of kern.proc.kq is tried again, \
-         waits for its own deadline.",
-        dump_readd,
-    ))
-    .needs(&[Feature::VirtualClock, Feature::KernProcKq]),
-    staged(case(
-        "overtaken.dump.backs_off",
-        "While kern.proc.kq is read in a loop, an expiry is tried again at growing intervals.",
-        dump_backs_off,
-    ))
-    .needs(&[Feature::VirtualClock, Feature::KernProcKq]),
-    case(
-        "overtaken.dump.seen",
-        "An expiry that fell into a reading of kern.proc.kq and has been delivered is not tried \
-         again.",
-        dump_seen,
-    )
-    .needs(&[Feature::VirtualClock, Feature::KernProcKq]),
-];
-
-const fn staged(case: Case) -> Case {
-    case.needs(&[Feature::VirtualClock])
-}
 
 const GATE: usize = ident(KQX_GATE, 1);
 
@@ -86,6 +34,8 @@ fn deadline(sys: &dyn System, after: u64) -> Kevent {
     }
 }
 
+/// A disabled timer that expires while it is added runs one callout, and is due when enabled.
+#[case("overtaken.attach.disabled", needs(VirtualClock))]
 fn attach_disabled(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let ran = callouts(sys, || {
@@ -108,6 +58,8 @@ fn attach_disabled(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A periodic timer that expires while it is added is due at once, after one callout.
+#[case("overtaken.attach.periodic", needs(VirtualClock))]
 fn attach_periodic(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let ran = callouts(sys, || {
@@ -121,6 +73,8 @@ fn attach_periodic(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A one-shot timer that expires while it is added is delivered at once, and once.
+#[case("overtaken.attach.oneshot", needs(VirtualClock))]
 fn attach_oneshot(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     sys.overtake(Window::Attach, INSTANTLY);
@@ -132,6 +86,8 @@ fn attach_oneshot(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A forced delivery that an expiry overtakes still says when the timer is due.
+#[case("overtaken.scan.forced", needs(VirtualClock))]
 fn scan_forced(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let start = sys.clock(Clock::Uptime);
@@ -146,6 +102,8 @@ fn scan_forced(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A one-shot watcher that is woken while a scan is about to ask it is delivered once.
+#[case("overtaken.scan.gate", needs(VirtualClock))]
 fn scan_gate(sys: &dyn System) -> Outcome {
     let watch = |flags| -> Result<_, Errno> {
         let queue = Queue::new(sys)?;
@@ -184,6 +142,9 @@ fn scan_gate(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ADD again, while an expiry that fell into a reading of kern.proc.kq is tried again, waits for
+/// its own deadline.
+#[case("overtaken.dump.readd", needs(VirtualClock, KernProcKq))]
 fn dump_readd(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(periodic(5 * US))?;
@@ -195,6 +156,8 @@ fn dump_readd(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// While kern.proc.kq is read in a loop, an expiry is tried again at growing intervals.
+#[case("overtaken.dump.backs_off", needs(VirtualClock, KernProcKq))]
 fn dump_backs_off(sys: &dyn System) -> Outcome {
     // 100 ms in all, in which a try every 100 us would be 1,000.
     const READINGS: usize = 10_000;
@@ -231,6 +194,8 @@ fn dump_backs_off(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// An expiry that fell into a reading of kern.proc.kq and has been delivered is not tried again.
+#[case("overtaken.dump.seen", needs(VirtualClock, KernProcKq))]
 fn dump_seen(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {

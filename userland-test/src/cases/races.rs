@@ -11,115 +11,10 @@ use kqx::abi::{KQX_COUNTER, KQX_TIMER, NOTE_KQX_SEMAPHORE, ident};
 use kqx::event::{EV_ADD, EV_CLEAR, EV_DISABLE, EV_ENABLE, EV_ONESHOT, Kevent, NOTE_TRIGGER};
 
 use super::{MS, US, oneshot, periodic};
-use crate::case::{Case, Failure, Outcome, case};
+use crate::case::{Failure, Outcome, case};
 use crate::queue::{COUNTER, PATIENCE, Queue, TIMER, add, change, delete, trigger};
-use crate::system::{Body, Clock, Errno, Feature, System};
+use crate::system::{Body, Clock, Errno, System};
 use crate::{ensure, equal};
-
-pub(super) const CASES: &[Case] = &[
-    case(
-        "races.counter.sum",
-        "What three threads trigger is what two threads take, to the last.",
-        counter_sum,
-    ),
-    case(
-        "races.counter.semaphore",
-        "A semaphore triggered and taken by several threads gives each unit to one of them.",
-        counter_semaphore,
-    ),
-    case(
-        "races.counter.single_delivery",
-        "One trigger wakes one of four waiting threads.",
-        counter_single_delivery,
-    ),
-    case(
-        "races.counter.ping_pong",
-        "Two threads that wake each other never miss a wake.",
-        counter_ping_pong,
-    ),
-    case(
-        "races.counter.trigger_and_delete",
-        "Triggers race deletion and re-adding with no error but ENOENT.",
-        counter_trigger_and_delete,
-    ),
-    case(
-        "races.counter.oneshot",
-        "Of many waiting threads exactly one gets each one-shot event.",
-        counter_oneshot,
-    ),
-    case(
-        "races.counter.enable_disable",
-        "Triggers made while another thread disables and enables are all delivered.",
-        counter_enable_disable,
-    ),
-    case(
-        "races.counter.delay",
-        "With a maximum delay running out among triggers, the sum still is exact.",
-        counter_delay,
-    ),
-    case(
-        "races.counter.add_same",
-        "EV_ADD of one ident from several threads makes one registration.",
-        counter_add_same,
-    ),
-    case(
-        "races.timer.two_takers",
-        "The deliveries of two threads together count each expiry once, in phase.",
-        timer_two_takers,
-    ),
-    case(
-        "races.timer.rearm",
-        "However an expiry falls against EV_ADD again, the one event is of the new time.",
-        timer_rearm,
-    ),
-    case(
-        "races.timer.restart",
-        "However an expiry falls against NOTE_TRIGGER, an event is a period or more after it.",
-        timer_restart,
-    ),
-    case(
-        "races.timer.delete",
-        "However an expiry falls against EV_DELETE, nothing is delivered after it.",
-        timer_delete,
-    ),
-    case(
-        "races.timer.enable_disable",
-        "A timer disabled and enabled while it expires loses no expiry and no phase.",
-        timer_enable_disable,
-    ),
-    case(
-        "races.timer.single_delivery",
-        "One expiry wakes one of four waiting threads.",
-        timer_single_delivery,
-    ),
-    case(
-        "races.timer.add_and_delete",
-        "Timers added and deleted under waiting threads neither stick nor leak.",
-        timer_add_and_delete,
-    ),
-    case(
-        "races.close.waiting",
-        "A kqueue closed under a waiting thread works for it until it returns, then is gone.",
-        close_waiting,
-    ),
-    case(
-        "races.close.expiring",
-        "Kqueues closed while their timers expire leave nothing.",
-        close_expiring,
-    ),
-    case(
-        "races.dump",
-        "kern.proc.kq read in a loop neither loses a trigger nor an expiry.",
-        dump,
-    )
-    .needs(&[Feature::KernProcKq]),
-    case(
-        "races.exit",
-        "A process that exits with 10,000 timers expiring leaves nothing.",
-        exit,
-    )
-    .needs(&[Feature::Processes, Feature::Root]),
-];
 
 /// The event that tells a thread to stop taking: a semaphore.
 const STOP: usize = ident(KQX_COUNTER, 0xdead);
@@ -207,6 +102,8 @@ impl Sum {
     }
 }
 
+/// What three threads trigger is what two threads take, to the last.
+#[case("races.counter.sum")]
 fn counter_sum(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
     queue.apply(EDGE)?;
@@ -234,6 +131,8 @@ fn counter_sum(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A semaphore triggered and taken by several threads gives each unit to one of them.
+#[case("races.counter.semaphore")]
 fn counter_semaphore(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
     queue.apply(Kevent {
@@ -281,6 +180,8 @@ fn single_delivery(
     acks.quiet()
 }
 
+/// One trigger wakes one of four waiting threads.
+#[case("races.counter.single_delivery")]
 fn counter_single_delivery(sys: &dyn System) -> Outcome {
     single_delivery(sys, 500, &|queue, round| {
         if round == 0 {
@@ -290,6 +191,8 @@ fn counter_single_delivery(sys: &dyn System) -> Outcome {
     })
 }
 
+/// Two threads that wake each other never miss a wake.
+#[case("races.counter.ping_pong")]
 fn counter_ping_pong(sys: &dyn System) -> Outcome {
     let (here, there) = (Queue::new(sys)?, Queue::new(sys)?);
     here.apply(EDGE)?;
@@ -313,6 +216,8 @@ fn unless_gone(result: Result<(), Errno>) -> Result<(), Errno> {
     }
 }
 
+/// Triggers race deletion and re-adding with no error but ENOENT.
+#[case("races.counter.trigger_and_delete")]
 fn counter_trigger_and_delete(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
     let triggering = || {
@@ -338,6 +243,8 @@ fn counter_trigger_and_delete(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// Of many waiting threads exactly one gets each one-shot event.
+#[case("races.counter.oneshot")]
 fn counter_oneshot(sys: &dyn System) -> Outcome {
     const EACH: u64 = 500;
     let queue = stoppable(sys)?;
@@ -383,6 +290,8 @@ fn toggle(sys: &dyn System, queue: &Queue, ident: usize, stop: &AtomicBool) -> O
     }
 }
 
+/// Triggers made while another thread disables and enables are all delivered.
+#[case("races.counter.enable_disable")]
 fn counter_enable_disable(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
     queue.apply(EDGE)?;
@@ -406,6 +315,8 @@ fn counter_enable_disable(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// With a maximum delay running out among triggers, the sum still is exact.
+#[case("races.counter.delay")]
 fn counter_delay(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
     queue.apply(Kevent {
@@ -436,6 +347,8 @@ fn counter_delay(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ADD of one ident from several threads makes one registration.
+#[case("races.counter.add_same")]
 fn counter_add_same(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let counters = sys.sysctl("kern.kqx.counters")?;
@@ -515,6 +428,8 @@ impl<'a> Deliveries<'a> {
     }
 }
 
+/// The deliveries of two threads together count each expiry once, in phase.
+#[case("races.timer.two_takers")]
 fn timer_two_takers(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
     let deliveries = Deliveries::new(sys, 20 * US)?;
@@ -535,6 +450,8 @@ fn pauses(around: u64) -> impl Iterator<Item = Duration> {
     (0..200).map(move |n| Duration::from_micros(around / 2 + n * 7919 % (around + 1)))
 }
 
+/// However an expiry falls against EV_ADD again, the one event is of the new time.
+#[case("races.timer.rearm")]
 fn timer_rearm(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for pause in pauses(200) {
@@ -554,6 +471,8 @@ fn timer_rearm(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// However an expiry falls against NOTE_TRIGGER, an event is a period or more after it.
+#[case("races.timer.restart")]
 fn timer_restart(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(periodic(200 * US))?;
@@ -571,6 +490,8 @@ fn timer_restart(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// However an expiry falls against EV_DELETE, nothing is delivered after it.
+#[case("races.timer.delete")]
 fn timer_delete(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for pause in pauses(100) {
@@ -582,6 +503,8 @@ fn timer_delete(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A timer disabled and enabled while it expires loses no expiry and no phase.
+#[case("races.timer.enable_disable")]
 fn timer_enable_disable(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
     let deliveries = Deliveries::new(sys, 20 * US)?;
@@ -603,10 +526,14 @@ fn timer_enable_disable(sys: &dyn System) -> Outcome {
     deliveries.are_one_chain()
 }
 
+/// One expiry wakes one of four waiting threads.
+#[case("races.timer.single_delivery")]
 fn timer_single_delivery(sys: &dyn System) -> Outcome {
     single_delivery(sys, 100, &|queue, _| queue.apply(oneshot(100 * US)))
 }
 
+/// Timers added and deleted under waiting threads neither stick nor leak.
+#[case("races.timer.add_and_delete")]
 fn timer_add_and_delete(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
     let churning = |from: u64| {
@@ -635,6 +562,8 @@ fn timer_add_and_delete(sys: &dyn System) -> Outcome {
     )
 }
 
+/// A kqueue closed under a waiting thread works for it until it returns, then is gone.
+#[case("races.close.waiting")]
 fn close_waiting(sys: &dyn System) -> Outcome {
     for pause in [0, 1, 3] {
         let fd = sys.kqueue()?;
@@ -662,6 +591,8 @@ fn close_waiting(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Kqueues closed while their timers expire leave nothing.
+#[case("races.close.expiring")]
 fn close_expiring(sys: &dyn System) -> Outcome {
     let churning = || {
         for pause in pauses(50) {
@@ -680,6 +611,8 @@ fn close_expiring(sys: &dyn System) -> Outcome {
     sys.parallel(&[&churning, &churning])
 }
 
+/// kern.proc.kq read in a loop neither loses a trigger nor an expiry.
+#[case("races.dump", needs(KernProcKq))]
 fn dump(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
     queue.apply(EDGE)?;
@@ -720,6 +653,8 @@ fn dump(sys: &dyn System) -> Outcome {
     deliveries.are_one_chain()
 }
 
+/// A process that exits with 10,000 timers expiring leaves nothing.
+#[case("races.exit", needs(Processes, Root))]
 fn exit(sys: &dyn System) -> Outcome {
     let timer_max = sys.sysctl("kern.kqx.timer_max")?;
     sys.set_sysctl("kern.kqx.timer_max", 20_000)?;

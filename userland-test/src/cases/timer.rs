@@ -13,268 +13,10 @@ use kqx::event::{
 };
 
 use super::{MS, SEC, US, clock_set_aside, oneshot, periodic};
-use crate::case::{Case, Failure, Outcome, case};
+use crate::case::{Failure, Outcome, case};
 use crate::queue::{Queue, TIMER, add, change, delete, trigger};
-use crate::system::{Clock, Errno, Feature, System};
+use crate::system::{Clock, Errno, System};
 use crate::{ensure, equal};
-
-pub(super) const CASES: &[Case] = &[
-    case(
-        "timer.unit",
-        "Each unit bit, and none, means its unit; the event has the bit.",
-        unit,
-    ),
-    case(
-        "timer.longest",
-        "Sixty years are accepted in every unit that can say them, and do not expire.",
-        longest,
-    ),
-    case(
-        "timer.zero.oneshot",
-        "A one-shot timer with period 0 fires at once.",
-        zero_oneshot,
-    ),
-    case(
-        "timer.zero.periodic",
-        "A periodic timer with period 0 has a period of one unit.",
-        zero_periodic,
-    ),
-    case(
-        "timer.oneshot",
-        "A one-shot timer fires once, never early, with data 1, and is gone.",
-        oneshot_fires_once,
-    ),
-    case(
-        "timer.deadline.uptime",
-        "NOTE_ABSTIME with NOTE_KQX_UPTIME expires at exactly that CLOCK_UPTIME time.",
-        deadline_uptime,
-    ),
-    case(
-        "timer.deadline.realtime",
-        "NOTE_ABSTIME expires when CLOCK_REALTIME has reached the deadline, not before.",
-        deadline_realtime,
-    ),
-    case(
-        "timer.deadline.past",
-        "A deadline in the past, 0 included, expires at once on either clock.",
-        deadline_past,
-    ),
-    case(
-        "timer.deadline.units",
-        "A deadline is in the unit given.",
-        deadline_units,
-    ),
-    case(
-        "timer.deadline.level",
-        "A deadline expires once and stays due, for it is level triggered.",
-        deadline_level,
-    ),
-    case(
-        "timer.deadline.clear",
-        "With EV_CLEAR an expired deadline is delivered once.",
-        deadline_clear,
-    ),
-    case(
-        "timer.deadline.set_back",
-        "When the clock is set back the deadline waits for the new clock: never early.",
-        deadline_set_back,
-    )
-    .needs(&[Feature::SetTime]),
-    case(
-        "timer.deadline.set_back_twice",
-        "Setting the clock back again while it waits anew still is never early.",
-        deadline_set_back_twice,
-    )
-    .needs(&[Feature::SetTime]),
-    case(
-        "timer.deadline.receipt",
-        "A receipt knows of a clock that was set back, unless the deadline had passed before.",
-        deadline_receipt,
-    )
-    .needs(&[Feature::SetTime]),
-    case(
-        "timer.deadline.put_off",
-        "A deadline put off keeps the time its receipt says, though the clock is set forward.",
-        deadline_put_off,
-    )
-    .needs(&[Feature::SetTime]),
-    case(
-        "timer.deadline.uptime_unmoved",
-        "A deadline on CLOCK_UPTIME does not move with CLOCK_REALTIME.",
-        deadline_uptime_unmoved,
-    )
-    .needs(&[Feature::SetTime]),
-    case(
-        "timer.stepped.reported",
-        "A delivery after CLOCK_REALTIME was stepped says NOTE_KQX_STEPPED, until re-armed.",
-        stepped_reported,
-    )
-    .needs(&[Feature::SetTime]),
-    case(
-        "timer.stepped.before_arming",
-        "A step before the timer was armed is not reported.",
-        stepped_before_arming,
-    )
-    .needs(&[Feature::SetTime]),
-    case(
-        "timer.first_delay.periodic",
-        "ext[0] is the delay to the first expiry; the period follows from there.",
-        first_delay_periodic,
-    ),
-    case(
-        "timer.first_delay.oneshot",
-        "A one-shot timer with a first delay expires after it.",
-        first_delay_oneshot,
-    ),
-    case(
-        "timer.leeway",
-        "A timer with leeway is never early, and its expiry is due when it was due.",
-        leeway,
-    ),
-    case(
-        "timer.leeway.taken",
-        "With nothing else to wake for, a timer comes as late as its leeway allows.",
-        leeway_taken,
-    )
-    .needs(&[Feature::VirtualClock]),
-    case(
-        "timer.readd.drops_expiry",
-        "EV_ADD again drops an undelivered expiry and counts from now.",
-        readd_drops_expiry,
-    ),
-    case(
-        "timer.readd.new_period",
-        "EV_ADD again takes the new period, unit and first delay.",
-        readd_new_period,
-    ),
-    case(
-        "timer.readd.to_deadline",
-        "EV_ADD again makes a periodic timer a deadline, and a deadline periodic.",
-        readd_to_deadline,
-    ),
-    case(
-        "timer.readd.trigger",
-        "EV_ADD with NOTE_TRIGGER is EV_ADD.",
-        readd_trigger,
-    ),
-    case(
-        "timer.restart.from_now",
-        "NOTE_TRIGGER starts the period anew from now: a new phase.",
-        restart_from_now,
-    ),
-    case(
-        "timer.restart.drops_expiry",
-        "NOTE_TRIGGER drops what is pending.",
-        restart_drops_expiry,
-    ),
-    case(
-        "timer.restart.oneshot",
-        "NOTE_TRIGGER puts off a one-shot timer, an expired one too.",
-        restart_oneshot,
-    ),
-    case(
-        "timer.restart.watchdog",
-        "A watchdog kicked in time never expires.",
-        restart_watchdog,
-    ),
-    case(
-        "timer.receipt.left",
-        "The receipt of a change has the ns left to the next expiry before it.",
-        receipt_left,
-    ),
-    case(
-        "timer.receipt.left_untaken",
-        "With an expiry untaken, the ns left are those to the next one in phase.",
-        receipt_left_untaken,
-    ),
-    case(
-        "timer.receipt.left_expired",
-        "An expired one-shot timer has 0 ns left.",
-        receipt_left_expired,
-    ),
-    case(
-        "timer.receipt.left_deadline",
-        "A deadline's ns left are those to the deadline.",
-        receipt_left_deadline,
-    ),
-    case(
-        "timer.deliver.phase",
-        "Expiry k is due at start + k periods, however late it is taken.",
-        deliver_phase,
-    ),
-    case(
-        "timer.deliver.overrun",
-        "One delivery counts all expirations since the last, up to now.",
-        deliver_overrun,
-    ),
-    case(
-        "timer.deliver.ten_thousand",
-        "Over 10,000 periods, taken at random, no expiration is lost or doubled.",
-        deliver_ten_thousand,
-    ),
-    case(
-        "timer.deliver.nanosecond",
-        "A period of 1 ns is harmless, and its count exact.",
-        deliver_nanosecond,
-    ),
-    case(
-        "timer.deliver.clears",
-        "Periodic timers have EV_CLEAR, asked for or not: a delivery takes all.",
-        deliver_clears,
-    ),
-    case(
-        "timer.deliver.lateness",
-        "ext[1] is how late the expiry ran that made the event due.",
-        deliver_lateness,
-    ),
-    case(
-        "timer.deliver.on_time",
-        "With time to itself an expiry is not late at all.",
-        deliver_on_time,
-    )
-    .needs(&[Feature::VirtualClock]),
-    case(
-        "timer.deliver.exact",
-        "Woken at each expiry, every delivery is one, on time, a period after the last.",
-        deliver_exact,
-    )
-    .needs(&[Feature::VirtualClock]),
-    case(
-        "timer.deliver.passes_through",
-        "udata, ext[2] and ext[3] are delivered as EV_ADD gave them.",
-        deliver_passes_through,
-    ),
-    case(
-        "timer.lazy.thousand",
-        "A thousand timers of 1 us, untaken for a second, run a callout each, not a million.",
-        lazy_thousand,
-    ),
-    case(
-        "timer.lazy.disabled",
-        "A disabled periodic timer runs at most one callout.",
-        lazy_disabled,
-    ),
-    case(
-        "timer.disable.counts",
-        "A timer disabled for a while delivers all it missed, in phase, when enabled.",
-        disable_counts,
-    ),
-    case(
-        "timer.dispatch.counts",
-        "With EV_DISPATCH the expirations until EV_ENABLE are delivered then.",
-        dispatch_counts,
-    ),
-    case(
-        "timer.delete",
-        "A deleted timer does not expire.",
-        delete_is_final,
-    ),
-    case(
-        "timer.many",
-        "A hundred one-shot timers fire each once, none early, in the order they were due.",
-        many,
-    ),
-];
 
 /// EV_ADD of a deadline in ns.
 const fn deadline(clock: u32, ns: u64) -> Kevent {
@@ -334,6 +76,8 @@ fn follows(earlier: &Kevent, later: &Kevent, period: u64) -> Outcome {
     }
 }
 
+/// Each unit bit, and none, means its unit; the event has the bit.
+#[case("timer.unit")]
 fn unit(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for (unit, data, ns) in [
@@ -361,6 +105,8 @@ fn unit(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Sixty years are accepted in every unit that can say them, and do not expire.
+#[case("timer.longest")]
 fn longest(sys: &dyn System) -> Outcome {
     const SIXTY_YEARS: i64 = 60 * 365 * 86_400;
     let queue = Queue::new(sys)?;
@@ -383,6 +129,8 @@ fn longest(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A one-shot timer with period 0 fires at once.
+#[case("timer.zero.oneshot")]
 fn zero_oneshot(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for unit in [0, NOTE_SECONDS, NOTE_NSECONDS] {
@@ -402,6 +150,8 @@ fn zero_oneshot(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A periodic timer with period 0 has a period of one unit.
+#[case("timer.zero.periodic")]
 fn zero_periodic(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for (unit, period) in [(NOTE_MSECONDS, MS), (NOTE_USECONDS, US), (NOTE_NSECONDS, 1)] {
@@ -421,6 +171,8 @@ fn zero_periodic(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A one-shot timer fires once, never early, with data 1, and is gone.
+#[case("timer.oneshot")]
 fn oneshot_fires_once(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let made = timed(sys, &queue, oneshot(5 * MS))?;
@@ -439,6 +191,8 @@ fn oneshot_fires_once(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// NOTE_ABSTIME with NOTE_KQX_UPTIME expires at exactly that CLOCK_UPTIME time.
+#[case("timer.deadline.uptime")]
 fn deadline_uptime(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let at = sys.clock(Clock::Uptime) + 20 * MS;
@@ -450,6 +204,8 @@ fn deadline_uptime(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// NOTE_ABSTIME expires when CLOCK_REALTIME has reached the deadline, not before.
+#[case("timer.deadline.realtime")]
 fn deadline_realtime(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let at = sys.clock(Clock::Realtime) + 20 * MS;
@@ -462,6 +218,8 @@ fn deadline_realtime(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A deadline in the past, 0 included, expires at once on either clock.
+#[case("timer.deadline.past")]
 fn deadline_past(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for (bits, clock) in [(0, Clock::Realtime), (NOTE_KQX_UPTIME, Clock::Uptime)] {
@@ -477,6 +235,8 @@ fn deadline_past(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A deadline is in the unit given.
+#[case("timer.deadline.units")]
 fn deadline_units(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for (unit, ns) in [
@@ -497,6 +257,8 @@ fn deadline_units(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A deadline expires once and stays due, for it is level triggered.
+#[case("timer.deadline.level")]
 fn deadline_level(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(deadline(NOTE_KQX_UPTIME, 1))?;
@@ -509,6 +271,8 @@ fn deadline_level(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// With EV_CLEAR an expired deadline is delivered once.
+#[case("timer.deadline.clear")]
 fn deadline_clear(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -543,6 +307,8 @@ fn in_time(body: impl Fn(u64) -> Result<bool, Failure>) -> Outcome {
     Err(Failure::here(format_args!("a deadline passed each time")))
 }
 
+/// When the clock is set back the deadline waits for the new clock: never early.
+#[case("timer.deadline.set_back", needs(SetTime))]
 fn deadline_set_back(sys: &dyn System) -> Outcome {
     in_time(|away| {
         let queue = Queue::new(sys)?;
@@ -562,6 +328,8 @@ fn deadline_set_back(sys: &dyn System) -> Outcome {
     })
 }
 
+/// Setting the clock back again while it waits anew still is never early.
+#[case("timer.deadline.set_back_twice", needs(SetTime))]
 fn deadline_set_back_twice(sys: &dyn System) -> Outcome {
     in_time(|away| {
         let queue = Queue::new(sys)?;
@@ -585,6 +353,8 @@ fn deadline_set_back_twice(sys: &dyn System) -> Outcome {
     })
 }
 
+/// A receipt knows of a clock that was set back, unless the deadline had passed before.
+#[case("timer.deadline.receipt", needs(SetTime))]
 fn deadline_receipt(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     clock_set_aside(sys, |step| {
@@ -604,6 +374,8 @@ fn deadline_receipt(sys: &dyn System) -> Outcome {
     })
 }
 
+/// A deadline put off keeps the time its receipt says, though the clock is set forward.
+#[case("timer.deadline.put_off", needs(SetTime))]
 fn deadline_put_off(sys: &dyn System) -> Outcome {
     in_time(|away| {
         let queue = Queue::new(sys)?;
@@ -630,6 +402,8 @@ fn deadline_put_off(sys: &dyn System) -> Outcome {
     })
 }
 
+/// A deadline on CLOCK_UPTIME does not move with CLOCK_REALTIME.
+#[case("timer.deadline.uptime_unmoved", needs(SetTime))]
 fn deadline_uptime_unmoved(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     clock_set_aside(sys, |step| {
@@ -643,6 +417,8 @@ fn deadline_uptime_unmoved(sys: &dyn System) -> Outcome {
     })
 }
 
+/// A delivery after CLOCK_REALTIME was stepped says NOTE_KQX_STEPPED, until re-armed.
+#[case("timer.stepped.reported", needs(SetTime))]
 fn stepped_reported(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     clock_set_aside(sys, |step| {
@@ -658,6 +434,8 @@ fn stepped_reported(sys: &dyn System) -> Outcome {
     })
 }
 
+/// A step before the timer was armed is not reported.
+#[case("timer.stepped.before_arming", needs(SetTime))]
 fn stepped_before_arming(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     clock_set_aside(sys, |step| {
@@ -668,6 +446,8 @@ fn stepped_before_arming(sys: &dyn System) -> Outcome {
     })
 }
 
+/// ext[0] is the delay to the first expiry; the period follows from there.
+#[case("timer.first_delay.periodic")]
 fn first_delay_periodic(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for delay in [1, 3 * MS, 70 * MS] {
@@ -686,6 +466,8 @@ fn first_delay_periodic(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A one-shot timer with a first delay expires after it.
+#[case("timer.first_delay.oneshot")]
 fn first_delay_oneshot(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let made = timed(
@@ -701,6 +483,8 @@ fn first_delay_oneshot(sys: &dyn System) -> Outcome {
     due_after(&event, made, 10 * MS)
 }
 
+/// A timer with leeway is never early, and its expiry is due when it was due.
+#[case("timer.leeway")]
 fn leeway(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for leeway in [1, 5 * MS, SEC] {
@@ -720,6 +504,8 @@ fn leeway(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// With nothing else to wake for, a timer comes as late as its leeway allows.
+#[case("timer.leeway.taken", needs(VirtualClock))]
 fn leeway_taken(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -730,6 +516,8 @@ fn leeway_taken(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_ADD again drops an undelivered expiry and counts from now.
+#[case("timer.readd.drops_expiry")]
 fn readd_drops_expiry(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(periodic(MS))?;
@@ -739,6 +527,8 @@ fn readd_drops_expiry(sys: &dyn System) -> Outcome {
     left_of(sys, &queue, made, 3600 * SEC)
 }
 
+/// EV_ADD again takes the new period, unit and first delay.
+#[case("timer.readd.new_period")]
 fn readd_new_period(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(periodic(3600 * SEC))?;
@@ -759,6 +549,8 @@ fn readd_new_period(sys: &dyn System) -> Outcome {
     follows(&first, &queue.wait()?, 2 * MS)
 }
 
+/// EV_ADD again makes a periodic timer a deadline, and a deadline periodic.
+#[case("timer.readd.to_deadline")]
 fn readd_to_deadline(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(periodic(3600 * SEC))?;
@@ -773,6 +565,8 @@ fn readd_to_deadline(sys: &dyn System) -> Outcome {
     follows(&first, &queue.wait()?, 4 * MS)
 }
 
+/// EV_ADD with NOTE_TRIGGER is EV_ADD.
+#[case("timer.readd.trigger")]
 fn readd_trigger(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for flags in [0, 1] {
@@ -788,6 +582,8 @@ fn readd_trigger(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// NOTE_TRIGGER starts the period anew from now: a new phase.
+#[case("timer.restart.from_now")]
 fn restart_from_now(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(periodic(50 * MS))?;
@@ -798,6 +594,8 @@ fn restart_from_now(sys: &dyn System) -> Outcome {
     follows(&first, &queue.wait()?, 50 * MS)
 }
 
+/// NOTE_TRIGGER drops what is pending.
+#[case("timer.restart.drops_expiry")]
 fn restart_drops_expiry(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -810,6 +608,8 @@ fn restart_drops_expiry(sys: &dyn System) -> Outcome {
     left_of(sys, &queue, made, 3600 * SEC)
 }
 
+/// NOTE_TRIGGER puts off a one-shot timer, an expired one too.
+#[case("timer.restart.oneshot")]
 fn restart_oneshot(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(oneshot(20 * MS))?;
@@ -822,6 +622,8 @@ fn restart_oneshot(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A watchdog kicked in time never expires.
+#[case("timer.restart.watchdog")]
 fn restart_watchdog(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(oneshot(3600 * SEC))?;
@@ -834,6 +636,8 @@ fn restart_watchdog(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// The receipt of a change has the ns left to the next expiry before it.
+#[case("timer.receipt.left")]
 fn receipt_left(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let made = timed(sys, &queue, oneshot(SEC * 100))?;
@@ -844,6 +648,8 @@ fn receipt_left(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// With an expiry untaken, the ns left are those to the next one in phase.
+#[case("timer.receipt.left_untaken")]
 fn receipt_left_untaken(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(periodic(10 * MS))?;
@@ -865,6 +671,8 @@ fn receipt_left_untaken(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// An expired one-shot timer has 0 ns left.
+#[case("timer.receipt.left_expired")]
 fn receipt_left_expired(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(oneshot(MS))?;
@@ -883,6 +691,8 @@ fn receipt_left_expired(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A deadline's ns left are those to the deadline.
+#[case("timer.receipt.left_deadline")]
 fn receipt_left_deadline(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for (bits, clock) in [(0, Clock::Realtime), (NOTE_KQX_UPTIME, Clock::Uptime)] {
@@ -900,6 +710,8 @@ fn receipt_left_deadline(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Expiry k is due at start + k periods, however late it is taken.
+#[case("timer.deliver.phase")]
 fn deliver_phase(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let made = timed(sys, &queue, periodic(3 * MS))?;
@@ -914,6 +726,8 @@ fn deliver_phase(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// One delivery counts all expirations since the last, up to now.
+#[case("timer.deliver.overrun")]
 fn deliver_overrun(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(periodic(5 * MS))?;
@@ -927,6 +741,8 @@ fn deliver_overrun(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Over 10,000 periods, taken at random, no expiration is lost or doubled.
+#[case("timer.deliver.ten_thousand")]
 fn deliver_ten_thousand(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let period = 100 * US;
@@ -949,6 +765,8 @@ fn deliver_ten_thousand(sys: &dyn System) -> Outcome {
     due_after(&last, made, total * period)
 }
 
+/// A period of 1 ns is harmless, and its count exact.
+#[case("timer.deliver.nanosecond")]
 fn deliver_nanosecond(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(periodic(1))?;
@@ -963,6 +781,8 @@ fn deliver_nanosecond(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Periodic timers have EV_CLEAR, asked for or not: a delivery takes all.
+#[case("timer.deliver.clears")]
 fn deliver_clears(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -975,6 +795,8 @@ fn deliver_clears(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// ext[1] is how late the expiry ran that made the event due.
+#[case("timer.deliver.lateness")]
 fn deliver_lateness(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let made = timed(sys, &queue, periodic(10 * MS))?;
@@ -991,6 +813,8 @@ fn deliver_lateness(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// With time to itself an expiry is not late at all.
+#[case("timer.deliver.on_time", needs(VirtualClock))]
 fn deliver_on_time(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(periodic(10 * MS))?;
@@ -1001,6 +825,8 @@ fn deliver_on_time(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// Woken at each expiry, every delivery is one, on time, a period after the last.
+#[case("timer.deliver.exact", needs(VirtualClock))]
 fn deliver_exact(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(periodic(7))?;
@@ -1013,6 +839,8 @@ fn deliver_exact(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// udata, ext[2] and ext[3] are delivered as EV_ADD gave them.
+#[case("timer.deliver.passes_through")]
 fn deliver_passes_through(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -1026,6 +854,8 @@ fn deliver_passes_through(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A thousand timers of 1 us, untaken for a second, run a callout each, not a million.
+#[case("timer.lazy.thousand")]
 fn lazy_thousand(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let before = sys.sysctl("kern.kqx.stats.callouts")?;
@@ -1046,6 +876,8 @@ fn lazy_thousand(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A disabled periodic timer runs at most one callout.
+#[case("timer.lazy.disabled")]
 fn lazy_disabled(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let before = sys.sysctl("kern.kqx.stats.callouts")?;
@@ -1059,6 +891,8 @@ fn lazy_disabled(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A timer disabled for a while delivers all it missed, in phase, when enabled.
+#[case("timer.disable.counts")]
 fn disable_counts(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(periodic(2 * MS))?;
@@ -1078,6 +912,8 @@ fn disable_counts(sys: &dyn System) -> Outcome {
     follows(&first, &event, 2 * MS)
 }
 
+/// With EV_DISPATCH the expirations until EV_ENABLE are delivered then.
+#[case("timer.dispatch.counts")]
 fn dispatch_counts(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -1096,6 +932,8 @@ fn dispatch_counts(sys: &dyn System) -> Outcome {
     follows(&first, &event, 2 * MS)
 }
 
+/// A deleted timer does not expire.
+#[case("timer.delete")]
 fn delete_is_final(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(periodic(MS))?;
@@ -1109,6 +947,8 @@ fn delete_is_final(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A hundred one-shot timers fire each once, none early, in the order they were due.
+#[case("timer.many")]
 fn many(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for id in 0..100 {

@@ -1,0 +1,19 @@
+//! The attribute `#[case]`.
+
+use proc_macro::{Delimiter, Group, TokenStream, TokenTree};
+
+/// Makes the function below a case of the suite: `#[case("topic.what")]`, or
+/// `#[case("topic.what", needs(SetTime, Root))]` for machines with these features only. The
+/// function's doc comment is the sentence that the case tests.
+///
+/// Both go to the suite's macro `register!`. Cases do not call it themselves, because rustfmt
+/// formats no function inside the braces of a macro.
+#[proc_macro_attribute]
+pub fn case(arguments: TokenStream, function: TokenStream) -> TokenStream {
+    let group = |delimiter, inside| TokenTree::from(Group::new(delimiter, inside));
+    let mut inside = TokenStream::from(group(Delimiter::Parenthesis, arguments));
+    inside.extend(function);
+    let mut call: TokenStream = "crate::case::register!".parse().expect("it is a path");
+    call.extend([group(Delimiter::Brace, inside)]);
+    call
+}

@@ -1,0 +1,30 @@
+//! The inventory of cases against the sources.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use kqx_test::cases;
+
+/// How many functions below `folder` have the attribute `#[case]`.
+fn attributes(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).unwrap();
+    let count = |path: &Path| {
+        if path.is_dir() {
+            return attributes(path);
+        }
+        let source = fs::read_to_string(path).unwrap();
+        source
+            .lines()
+            .filter(|line| line.starts_with("#[case("))
+            .count()
+    };
+    entries.map(|entry| count(&entry.unwrap().path())).sum()
+}
+
+#[test]
+fn every_case_of_the_sources_is_registered_under_a_name_of_its_own() {
+    let written = attributes(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cases"));
+    let names: BTreeSet<_> = cases::all().map(|case| case.name).collect();
+    assert_eq!((cases::all().count(), names.len()), (written, written));
+}
