@@ -6,10 +6,10 @@ use std::time::Duration;
 use kqx::abi::{NOTE_KQX_DELAY, NOTE_KQX_SEMAPHORE};
 use kqx::event::{EV_ADD, EV_CLEAR, Kevent};
 
-use crate::case::Failure;
-use crate::cases::{MS, SEC, US, periodic};
-use crate::queue::{COUNTER, Queue, TIMER, add, delete, trigger};
+use crate::outcome::Failure;
 use crate::system::System;
+use crate::tools::change::{COUNTER, MS, SEC, TIMER, US, add, delete, periodic, trigger};
+use crate::tools::queue::Queue;
 
 /// How many columns the longest bar of the histogram has.
 const BAR: usize = 40;

@@ -2,20 +2,14 @@
 //! the kernel, with root at the other end. A load says what it measured in a line that
 //! begins with `# `, as the Test Anything Protocol has it.
 
-use crate::case::Outcome;
-use crate::equal;
-use crate::queue::{COUNTER, Queue, add, delete, trigger};
 use crate::stress::Load;
-use crate::system::{Feature, System};
+use crate::system::Feature;
 
 mod dump;
 mod gate;
 mod timers;
 mod unload;
-
-/// Two ordinary users.
-const MALLORY: u32 = 1001;
-const EVE: u32 = 1002;
+mod users;
 
 /// Every load, in the order in which they run.
 pub const LOADS: &[Load] = &[
@@ -62,13 +56,3 @@ pub const LOADS: &[Load] = &[
         run: dump::table,
     },
 ];
-
-/// The module counts and delivers.
-fn works(sys: &dyn System) -> Outcome {
-    let queue = Queue::new(sys)?;
-    queue.apply(add(COUNTER))?;
-    queue.apply(trigger(COUNTER, 2))?;
-    equal!(queue.take()?.data, 2);
-    queue.apply(delete(COUNTER))?;
-    Ok(())
-}

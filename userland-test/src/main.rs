@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use kqx_test::job::Job;
 use kqx_test::report::{self, JUnit, People, Report, Tap};
-use kqx_test::run::{Job, run};
+use kqx_test::run::run;
 use kqx_test::stress::Load;
 use kqx_test::system::{Feature, System};
 use kqx_test::{cases, demo, hostile, stress};

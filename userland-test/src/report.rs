@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quick_junit::{NonSuccessKind, Report as JUnitReport, TestCase, TestCaseStatus, TestSuite};
 
-use crate::run::{Job, Tally, Verdict};
+use crate::job::{Job, Tally, Verdict};
 
 /// Is told of every job.
 pub trait Report {

@@ -4,73 +4,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use crate::case::{Case, Failure, Outcome};
+use crate::job::{Job, Tally, Verdict};
+use crate::outcome::{Failure, Outcome};
 use crate::report::Report;
-use crate::system::{Feature, System};
+use crate::system::System;
 
 /// How often a job's end is looked at, 10 ms apart at least, before what it had is lost.
 const LOOKS: usize = 3_000;
 
 /// How the program ends when a job hangs.
 pub const EXIT_HUNG: i32 = 124;
-
-/// Finds out.
-type Run = Box<dyn Fn(&dyn System) -> Outcome>;
-
-/// Something to run: a case, or a load of stress.
-pub struct Job {
-    /// Its name.
-    pub name: String,
-    /// What is true if it passes.
-    pub sentence: &'static str,
-    needs: &'static [Feature],
-    run: Run,
-}
-
-impl Job {
-    /// A job from its parts, which are those of [`Case`].
-    pub fn new(
-        name: &str,
-        sentence: &'static str,
-        needs: &'static [Feature],
-        run: impl Fn(&dyn System) -> Outcome + 'static,
-    ) -> Job {
-        Job {
-            name: name.to_owned(),
-            sentence,
-            needs,
-            run: Box::new(run),
-        }
-    }
-}
-
-impl From<&Case> for Job {
-    fn from(case: &Case) -> Job {
-        Job::new(case.name, case.sentence, case.needs, case.run)
-    }
-}
-
-/// What became of a job.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It passed.
-    Passed,
-    /// It failed.
-    Failed(Failure),
-    /// The machine lacks what it needs.
-    Skipped(Feature),
-}
-
-/// How many of each verdict.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Jobs that passed.
-    pub passed: usize,
-    /// Jobs that failed.
-    pub failed: usize,
-    /// Jobs that did not run.
-    pub skipped: usize,
-}
 
 /// Runs every job, reports each, and ends the program with [`EXIT_HUNG`] should one take
 /// longer than `patience`.

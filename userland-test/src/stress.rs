@@ -10,11 +10,14 @@ use fastrand::Rng;
 use kqx::abi::{EVFILT_KQX, KQX_COUNTER, KQX_GATE, KQX_TIMER, ident};
 use kqx::event::{EV_ADD, EV_CLEAR, EV_DISABLE, EV_ONESHOT, EVFILT_USER, Kevent};
 
-use crate::case::{Case, Outcome};
-use crate::cases::{self, MS, US, oneshot, periodic};
-use crate::queue::{COUNTER, PATIENCE, Queue, TIMER, add, delete, trigger};
-use crate::run::Job;
+use crate::case::Case;
+use crate::cases;
+use crate::job::Job;
+use crate::outcome::Outcome;
 use crate::system::{Body, Errno, Feature, System};
+use crate::tools::change::{COUNTER, MS, TIMER, US, add, delete, oneshot, periodic, trigger};
+use crate::tools::queue::{PATIENCE, Queue};
+use crate::tools::set_aside::with_sysctl;
 use crate::{ensure, equal};
 
 /// When a load ends.
@@ -275,8 +278,6 @@ fn processes(sys: &dyn System, deadline: Deadline) -> Outcome {
 }
 
 fn exit(sys: &dyn System, deadline: Deadline) -> Outcome {
-    let timer_max = sys.sysctl("kern.kqx.timer_max")?;
-    sys.set_sysctl("kern.kqx.timer_max", 40_000)?;
     let round = || {
         sys.in_process(&|| {
             sys.set_kqueue_limit(None)?;
@@ -296,9 +297,9 @@ fn exit(sys: &dyn System, deadline: Deadline) -> Outcome {
         }
         Ok(())
     };
-    let outcome = sys.parallel(&[&rounds, &rounds]);
-    sys.set_sysctl("kern.kqx.timer_max", timer_max)?;
-    outcome
+    with_sysctl(sys, "kern.kqx.timer_max", 40_000, || {
+        sys.parallel(&[&rounds, &rounds])
+    })
 }
 
 fn stop_and_continue(sys: &dyn System, deadline: Deadline) -> Outcome {

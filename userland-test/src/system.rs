@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use kqx::event::Kevent;
 
-use crate::case::{Failure, Outcome};
+use crate::outcome::{Failure, Outcome};
 
 /// A file descriptor of the process that runs the case.
 pub type Fd = i32;
@@ -68,6 +68,14 @@ impl fmt::Debug for Errno {
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
+    }
+}
+
+impl From<Errno> for Failure {
+    /// A call failed that had to succeed: where, and how.
+    #[track_caller]
+    fn from(errno: Errno) -> Failure {
+        Failure::here(format_args!("{errno}"))
     }
 }
 

@@ -28,3 +28,23 @@ fn every_case_of_the_sources_is_registered_under_a_name_of_its_own() {
     let names: BTreeSet<_> = cases::all().map(|case| case.name).collect();
     assert_eq!((cases::all().count(), names.len()), (written, written));
 }
+
+#[test]
+fn the_name_of_a_case_is_its_place() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for case in cases::all() {
+        let parts: Vec<_> = case.name.split('.').collect();
+        let group = format!("src/cases/{}/{}.rs", parts[0], parts[1]);
+        let room = if sources.join(&group).exists() {
+            group
+        } else {
+            format!("src/cases/{}.rs", parts[0])
+        };
+        let (file, line) = case.place;
+        assert!(
+            file.ends_with(&room),
+            "{file}:{line}: {} belongs in {room}",
+            case.name
+        );
+    }
+}

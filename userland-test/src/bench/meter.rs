@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::case::{Failure, Outcome};
+use crate::outcome::{Failure, Outcome};
 
 /// How often a cost is measured.
 pub const SAMPLES: usize = 21;

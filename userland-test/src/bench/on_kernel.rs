@@ -8,8 +8,7 @@ mod spin;
 mod timer;
 mod wake;
 
-use super::{Bench, Benchmark};
-use crate::case::{Failure, Outcome};
+use crate::bench::table::Benchmark;
 
 /// Memory first: what has been freed does not go back to the system at once.
 pub const BENCHMARKS: &[Benchmark] = &[
@@ -33,23 +32,4 @@ pub fn unit() -> &'static str {
     } else {
         "ns"
     }
-}
-
-/// Runs `body` with an integer of sysctl(3) at `value` at least, and sets it back.
-fn with_sysctl(
-    bench: &mut Bench<'_>,
-    name: &str,
-    value: i64,
-    body: impl FnOnce(&mut Bench<'_>) -> Outcome,
-) -> Outcome {
-    let sys = bench.sys;
-    let before = sys.sysctl(name)?;
-    if before >= value {
-        return body(bench);
-    }
-    sys.set_sysctl(name, value)
-        .map_err(|errno| Failure(format!("{name} must be {value} for this: {errno}")))?;
-    let outcome = body(bench);
-    sys.set_sysctl(name, before)?;
-    outcome
 }

@@ -3,10 +3,10 @@
 
 use kqx::event::Kevent;
 
-use super::meter::{Spread, cost};
-use super::subject::{COUNTER, EVFILT, KQX, Timer, USER, Wake};
-use super::{Bench, Benchmark, Row};
-use crate::case::{Failure, Outcome};
+use crate::bench::meter::{Spread, cost};
+use crate::bench::subject::{COUNTER, EVFILT, KQX, Timer, USER, Wake};
+use crate::bench::table::{Bench, Benchmark, Row};
+use crate::outcome::{Failure, Outcome};
 use crate::system::Fd;
 
 /// Operations between two readings of the clock.

@@ -3,20 +3,20 @@
 use std::time::Duration;
 
 use kqx::abi::{NOTE_KQX_DELAY, NOTE_KQX_SEMAPHORE, NOTE_KQX_SET};
-use kqx::event::{EV_ADD, EV_CLEAR, EV_DISABLE, EV_ENABLE, EV_ONESHOT, Kevent, NOTE_TRIGGER};
+use kqx::event::{EV_ADD, EV_DISABLE, EV_ONESHOT, Kevent, NOTE_TRIGGER};
 
-use super::{MS, SEC};
-use crate::case::{Outcome, case};
-use crate::queue::{COUNTER, Queue, add, change, delete, trigger};
-use crate::system::{Clock, Errno, System};
+use crate::case::case;
+use crate::outcome::Outcome;
+use crate::system::{Clock, Errno, Feature, System};
+use crate::tools::change::{COUNTER, EDGE, MS, SEC, change, clear, delete, enable, set, trigger};
+use crate::tools::queue::Queue;
 use crate::{ensure, equal};
 
 /// EV_ADD of a counter of threshold 10 with a maximum delay, emptied by delivery.
 const fn delayed(delay: u64) -> Kevent {
     Kevent {
-        flags: EV_ADD | EV_CLEAR,
         ext: [10, delay, 0, 0],
-        ..add(COUNTER)
+        ..EDGE
     }
 }
 
@@ -78,7 +78,7 @@ fn from_first_trigger(sys: &dyn System) -> Outcome {
     equal!(event.data, 2);
     // ext[1] is the time since the first of them, not since the second.
     ensure!(event.ext[1] >= before_second - first, "{event:?}");
-    if sys.has(crate::system::Feature::VirtualClock) {
+    if sys.has(Feature::VirtualClock) {
         equal!(event.ext[1], 50 * MS);
     }
     Ok(())
@@ -120,14 +120,9 @@ fn stops_at_zero(sys: &dyn System) -> Outcome {
 
 /// NOTE_KQX_SET above 0 starts the delay, and to 0 stops it.
 #[case("delay.set")]
-fn set(sys: &dyn System) -> Outcome {
+fn set_starts_and_stops(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(delayed(10 * MS))?;
-    let set = |data| Kevent {
-        fflags: NOTE_KQX_SET,
-        data,
-        ..change(COUNTER)
-    };
     queue.apply(set(5))?;
     let event = queue.wait()?;
     equal!(event.data, 5);
@@ -249,19 +244,15 @@ fn oneshot(sys: &dyn System) -> Outcome {
 
 /// EV_CLEAR on a change drops a delay that is running or over.
 #[case("delay.clear")]
-fn clear(sys: &dyn System) -> Outcome {
+fn clear_drops(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
-    let clear = Kevent {
-        flags: EV_CLEAR,
-        ..change(COUNTER)
-    };
     queue.apply(delayed(10 * MS))?;
     queue.apply(trigger(COUNTER, 1))?;
-    queue.apply(clear)?;
+    queue.apply(clear(COUNTER))?;
     equal!(queue.within(Duration::from_millis(20))?, None);
     queue.apply(trigger(COUNTER, 1))?;
     sys.pass(Duration::from_millis(20));
-    queue.apply(clear)?;
+    queue.apply(clear(COUNTER))?;
     queue.quiet()
 }
 
@@ -310,10 +301,7 @@ fn disabled(sys: &dyn System) -> Outcome {
         ..trigger(COUNTER, 1)
     })?;
     equal!(queue.within(Duration::from_millis(20))?, None);
-    queue.apply(Kevent {
-        flags: EV_ENABLE,
-        ..change(COUNTER)
-    })?;
+    queue.apply(enable(COUNTER))?;
     let event = queue.take()?;
     equal!(event.data, 1);
     equal!(event.fflags, NOTE_KQX_DELAY);

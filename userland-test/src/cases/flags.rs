@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
-use kqx::abi::{KQX_COUNTER, ident};
+use kqx::abi::{KQX_COUNTER, NOTE_KQX_SEMAPHORE, NOTE_KQX_SET, ident};
 use kqx::event::{
-    EV_ADD, EV_CLEAR, EV_DELETE, EV_DISABLE, EV_DISPATCH, EV_ENABLE, EV_FORCEONESHOT, EV_KEEPUDATA,
-    EV_ONESHOT, EV_RECEIPT, Kevent, NOTE_FFOR, NOTE_TRIGGER,
+    EV_ADD, EV_CLEAR, EV_DELETE, EV_DISABLE, EV_DISPATCH, EV_ENABLE, EV_ERROR, EV_FORCEONESHOT,
+    EV_KEEPUDATA, EV_ONESHOT, EV_RECEIPT, Kevent, NOTE_FFOR, NOTE_TRIGGER,
 };
 
-use crate::case::{Outcome, case};
+use crate::case::case;
 use crate::equal;
-use crate::queue::{COUNTER, Queue, TIMER, add, change, delete, refusal, trigger};
+use crate::outcome::Outcome;
 use crate::system::{Errno, System};
+use crate::tools::change::{
+    COUNTER, EDGE, TIMER, add, change, delete, disable, enable, refusal, trigger,
+};
+use crate::tools::queue::Queue;
 
 /// EV_ONESHOT delivers the same fields as any other delivery.
 #[case("flags.oneshot.fields")]
@@ -88,7 +92,7 @@ fn oneshot_semaphore(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
         flags: EV_ADD | EV_ONESHOT,
-        fflags: kqx::abi::NOTE_KQX_SEMAPHORE,
+        fflags: NOTE_KQX_SEMAPHORE,
         data: 5,
         ext: [2, 0, 0, 0],
         ..add(COUNTER)
@@ -136,15 +140,9 @@ fn dispatch_disables(sys: &dyn System) -> Outcome {
         equal!(event.flags, EV_CLEAR | EV_DISPATCH);
         queue.apply(trigger(COUNTER, 2))?;
         queue.quiet()?;
-        queue.apply(Kevent {
-            flags: EV_ENABLE,
-            ..change(COUNTER)
-        })?;
+        queue.apply(enable(COUNTER))?;
         equal!(queue.take()?.data, 2);
-        queue.apply(Kevent {
-            flags: EV_ENABLE,
-            ..change(COUNTER)
-        })?;
+        queue.apply(enable(COUNTER))?;
     }
     queue.quiet()
 }
@@ -161,10 +159,7 @@ fn dispatch_level_stays_due(sys: &dyn System) -> Outcome {
     for _ in 0..3 {
         equal!(queue.take()?.data, 3);
         queue.quiet()?;
-        queue.apply(Kevent {
-            flags: EV_ENABLE,
-            ..change(COUNTER)
-        })?;
+        queue.apply(enable(COUNTER))?;
     }
     Ok(())
 }
@@ -175,17 +170,11 @@ fn disable_hides(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;
     queue.apply(trigger(COUNTER, 1))?;
-    queue.apply(Kevent {
-        flags: EV_DISABLE,
-        ..change(COUNTER)
-    })?;
+    queue.apply(disable(COUNTER))?;
     queue.quiet()?;
     queue.apply(trigger(COUNTER, 2))?;
     queue.quiet()?;
-    queue.apply(Kevent {
-        flags: EV_ENABLE,
-        ..change(COUNTER)
-    })?;
+    queue.apply(enable(COUNTER))?;
     equal!(queue.take()?.data, 3);
     Ok(())
 }
@@ -200,10 +189,7 @@ fn disable_on_add(sys: &dyn System) -> Outcome {
         ..add(COUNTER)
     })?;
     queue.quiet()?;
-    queue.apply(Kevent {
-        flags: EV_ENABLE,
-        ..change(COUNTER)
-    })?;
+    queue.apply(enable(COUNTER))?;
     let event = queue.take()?;
     equal!(event.data, 1);
     equal!(event.flags, 0);
@@ -236,10 +222,7 @@ fn enable_not_due(sys: &dyn System) -> Outcome {
         ..add(COUNTER)
     })?;
     queue.apply(trigger(COUNTER, -1))?;
-    queue.apply(Kevent {
-        flags: EV_ENABLE,
-        ..change(COUNTER)
-    })?;
+    queue.apply(enable(COUNTER))?;
     queue.quiet()
 }
 
@@ -261,7 +244,7 @@ fn delete_then_add(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
         flags: EV_ADD | EV_DISPATCH | EV_DISABLE,
-        fflags: 0x77 | kqx::abi::NOTE_KQX_SEMAPHORE,
+        fflags: 0x77 | NOTE_KQX_SEMAPHORE,
         data: 9,
         udata: 1,
         ext: [4, 0, 5, 6],
@@ -326,7 +309,7 @@ fn udata_replaced(sys: &dyn System) -> Outcome {
     equal!(queue.take()?.udata, 2);
     let receipt = queue.receipt(Kevent {
         udata: 3,
-        fflags: kqx::abi::NOTE_KQX_SET,
+        fflags: NOTE_KQX_SET,
         data: -1,
         ..change(COUNTER)
     })?;
@@ -387,6 +370,24 @@ fn ext_readd(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A change without EV_ADD leaves delay, ext[2] and ext[3] alone, with EV_RECEIPT too.
+#[case("flags.ext.change")]
+fn ext_change(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    let timers = sys.sysctl("kern.kqx.timers")?;
+    queue.apply(Kevent {
+        ext: [0, 0, 8, 9],
+        ..add(COUNTER)
+    })?;
+    queue.receipt(Kevent {
+        ext: [7, 7, 7, 7],
+        ..trigger(COUNTER, 1)
+    })?;
+    equal!(queue.take()?.ext, [1, 0, 8, 9]);
+    equal!(sys.sysctl("kern.kqx.timers")?, timers);
+    Ok(())
+}
+
 /// EV_RECEIPT on EV_ADD answers with EV_ERROR and 0, and delivers nothing in the same call.
 #[case("flags.receipt.add")]
 fn receipt_add(sys: &dyn System) -> Outcome {
@@ -396,7 +397,7 @@ fn receipt_add(sys: &dyn System) -> Outcome {
         udata: 9,
         ..add(COUNTER)
     })?;
-    equal!(receipt.flags, kqx::event::EV_ERROR);
+    equal!(receipt.flags, EV_ERROR);
     equal!(receipt.data, 0);
     equal!(receipt.ident, COUNTER);
     equal!(receipt.udata, 9);
@@ -410,10 +411,7 @@ fn receipt_add(sys: &dyn System) -> Outcome {
 #[case("flags.receipt.no_event")]
 fn receipt_no_event(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
-    queue.apply(Kevent {
-        flags: EV_ADD | EV_CLEAR,
-        ..add(COUNTER)
-    })?;
+    queue.apply(EDGE)?;
     queue.receipt(trigger(COUNTER, 3))?;
     equal!(queue.take()?.data, 3);
     queue.quiet()
@@ -458,6 +456,25 @@ fn change_and_wait(sys: &dyn System) -> Outcome {
     let changes = [add(COUNTER), trigger(COUNTER, 4)];
     equal!(queue.kevent(&changes, &mut events, None)?, 1);
     equal!(events[0].data, 4);
+    Ok(())
+}
+
+/// EV_ADD again with EV_CLEAR, EV_RECEIPT and EV_FORCEONESHOT does all of it.
+#[case("flags.all_at_once")]
+fn all_at_once(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        data: 5,
+        ..add(COUNTER)
+    })?;
+    let receipt = queue.receipt(Kevent {
+        flags: EV_ADD | EV_CLEAR | EV_FORCEONESHOT,
+        ..add(COUNTER)
+    })?;
+    equal!((refusal(&receipt), receipt.ext[0]), (None, 5));
+    let event = queue.take()?;
+    equal!((event.flags & EV_ONESHOT, event.data), (EV_ONESHOT, 0));
+    equal!(queue.apply(delete(COUNTER)), Err(Errno::ENOENT));
     Ok(())
 }
 

@@ -4,16 +4,21 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kqx::abi::{KQX_COUNTER, KQX_TIMER, ident};
-use kqx::event::{EV_ADD, EV_CLEAR, Kevent};
+use kqx::event::Kevent;
 
-use super::{MS, SEC, US, oneshot, periodic};
-use crate::case::{Failure, Outcome, case};
-use crate::queue::{COUNTER, Queue, TIMER, add, delete, refusal, trigger};
+use crate::case::case;
+use crate::outcome::{Failure, Outcome};
 use crate::system::{Errno, System};
+use crate::tools::change::{
+    COUNTER, EDGE, MS, SEC, TIMER, US, add, delete, oneshot, periodic, refusal, trigger,
+};
+use crate::tools::queue::Queue;
+use crate::tools::set_aside::{sysctls_set_aside, with_sysctl};
 use crate::{ensure, equal};
 
 /// Users that own nothing else.
 const NOBODY_ELSE: u32 = 61_001;
+
 const ANOTHER: u32 = 61_002;
 
 /// EV_ADD of a timer that does not expire.
@@ -220,17 +225,15 @@ fn rlimit_delay(sys: &dyn System) -> Outcome {
     as_user(sys, NOBODY_ELSE, Some(2), || {
         let delayed = |id| Kevent {
             ident: ident(KQX_COUNTER, id),
-            flags: EV_ADD | EV_CLEAR,
             ext: [3, SEC, 0, 0],
-            ..add(COUNTER)
+            ..EDGE
         };
         let queue = Queue::new(sys)?;
         queue.apply(delayed(2))?;
         equal!(queue.apply(delayed(3)), Err(Errno::ENOMEM));
         queue.apply(Kevent {
-            flags: EV_ADD | EV_CLEAR,
             ext: [5, 0, 0, 0],
-            ..add(COUNTER)
+            ..EDGE
         })?;
         // The same counter, now with a delay: a change that is refused, and changes nothing.
         let receipt = queue.receipt(Kevent {
@@ -335,21 +338,13 @@ fn setuid_exit(sys: &dyn System) -> Outcome {
     })
 }
 
-/// Runs `body` and puts the limits for all users and for each back.
-fn timer_max_set_aside(sys: &dyn System, body: impl Fn() -> Outcome) -> Outcome {
-    const LIMITS: [&str; 2] = ["kern.kqx.timer_max", "kern.kqx.timer_max_user"];
-    let before = LIMITS.map(|name| (name, sys.sysctl(name)));
-    let outcome = body();
-    for (name, value) in before {
-        sys.set_sysctl(name, value?)?;
-    }
-    outcome
-}
+/// What root may set: the limits for all users and for each.
+const LIMITS: &[&str] = &["kern.kqx.timer_max", "kern.kqx.timer_max_user"];
 
 /// Over kern.kqx.timer_max a timer is ENOMEM, and kern.kqx.stats.refused counts it.
 #[case("limits.timer_max.refuses", needs(Root))]
 fn timer_max_refuses(sys: &dyn System) -> Outcome {
-    timer_max_set_aside(sys, || {
+    sysctls_set_aside(sys, LIMITS, || {
         let queue = Queue::new(sys)?;
         let live = sys.sysctl("kern.kqx.timers")?;
         let refused = sys.sysctl("kern.kqx.stats.refused")?;
@@ -366,7 +361,7 @@ fn timer_max_refuses(sys: &dyn System) -> Outcome {
 /// Lowering kern.kqx.timer_max below the live number refuses new timers only.
 #[case("limits.timer_max.lowered", needs(Root))]
 fn timer_max_lowered(sys: &dyn System) -> Outcome {
-    timer_max_set_aside(sys, || {
+    sysctls_set_aside(sys, LIMITS, || {
         let queue = Queue::new(sys)?;
         queue.apply(periodic(5 * MS))?;
         for id in 10..15 {
@@ -392,7 +387,7 @@ fn timer_max_lowered(sys: &dyn System) -> Outcome {
 /// kern.kqx.timer_max 0 allows no timer, and counters without a delay still.
 #[case("limits.timer_max.zero", needs(Root))]
 fn timer_max_zero(sys: &dyn System) -> Outcome {
-    timer_max_set_aside(sys, || {
+    sysctls_set_aside(sys, LIMITS, || {
         let queue = Queue::new(sys)?;
         sys.set_sysctl("kern.kqx.timer_max", 0)?;
         equal!(queue.apply(long_timer(1)), Err(Errno::ENOMEM));
@@ -404,7 +399,7 @@ fn timer_max_zero(sys: &dyn System) -> Outcome {
 /// The last twentieth of kern.kqx.timer_max is for root.
 #[case("limits.timer_max.reserve", needs(Processes, Credentials, Root))]
 fn timer_max_reserve(sys: &dyn System) -> Outcome {
-    timer_max_set_aside(sys, || {
+    sysctls_set_aside(sys, LIMITS, || {
         equal!(sys.sysctl("kern.kqx.timers")?, 0);
         sys.set_sysctl("kern.kqx.timer_max", 100)?;
         sys.set_sysctl("kern.kqx.timer_max_user", 1000)?;
@@ -427,19 +422,11 @@ fn timer_max_reserve(sys: &dyn System) -> Outcome {
     })
 }
 
-/// Runs `body` with kern.kqx.timer_max_user set to `n`.
-fn timer_max_user_of(sys: &dyn System, n: i64, body: impl Fn() -> Outcome) -> Outcome {
-    timer_max_set_aside(sys, || {
-        sys.set_sysctl("kern.kqx.timer_max_user", n)?;
-        body()
-    })
-}
-
 /// With kern.kqx.timer_max_user n, a user has n timers at most, and so has the next user.
 #[case("limits.timer_max_user.n", needs(Processes, Credentials, Root))]
 fn timer_max_user_n(sys: &dyn System) -> Outcome {
     for n in [0, 1, 2, 7] {
-        timer_max_user_of(sys, n, || {
+        with_sysctl(sys, "kern.kqx.timer_max_user", n, || {
             for uid in [NOBODY_ELSE, ANOTHER] {
                 as_user(sys, uid, None, || {
                     equal!(fill(&Queue::new(sys)?)?, n as u64);
@@ -460,7 +447,7 @@ fn timer_max_user_n(sys: &dyn System) -> Outcome {
     needs(Processes, Credentials, Root)
 )]
 fn timer_max_user_given_back(sys: &dyn System) -> Outcome {
-    timer_max_user_of(sys, 3, || {
+    with_sysctl(sys, "kern.kqx.timer_max_user", 3, || {
         as_user(sys, NOBODY_ELSE, None, || {
             let live = sys.sysctl("kern.kqx.timers")?;
             let refused = sys.sysctl("kern.kqx.stats.refused")?;
@@ -484,7 +471,7 @@ fn timer_max_user_given_back(sys: &dyn System) -> Outcome {
 /// Lowering kern.kqx.timer_max_user below what a user has refuses new timers only.
 #[case("limits.timer_max_user.lowered", needs(Processes, Credentials, Root))]
 fn timer_max_user_lowered(sys: &dyn System) -> Outcome {
-    timer_max_set_aside(sys, || {
+    with_sysctl(sys, "kern.kqx.timer_max_user", 3, || {
         // The limit is root's to change, and the timers are the user's.
         let [filled, lowered, ..] = sys.shared_memory()?;
         let until = |flag: &AtomicU64| {
@@ -492,7 +479,6 @@ fn timer_max_user_lowered(sys: &dyn System) -> Outcome {
                 sys.pass(Duration::from_millis(1));
             }
         };
-        sys.set_sysctl("kern.kqx.timer_max_user", 3)?;
         let user = || {
             let outcome = as_user(sys, NOBODY_ELSE, None, || {
                 let queue = Queue::new(sys)?;
@@ -524,7 +510,7 @@ fn timer_max_user_lowered(sys: &dyn System) -> Outcome {
 /// All users of a jail together, its root too, have what one user outside has.
 #[case("limits.timer_max_user.jail", needs(Jails, Credentials, Root))]
 fn timer_max_user_jail(sys: &dyn System) -> Outcome {
-    timer_max_user_of(sys, 7, || {
+    with_sysctl(sys, "kern.kqx.timer_max_user", 7, || {
         sys.in_jail(&|| {
             let queue = Queue::new(sys)?;
             for id in 0..4 {

@@ -3,19 +3,18 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use kqx::abi::{KQX_GATE, NOTE_KQX_ONE, NOTE_KQX_SEMAPHORE, NOTE_KQX_SET, NOTE_KQX_UPTIME, ident};
-use kqx::event::{
-    EV_ADD, EV_CLEAR, EV_DISABLE, EV_ENABLE, EV_ERROR, EVFILT_READ, EVFILT_TIMER, Kevent,
-    NOTE_ABSTIME, NOTE_NSECONDS,
-};
+use kqx::abi::{NOTE_KQX_ONE, NOTE_KQX_SEMAPHORE, NOTE_KQX_UPTIME};
+use kqx::event::{EV_ADD, EV_CLEAR, EV_DISABLE, EV_ERROR, EVFILT_READ, EVFILT_TIMER, Kevent};
 
-use super::{MS, SEC, oneshot, periodic};
-use crate::case::{Outcome, case};
-use crate::queue::{COUNTER, PATIENCE, Queue, TIMER, add, change, trigger};
+use crate::case::case;
+use crate::outcome::Outcome;
 use crate::system::{Clock, Errno, System};
+use crate::tools::change::{
+    COUNTER, GATE, MS, SEC, TIMER, add, change, clear, deadline, disable, enable, oneshot,
+    periodic, set, trigger,
+};
+use crate::tools::queue::{PATIENCE, Queue};
 use crate::{ensure, equal};
-
-const GATE: usize = ident(KQX_GATE, 1);
 
 /// A kqueue, and two that watch it.
 struct Nest<'a> {
@@ -106,10 +105,7 @@ fn counter_lowered(sys: &dyn System) -> Outcome {
 /// A count set to 0 leaves nothing to read.
 #[case("nested.counter.set")]
 fn counter_set(sys: &dyn System) -> Outcome {
-    let zero = Kevent {
-        fflags: NOTE_KQX_SET,
-        ..change(COUNTER)
-    };
+    let zero = set(0);
     let due = [add(COUNTER), trigger(COUNTER, 3)];
     taken_back(sys, &due, zero, trigger(COUNTER, 1))
 }
@@ -117,16 +113,17 @@ fn counter_set(sys: &dyn System) -> Outcome {
 /// EV_CLEAR on a change leaves nothing to read.
 #[case("nested.counter.cleared")]
 fn counter_cleared(sys: &dyn System) -> Outcome {
-    let clear = Kevent {
-        flags: EV_CLEAR,
-        ..change(COUNTER)
-    };
     for flags in [0, EV_CLEAR] {
         let add = Kevent {
             flags: EV_ADD | flags,
             ..add(COUNTER)
         };
-        taken_back(sys, &[add, trigger(COUNTER, 3)], clear, trigger(COUNTER, 1))?;
+        taken_back(
+            sys,
+            &[add, trigger(COUNTER, 3)],
+            clear(COUNTER),
+            trigger(COUNTER, 1),
+        )?;
     }
     Ok(())
 }
@@ -189,11 +186,8 @@ fn disabled(sys: &dyn System) -> Outcome {
         vec![gate(0), trigger(GATE, 1)],
         vec![gate(NOTE_KQX_ONE), trigger(GATE, 1)],
     ] {
-        let set = |flags| Kevent {
-            flags,
-            ..change(due[0].ident)
-        };
-        taken_back(sys, &due, set(EV_DISABLE), set(EV_ENABLE))?;
+        let ident = due[0].ident;
+        taken_back(sys, &due, disable(ident), enable(ident))?;
     }
     Ok(())
 }
@@ -232,11 +226,7 @@ fn timer_kicked(sys: &dyn System) -> Outcome {
 #[case("nested.timer.deadline")]
 fn timer_deadline(sys: &dyn System) -> Outcome {
     let now = sys.clock(Clock::Uptime);
-    let at = |uptime: u64| Kevent {
-        fflags: NOTE_NSECONDS | NOTE_ABSTIME | NOTE_KQX_UPTIME,
-        data: uptime as i64,
-        ..add(TIMER)
-    };
+    let at = |uptime| deadline(NOTE_KQX_UPTIME, uptime);
     taken_back(sys, &[at(now + MS)], at(now + 3600 * SEC), at(now))
 }
 
@@ -263,10 +253,7 @@ fn gate_one(sys: &dyn System) -> Outcome {
     // The trigger goes to another.
     let other = Queue::new(sys)?;
     other.apply(watch(0))?;
-    nest.apply(&[Kevent {
-        flags: EV_DISABLE,
-        ..change(GATE)
-    }])?;
+    nest.apply(&[disable(GATE)])?;
     nest.nothing()?;
     equal!(other.take()?.data, 1);
     Ok(())

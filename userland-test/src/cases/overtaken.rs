@@ -2,37 +2,21 @@
 
 use std::time::Duration;
 
-use kqx::abi::{KQX_GATE, NOTE_KQX_ONE, NOTE_KQX_UPTIME, ident};
-use kqx::event::{
-    EV_ADD, EV_CLEAR, EV_DISABLE, EV_ENABLE, EV_FORCEONESHOT, EV_ONESHOT, Kevent, NOTE_ABSTIME,
-    NOTE_NSECONDS,
-};
+use kqx::abi::{NOTE_KQX_ONE, NOTE_KQX_UPTIME};
+use kqx::event::{EV_ADD, EV_CLEAR, EV_DISABLE, EV_FORCEONESHOT, EV_ONESHOT, Kevent};
 
-use super::{MS, US, oneshot, periodic};
-use crate::case::{Outcome, case};
-use crate::queue::{COUNTER, Queue, TIMER, add, change, delete, trigger};
+use crate::case::case;
+use crate::outcome::Outcome;
 use crate::system::{Clock, Errno, System, Window};
+use crate::tools::change::{
+    COUNTER, GATE, MS, TIMER, US, add, change, deadline, delete, disable, enable, oneshot,
+    periodic, trigger,
+};
+use crate::tools::growth::callouts;
+use crate::tools::queue::Queue;
 use crate::{ensure, equal};
 
-const GATE: usize = ident(KQX_GATE, 1);
-
 const INSTANTLY: Duration = Duration::from_micros(20);
-
-/// How many callouts `body` runs.
-fn callouts(sys: &dyn System, body: impl FnOnce() -> Outcome) -> Result<i64, crate::case::Failure> {
-    let before = sys.sysctl("kern.kqx.stats.callouts")?;
-    body()?;
-    Ok(sys.sysctl("kern.kqx.stats.callouts")? - before)
-}
-
-/// EV_ADD of a timer that expires once, so many ns from now, and stays due.
-fn deadline(sys: &dyn System, after: u64) -> Kevent {
-    Kevent {
-        fflags: NOTE_NSECONDS | NOTE_ABSTIME | NOTE_KQX_UPTIME,
-        data: (sys.clock(Clock::Uptime) + after) as i64,
-        ..add(TIMER)
-    }
-}
 
 /// A disabled timer that expires while it is added runs one callout, and is due when enabled.
 #[case("overtaken.attach.disabled", needs(VirtualClock))]
@@ -49,10 +33,7 @@ fn attach_disabled(sys: &dyn System) -> Outcome {
     })?;
     equal!(ran, 1);
     queue.quiet()?;
-    queue.apply(Kevent {
-        flags: EV_ENABLE,
-        ..change(TIMER)
-    })?;
+    queue.apply(enable(TIMER))?;
     let event = queue.take()?;
     ensure!(event.data >= 50_000, "{event:?}");
     Ok(())
@@ -115,16 +96,12 @@ fn scan_gate(sys: &dyn System) -> Outcome {
         Ok(queue)
     };
     let (queue, other, by) = (watch(EV_ONESHOT)?, watch(0)?, watch(EV_DISABLE)?);
-    let set = |flags| Kevent {
-        flags,
-        ..change(GATE)
-    };
     // Woken, and taken back: the next scan still looks at it, and finds nothing.
     by.apply(trigger(GATE, 1))?;
-    queue.apply(set(EV_DISABLE))?;
+    queue.apply(disable(GATE))?;
     equal!(other.take()?.data, 1);
-    other.apply(set(EV_DISABLE))?;
-    queue.apply(set(EV_ENABLE))?;
+    other.apply(disable(GATE))?;
+    queue.apply(enable(GATE))?;
     sys.overtake(Window::Scan, INSTANTLY);
     let wake = || {
         sys.pass(INSTANTLY / 2);
@@ -200,7 +177,7 @@ fn dump_seen(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
         flags: EV_ADD | EV_CLEAR,
-        ..deadline(sys, 5 * US)
+        ..deadline(NOTE_KQX_UPTIME, sys.clock(Clock::Uptime) + 5 * US)
     })?;
     equal!(sys.knotes(queue.fd)?, 1);
     // It is the query that finds the timer expired: nobody has been told of that.

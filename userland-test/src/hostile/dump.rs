@@ -6,12 +6,12 @@ use std::time::Duration;
 use kqx::abi::{KQX_GATE, KQX_TIMER, ident};
 use kqx::event::{EV_ADD, EV_CLEAR, Kevent};
 
-use super::MALLORY;
-use crate::case::Outcome;
-use crate::cases::{MS, SEC, periodic};
-use crate::queue::{COUNTER, Queue, TIMER, add, delete, trigger};
+use crate::hostile::users::MALLORY;
+use crate::outcome::Outcome;
 use crate::stress::Deadline;
 use crate::system::{Clock, Feature, System};
+use crate::tools::change::{COUNTER, MS, SEC, TIMER, add, delete, periodic, trigger};
+use crate::tools::queue::Queue;
 use crate::{ensure, equal};
 
 /// How often at most a callout runs for one expiry before it is tried at the longest

@@ -20,13 +20,14 @@ use std::time::Duration;
 use kqx::abi::{KQX_GATE, NOTE_KQX_ONE, ident};
 use kqx::event::{EV_ADD, EV_CLEAR, EVFILT_TIMER, EVFILT_USER, Kevent};
 
-use super::dump::{TRIES, TRIES_PER_SECOND};
-use super::{EVE, MALLORY};
-use crate::case::{Failure, Outcome};
-use crate::cases::{MS, SEC};
-use crate::queue::{Queue, add, delete, trigger};
+use crate::hostile::dump::{TRIES, TRIES_PER_SECOND};
+use crate::hostile::users::{EVE, MALLORY};
+use crate::outcome::{Failure, Outcome};
 use crate::stress::Deadline;
 use crate::system::{Body, Clock, Errno, Feature, SharedMemory, System};
+use crate::tools::change::{MS, SEC, add, delete, trigger};
+use crate::tools::queue::Queue;
+use crate::tools::set_aside::with_room;
 use crate::{ensure, equal};
 
 const GATE: usize = ident(KQX_GATE, 1);
@@ -119,37 +120,19 @@ pub(super) fn run(sys: &dyn System, _deadline: Deadline) -> Outcome {
         ..GATES
     };
     ensure!(sys.pin(2).is_ok(), "it takes three CPUs");
-    with_room(sys, || {
+    with_room(sys, ROOM, || {
         against(sys, "1,000 watchers, all woken", 1_000, GATES)?;
         against(sys, "10,000 watchers, all woken", 10_000, GATES)?;
         against(sys, "10,000 watchers, one woken", 10_000, one)
     })
 }
 
-/// Runs `body` while a process may have enough kqueues, and a gate enough watchers.
-fn with_room(sys: &dyn System, body: impl FnOnce() -> Outcome) -> Outcome {
-    let wanted = [
-        ("kern.maxfiles", 40_000),
-        ("kern.maxfilesperproc", 16_000),
-        ("kern.kqx.watcher_max", 16_000),
-    ];
-    let mut before = Vec::new();
-    for (name, least) in wanted {
-        match sys.sysctl(name) {
-            Ok(value) if value < least => {
-                sys.set_sysctl(name, least)?;
-                before.push((name, value));
-            }
-            Ok(_) | Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    let outcome = body();
-    for (name, value) in before {
-        sys.set_sysctl(name, value)?;
-    }
-    outcome
-}
+/// Enough kqueues for a process, and watchers for a gate.
+const ROOM: &[(&str, i64)] = &[
+    ("kern.maxfiles", 40_000),
+    ("kern.maxfilesperproc", 16_000),
+    ("kern.kqx.watcher_max", 16_000),
+];
 
 fn against(sys: &dyn System, what: &str, watchers: usize, gates: Attacker) -> Outcome {
     // Where one is woken, that is hardly ever the one in flux.

@@ -7,16 +7,13 @@ use std::time::Duration;
 use kqx::abi::{KQX_TIMER, ident};
 use kqx::event::Kevent;
 
-use super::{EVE, MALLORY};
-use crate::case::{Failure, Outcome};
-use crate::cases::{SEC, oneshot};
 use crate::ensure;
-use crate::queue::Queue;
+use crate::hostile::users::{BOB, EVE, MALLORY};
+use crate::outcome::{Failure, Outcome};
 use crate::stress::Deadline;
 use crate::system::{Body, Errno, System};
-
-/// A user that takes one timer.
-const BOB: u32 = 1003;
+use crate::tools::change::{SEC, oneshot};
+use crate::tools::queue::Queue;
 
 /// Runs a body in a process of a thief's.
 type Thief<'a> = &'a (dyn Fn(Body<'_>) -> Outcome + Sync);

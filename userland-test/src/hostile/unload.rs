@@ -6,13 +6,13 @@ use std::time::Duration;
 use kqx::abi::{KQX_COUNTER, KQX_GATE, ident};
 use kqx::event::{EV_ADD, EV_CLEAR, EV_ONESHOT, Kevent};
 
-use super::{EVE, MALLORY, works};
-use crate::case::Outcome;
-use crate::cases::{US, oneshot, periodic};
 use crate::equal;
-use crate::queue::{COUNTER, Queue, TIMER, add, delete, trigger};
+use crate::hostile::users::{EVE, MALLORY};
+use crate::outcome::Outcome;
 use crate::stress::Deadline;
 use crate::system::{Errno, SharedMemory, System};
+use crate::tools::change::{COUNTER, TIMER, US, add, delete, oneshot, periodic, trigger};
+use crate::tools::queue::Queue;
 
 /// How often the module is unloaded and loaded.
 const CYCLES: usize = 1000;
@@ -154,5 +154,15 @@ fn cycles(sys: &dyn System, storm: &Storm, asserts: bool) -> Outcome {
          a pause, {busy} times EBUSY",
         if asserts { " in pauses" } else { "" }
     );
+    Ok(())
+}
+
+/// The module counts and delivers.
+fn works(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(add(COUNTER))?;
+    queue.apply(trigger(COUNTER, 2))?;
+    equal!(queue.take()?.data, 2);
+    queue.apply(delete(COUNTER))?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use kqx::event::Kevent;
 
 use super::{Body, Clock, Errno, Fd, Feature, SharedMemory, System};
-use crate::case::{Failure, Outcome};
+use crate::outcome::{Failure, Outcome};
 
 const _: () = assert!(
     size_of::<Kevent>() == size_of::<libc::kevent>(),

@@ -9,7 +9,7 @@ use kqx::event::Kevent;
 use kqx_sim::{ClockMode, Config, Machine, Process, Release, UNLIMITED};
 
 use super::{Body, Clock, Errno, Fd, Feature, SharedMemory, System, Window};
-use crate::case::{Failure, Outcome};
+use crate::outcome::{Failure, Outcome};
 
 /// The name of the module's file in the simulated kernel.
 const MODULE: &str = "kqx.ko";

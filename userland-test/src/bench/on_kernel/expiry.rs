@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use kqx::event::Kevent;
 
-use super::calls::{self, Kqueue, realtime, uptime};
-use super::spin::{cost_beyond_spinning, turns_in};
-use super::timer::timerfd;
-use super::with_sysctl;
 use crate::bench::meter::{SAMPLES, Spread};
+use crate::bench::on_kernel::calls::{self, Kqueue, realtime, uptime};
+use crate::bench::on_kernel::spin::{cost_beyond_spinning, turns_in};
+use crate::bench::on_kernel::timer::timerfd;
 use crate::bench::subject::{EVFILT, KQX, Timer};
-use crate::bench::{Bench, Row};
-use crate::case::{Failure, Outcome};
+use crate::bench::table::{Bench, Row};
+use crate::outcome::{Failure, Outcome};
+use crate::tools::set_aside::with_room;
 
 /// ns from one expiry to the next where they come apart.
 const APART: u64 = 100_000;
@@ -129,7 +129,8 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// Periodic timers that expire and are not taken: the callouts they run in a second, and
 /// how much longer a computation takes.
 pub fn untaken(bench: &mut Bench<'_>) -> Outcome {
-    with_sysctl(bench, "kern.kqx.timer_max", 2 * OURS as i64, |bench| {
+    let room = [("kern.kqx.timer_max", 2 * OURS as i64)];
+    with_room(bench.sys, &room, || {
         let queue = |timer: Timer, count: u64| -> Result<Kqueue, Failure> {
             let kq = Kqueue::new()?;
             for id in 0..count {

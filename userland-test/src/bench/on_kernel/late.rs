@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use kqx::event::Kevent;
 
-use super::calls::{Kqueue, uptime};
-use super::timer::timerfd;
 use crate::bench::meter::Spread;
+use crate::bench::on_kernel::calls::{Kqueue, uptime};
+use crate::bench::on_kernel::timer::timerfd;
 use crate::bench::subject::{EVFILT, KQX, Timer};
-use crate::bench::{Bench, Row};
-use crate::case::{Failure, Outcome};
+use crate::bench::table::{Bench, Row};
+use crate::outcome::{Failure, Outcome};
 
 /// Timers per measurement of lateness.
 const TIMERS: usize = 1000;

@@ -2,12 +2,12 @@
 
 use kqx::event::Kevent;
 
-use super::calls::Kqueue;
-use super::with_sysctl;
 use crate::bench::meter::Spread;
+use crate::bench::on_kernel::calls::Kqueue;
 use crate::bench::subject::{COUNTER, EVFILT, KQX, USER};
-use crate::bench::{Bench, Row};
-use crate::case::{Failure, Outcome};
+use crate::bench::table::{Bench, Row};
+use crate::outcome::{Failure, Outcome};
+use crate::tools::set_aside::with_room;
 
 /// How many are there at once: enough that caches and odd pages do not count.
 const REGISTRATIONS: u64 = 64_000;
@@ -28,17 +28,16 @@ pub fn memory(bench: &mut Bench<'_>) -> Outcome {
             .figure(USER.name, user),
     );
     let room = 2 * REGISTRATIONS as i64;
-    with_sysctl(bench, "kern.kqx.timer_max", room, |bench| {
-        with_sysctl(bench, "kern.kq_calloutmax", room, |bench| {
-            let kqx = used(bench, &mut kept, |id| KQX.once(id, FAR))?;
-            let evfilt = used(bench, &mut kept, |id| EVFILT.once(id, FAR))?;
-            bench.row(
-                Row::new("memory of a timer", "bytes")
-                    .figure(KQX.name, kqx)
-                    .figure(EVFILT.name, evfilt),
-            );
-            Ok(())
-        })
+    let room = [("kern.kqx.timer_max", room), ("kern.kq_calloutmax", room)];
+    with_room(bench.sys, &room, || {
+        let kqx = used(bench, &mut kept, |id| KQX.once(id, FAR))?;
+        let evfilt = used(bench, &mut kept, |id| EVFILT.once(id, FAR))?;
+        bench.row(
+            Row::new("memory of a timer", "bytes")
+                .figure(KQX.name, kqx)
+                .figure(EVFILT.name, evfilt),
+        );
+        Ok(())
     })
 }
 

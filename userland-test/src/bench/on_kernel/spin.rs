@@ -1,8 +1,8 @@
 //! Costs of what happens beside a computation: what the computation takes longer.
 
-use super::calls::{self, uptime};
 use crate::bench::meter::{SAMPLES, Spread};
-use crate::case::Failure;
+use crate::bench::on_kernel::calls::{self, uptime};
+use crate::outcome::Failure;
 
 /// What `work` costs beyond the turns of [`calls::spin`] in it, which it is given to
 /// spread over its time as `pieces` of equal length, in all `ns` long at least.

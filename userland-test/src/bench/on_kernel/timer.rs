@@ -2,12 +2,12 @@
 
 use kqx::event::{EV_ADD, EV_ONESHOT, Kevent, NOTE_ABSTIME, NOTE_NSECONDS, NOTE_TRIGGER};
 
-use super::calls::{Kqueue, Timerfd};
-use super::wake::readable;
 use crate::bench::meter::{Spread, cost};
+use crate::bench::on_kernel::calls::{Kqueue, Timerfd};
+use crate::bench::on_kernel::wake::readable;
 use crate::bench::subject::{EVFILT, KQX, Timer};
-use crate::bench::{Bench, Row};
-use crate::case::{Failure, Outcome};
+use crate::bench::table::{Bench, Row};
+use crate::outcome::{Failure, Outcome};
 
 /// Operations between two readings of the clock.
 const COUNT: u32 = 1000;

@@ -6,11 +6,11 @@ use std::thread;
 use kqx::abi::EVFILT_KQX;
 use kqx::event::{EV_ADD, EV_CLEAR, EVFILT_READ, Kevent};
 
-use super::calls::{self, Eventfd, Kqueue, uptime};
 use crate::bench::meter::{SAMPLES, Spread, cost};
+use crate::bench::on_kernel::calls::{self, Eventfd, Kqueue, uptime};
 use crate::bench::subject::{COUNTER, USER, Wake};
-use crate::bench::{Bench, Row};
-use crate::case::{Failure, Outcome};
+use crate::bench::table::{Bench, Row};
+use crate::outcome::{Failure, Outcome};
 
 /// Operations between two readings of the clock.
 const COUNT: u32 = 1000;

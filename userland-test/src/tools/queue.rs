@@ -1,68 +1,17 @@
-//! A kqueue of the machine under test, and the changes the cases make to it.
+//! A kqueue of the machine under test.
 
 use std::time::Duration;
 
-use kqx::abi::{EVFILT_KQX, KQX_COUNTER, KQX_TIMER, ident};
-use kqx::event::{EV_ADD, EV_DELETE, EV_RECEIPT, Kevent, NOTE_TRIGGER};
+use kqx::abi::EVFILT_KQX;
+use kqx::event::{EV_RECEIPT, Kevent};
 
-use crate::case::Failure;
+use crate::outcome::{Failure, Outcome};
 use crate::system::{Errno, Fd, Feature, System};
+use crate::tools::change::{change, delete, refusal};
 
 /// How long a case waits for what must happen. Longer than any machine takes, shorter
 /// than the watchdog's patience.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The counter of a case that needs one.
-pub const COUNTER: usize = ident(KQX_COUNTER, 1);
-/// The timer of a case that needs one.
-pub const TIMER: usize = ident(KQX_TIMER, 1);
-
-/// A change with no flags: what a member does with it is up to the other fields.
-pub const fn change(ident: usize) -> Kevent {
-    Kevent {
-        ident,
-        filter: EVFILT_KQX,
-        flags: 0,
-        fflags: 0,
-        data: 0,
-        udata: 0,
-        ext: [0; 4],
-    }
-}
-
-/// EV_ADD.
-pub const fn add(ident: usize) -> Kevent {
-    Kevent {
-        flags: EV_ADD,
-        ..change(ident)
-    }
-}
-
-/// EV_DELETE.
-pub const fn delete(ident: usize) -> Kevent {
-    Kevent {
-        flags: EV_DELETE,
-        ..change(ident)
-    }
-}
-
-/// NOTE_TRIGGER with `data`: counts by it, or restarts a timer.
-pub const fn trigger(ident: usize, data: i64) -> Kevent {
-    Kevent {
-        fflags: NOTE_TRIGGER,
-        data,
-        ..change(ident)
-    }
-}
-
-/// Why the change of this receipt was refused: by kqueue in `data`, by a member of the
-/// family in `ext[1]`.
-pub fn refusal(receipt: &Kevent) -> Option<Errno> {
-    match (receipt.data as i32, receipt.ext[1] as i32) {
-        (0, 0) => None,
-        (0, errno) | (errno, _) => Some(Errno(errno)),
-    }
-}
 
 /// A kqueue, closed when dropped.
 pub struct Queue<'a> {
@@ -157,6 +106,27 @@ impl<'a> Queue<'a> {
                 "the query of {ident:#x} was refused: {errno}"
             ))),
         }
+    }
+
+    /// EV_ADD of `bad` is refused with EINVAL, as a call's error and as a receipt's, and
+    /// leaves no registration behind.
+    ///
+    /// # Errors
+    /// It is not.
+    #[track_caller]
+    pub fn einval(&self, bad: Kevent) -> Outcome {
+        let refused = self.apply(bad);
+        if refused != Err(Errno::EINVAL) {
+            return Err(Failure::here(format_args!("{bad:x?} gives {refused:?}")));
+        }
+        let receipt = self.receipt(bad)?;
+        if receipt.data != Errno::EINVAL.0.into() {
+            return Err(Failure::here(format_args!("the receipt is {receipt:x?}")));
+        }
+        if self.apply(delete(bad.ident)) != Err(Errno::ENOENT) {
+            return Err(Failure::here(format_args!("{bad:x?} left a registration")));
+        }
+        self.quiet()
     }
 
     /// What there is now: one event or none.

@@ -1,0 +1,234 @@
+//! Threads that trigger, take, change and delete the same counters.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use kqx::abi::{KQX_COUNTER, NOTE_KQX_DELAY, NOTE_KQX_SEMAPHORE, ident};
+use kqx::event::{EV_ADD, EV_ONESHOT, Kevent, NOTE_TRIGGER};
+
+use crate::case::case;
+use crate::outcome::Outcome;
+use crate::system::{Body, System};
+use crate::tools::change::{COUNTER, EDGE, US, add, delete, trigger};
+use crate::tools::queue::Queue;
+use crate::tools::takers::{Sum, flow, single_delivery, stoppable, toggle, unless_gone};
+use crate::{ensure, equal};
+
+/// What three threads trigger is what two threads take, to the last.
+#[case("races.counter.sum")]
+fn counter_sum(sys: &dyn System) -> Outcome {
+    let queue = stoppable(sys)?;
+    queue.apply(EDGE)?;
+    let (sum, triggers) = (Sum::default(), Sum::default());
+    let producer = || {
+        for n in 1..=2000 {
+            queue.apply(trigger(COUNTER, n))?;
+        }
+        Ok(())
+    };
+    flow(
+        sys,
+        &queue,
+        2,
+        &[&producer, &producer, &producer],
+        &|event| {
+            sum.add(event.data);
+            triggers.add(event.ext[0] as i64);
+            Ok(())
+        },
+    )?;
+    equal!(sum.get(), 3 * (1..=2000).sum::<i64>());
+    equal!(triggers.get(), 3 * 2000);
+    equal!(queue.query(COUNTER)?, 0);
+    Ok(())
+}
+
+/// A semaphore triggered and taken by several threads gives each unit to one of them.
+#[case("races.counter.semaphore")]
+fn counter_semaphore(sys: &dyn System) -> Outcome {
+    let queue = stoppable(sys)?;
+    queue.apply(Kevent {
+        fflags: NOTE_KQX_SEMAPHORE,
+        ext: [2, 0, 0, 0],
+        ..add(COUNTER)
+    })?;
+    let sum = Sum::default();
+    let producer = || {
+        for _ in 0..1000 {
+            queue.apply(trigger(COUNTER, 3))?;
+        }
+        Ok(())
+    };
+    flow(sys, &queue, 3, &[&producer, &producer], &|event| {
+        equal!(event.data, 2);
+        sum.add(event.data);
+        Ok(())
+    })?;
+    equal!(sum.get(), 2 * 1000 * 3);
+    Ok(())
+}
+
+/// One trigger wakes one of four waiting threads.
+#[case("races.counter.single_delivery")]
+fn counter_single_delivery(sys: &dyn System) -> Outcome {
+    single_delivery(sys, 500, &|queue, round| {
+        if round == 0 {
+            queue.apply(EDGE)?;
+        }
+        queue.apply(trigger(COUNTER, 1))
+    })
+}
+
+/// Two threads that wake each other never miss a wake.
+#[case("races.counter.ping_pong")]
+fn counter_ping_pong(sys: &dyn System) -> Outcome {
+    let (here, there) = (Queue::new(sys)?, Queue::new(sys)?);
+    here.apply(EDGE)?;
+    there.apply(EDGE)?;
+    let player = |own: &Queue, other: &Queue| {
+        for _ in 0..2000 {
+            equal!(own.wait()?.data, 1);
+            other.apply(trigger(COUNTER, 1))?;
+        }
+        Ok(())
+    };
+    here.apply(trigger(COUNTER, 1))?;
+    sys.parallel(&[&|| player(&here, &there), &|| player(&there, &here)])
+}
+
+/// Triggers race deletion and re-adding with no error but ENOENT.
+#[case("races.counter.trigger_and_delete")]
+fn counter_trigger_and_delete(sys: &dyn System) -> Outcome {
+    let queue = stoppable(sys)?;
+    let triggering = || {
+        for _ in 0..2000 {
+            unless_gone(queue.apply(trigger(COUNTER, 1)))?;
+        }
+        Ok(())
+    };
+    let churning = || {
+        for _ in 0..2000 {
+            queue.apply(EDGE)?;
+            unless_gone(queue.apply(delete(COUNTER)))?;
+        }
+        Ok(())
+    };
+    let producers: [Body<'_>; 4] = [&triggering, &triggering, &churning, &churning];
+    flow(sys, &queue, 2, &producers, &|event| {
+        ensure!(event.data > 0, "{event:?}");
+        Ok(())
+    })?;
+    unless_gone(queue.apply(delete(COUNTER)))?;
+    queue.apply(EDGE)?;
+    queue.quiet()
+}
+
+/// Of many waiting threads exactly one gets each one-shot event.
+#[case("races.counter.oneshot")]
+fn counter_oneshot(sys: &dyn System) -> Outcome {
+    const EACH: u64 = 500;
+    let queue = stoppable(sys)?;
+    let sum = Sum::default();
+    let producer = |from: u64| {
+        for id in from..from + EACH {
+            queue.apply(Kevent {
+                flags: EV_ADD | EV_ONESHOT,
+                fflags: NOTE_TRIGGER,
+                data: 1 + id as i64,
+                ..add(ident(KQX_COUNTER, id))
+            })?;
+        }
+        Ok(())
+    };
+    flow(
+        sys,
+        &queue,
+        3,
+        &[&|| producer(0), &|| producer(EACH)],
+        &|event| {
+            sum.add(event.data);
+            Ok(())
+        },
+    )?;
+    equal!(sum.get(), (1..=2 * EACH as i64).sum::<i64>());
+    Ok(())
+}
+
+/// Triggers made while another thread disables and enables are all delivered.
+#[case("races.counter.enable_disable")]
+fn counter_enable_disable(sys: &dyn System) -> Outcome {
+    let queue = stoppable(sys)?;
+    queue.apply(EDGE)?;
+    let (sum, done) = (Sum::default(), AtomicBool::new(false));
+    let triggering = || {
+        for n in 0..2000 {
+            queue.apply(trigger(COUNTER, 1))?;
+            if n % 100 == 0 {
+                sys.pass(Duration::from_micros(50));
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        Ok(())
+    };
+    let toggling = || toggle(sys, &queue, COUNTER, &done);
+    flow(sys, &queue, 1, &[&triggering, &toggling], &|event| {
+        sum.add(event.data);
+        Ok(())
+    })?;
+    equal!(sum.get(), 2000);
+    Ok(())
+}
+
+/// With a maximum delay running out among triggers, the sum still is exact.
+#[case("races.counter.delay")]
+fn counter_delay(sys: &dyn System) -> Outcome {
+    let queue = stoppable(sys)?;
+    queue.apply(Kevent {
+        ext: [5, 100 * US, 0, 0],
+        ..EDGE
+    })?;
+    let sum = Sum::default();
+    let producer = || {
+        for n in 0..500 {
+            queue.apply(trigger(COUNTER, 1))?;
+            if n % 3 == 0 {
+                sys.pass(Duration::from_micros(n % 7 * 30));
+            }
+        }
+        Ok(())
+    };
+    flow(sys, &queue, 2, &[&producer, &producer], &|event| {
+        let by_delay = event.fflags & NOTE_KQX_DELAY != 0;
+        ensure!(by_delay || event.data >= 5, "{event:?}");
+        ensure!(!by_delay || event.ext[1] >= 100 * US, "early: {event:?}");
+        sum.add(event.data);
+        Ok(())
+    })?;
+    if queue.query(COUNTER)? > 0 {
+        sum.add(queue.wait()?.data);
+    }
+    equal!(sum.get(), 1000);
+    Ok(())
+}
+
+/// EV_ADD of one ident from several threads makes one registration.
+#[case("races.counter.add_same")]
+fn counter_add_same(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    let counters = sys.sysctl("kern.kqx.counters")?;
+    let adding = || {
+        for id in 0..300 {
+            queue.apply(Kevent {
+                fflags: NOTE_TRIGGER,
+                ..add(ident(KQX_COUNTER, id))
+            })?;
+        }
+        Ok(())
+    };
+    sys.parallel(&[&adding, &adding, &adding])?;
+    equal!(sys.sysctl("kern.kqx.counters")?, counters + 300);
+    for id in 0..300 {
+        equal!(queue.query(ident(KQX_COUNTER, id))?, 3);
+    }
+    Ok(())
+}

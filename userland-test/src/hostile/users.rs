@@ -1,0 +1,7 @@
+//! The ordinary users of a machine.
+
+/// Two that mean harm.
+pub const MALLORY: u32 = 1001;
+pub const EVE: u32 = 1002;
+/// One that only wants to work.
+pub const BOB: u32 = 1003;

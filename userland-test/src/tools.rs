@@ -1,0 +1,10 @@
+//! What cases and loads are written with.
+
+pub mod change;
+pub mod compare;
+pub mod growth;
+pub mod queue;
+pub mod set_aside;
+pub mod takers;
+pub mod timing;
+pub mod watchers;

@@ -1,0 +1,206 @@
+//! Threads that take events side by side, and what they took.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use kqx::abi::{KQX_COUNTER, NOTE_KQX_SEMAPHORE, ident};
+use kqx::event::Kevent;
+
+use crate::outcome::Outcome;
+use crate::system::{Body, Errno, System};
+use crate::tools::change::{COUNTER, EDGE, add, disable, enable, trigger};
+use crate::tools::queue::Queue;
+use crate::{ensure, equal};
+
+/// The event that tells a thread to stop taking: a semaphore.
+const STOP: usize = ident(KQX_COUNTER, 0xdead);
+
+/// A queue whose takers [`stop`] can stop.
+pub fn stoppable(sys: &dyn System) -> Result<Queue<'_>, Errno> {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        fflags: NOTE_KQX_SEMAPHORE,
+        ..add(STOP)
+    })?;
+    Ok(queue)
+}
+
+/// Tells `takers` threads to stop.
+fn stop(queue: &Queue, takers: i64) -> Result<(), Errno> {
+    queue.apply(trigger(STOP, takers))
+}
+
+/// Takes events until told to stop.
+fn take_all(queue: &Queue, mut taken: impl FnMut(Kevent) -> Outcome) -> Outcome {
+    loop {
+        let event = queue.wait()?;
+        if event.ident == STOP {
+            return Ok(());
+        }
+        taken(event)?;
+    }
+}
+
+/// Takes what the takers left when they stopped. No timer may be running.
+fn take_rest(queue: &Queue, mut taken: impl FnMut(Kevent) -> Outcome) -> Outcome {
+    while let Some(event) = queue.poll()? {
+        taken(event)?;
+    }
+    Ok(())
+}
+
+/// Runs `producers` beside `takers` threads that hand each event to `taken`; the last
+/// producer to end stops them. What is left after that is handed over, too.
+pub fn flow(
+    sys: &dyn System,
+    queue: &Queue,
+    takers: usize,
+    producers: &[Body<'_>],
+    taken: &(dyn Fn(Kevent) -> Outcome + Sync),
+) -> Outcome {
+    let running = AtomicI64::new(producers.len() as i64);
+    let taker = || take_all(queue, taken);
+    let producers: Vec<_> = producers
+        .iter()
+        .map(|producer| {
+            || {
+                let outcome = producer();
+                if running.fetch_sub(1, Ordering::SeqCst) == 1 {
+                    stop(queue, takers as i64)?;
+                }
+                outcome
+            }
+        })
+        .collect();
+    let mut bodies: Vec<Body<'_>> = vec![&taker; takers];
+    bodies.extend(producers.iter().map(|body| body as Body<'_>));
+    sys.parallel(&bodies)?;
+    take_rest(queue, taken)
+}
+
+/// A sum over threads.
+#[derive(Default)]
+pub struct Sum(AtomicI64);
+
+impl Sum {
+    /// Adds `n`.
+    pub fn add(&self, n: i64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// What has been added.
+    pub fn get(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Four threads wait for `rounds` events, one at a time, each made by `fire`.
+pub fn single_delivery(
+    sys: &dyn System,
+    rounds: i64,
+    fire: &(dyn Fn(&Queue, i64) -> Result<(), Errno> + Sync),
+) -> Outcome {
+    let queue = stoppable(sys)?;
+    let acks = Queue::new(sys)?;
+    acks.apply(EDGE)?;
+    let producer = || {
+        for round in 0..rounds {
+            fire(&queue, round)?;
+            // A second delivery of the same event would show in this or a later round.
+            equal!(acks.wait()?.data, 1);
+        }
+        Ok(())
+    };
+    flow(sys, &queue, 4, &[&producer], &|_| {
+        acks.apply(trigger(COUNTER, 1))?;
+        Ok(())
+    })?;
+    acks.quiet()
+}
+
+/// ENOENT is what happens when another thread has deleted first.
+pub fn unless_gone(result: Result<(), Errno>) -> Result<(), Errno> {
+    match result {
+        Err(Errno::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+/// Disables and enables `ident` until told to stop, and leaves it enabled.
+pub fn toggle(sys: &dyn System, queue: &Queue, ident: usize, stop: &AtomicBool) -> Outcome {
+    loop {
+        queue.apply(disable(ident))?;
+        queue.apply(enable(ident))?;
+        if stop.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        sys.pass(Duration::from_micros(20));
+    }
+}
+
+/// How many deliveries a case takes before it deletes its timer.
+const DELIVERIES: usize = 1000;
+
+/// The deliveries of one timer, by whichever thread takes them.
+///
+/// A thread waits for their number, never for a time: a guest that is starved takes long
+/// to get there, and an expiry that wakes nobody leaves that thread without an event.
+pub struct Deliveries<'a> {
+    period: u64,
+    taken: Mutex<Vec<Kevent>>,
+    enough: Queue<'a>,
+}
+
+impl<'a> Deliveries<'a> {
+    /// None yet, of a timer of `period` ns.
+    pub fn new(sys: &'a dyn System, period: u64) -> Result<Self, Errno> {
+        let enough = Queue::new(sys)?;
+        enough.apply(Kevent {
+            ext: [DELIVERIES as u64, 0, 0, 0],
+            ..EDGE
+        })?;
+        Ok(Deliveries {
+            period,
+            taken: Mutex::default(),
+            enough,
+        })
+    }
+
+    /// Keeps one.
+    pub fn push(&self, event: Kevent) -> Outcome {
+        self.taken.lock().expect("no taker panicked").push(event);
+        self.enough.apply(trigger(COUNTER, 1))?;
+        Ok(())
+    }
+
+    /// Waits until there are [`DELIVERIES`].
+    pub fn enough(&self) -> Outcome {
+        self.enough.wait()?;
+        Ok(())
+    }
+
+    /// All of them together count each expiry once: each follows the one before.
+    pub fn are_one_chain(&self) -> Outcome {
+        let mut taken = std::mem::take(&mut *self.taken.lock().expect("no taker panicked"));
+        taken.sort_unstable_by_key(|event| event.ext[0]);
+        ensure!(taken.len() >= DELIVERIES, "only {}", taken.len());
+        for pair in taken.windows(2) {
+            let (earlier, later) = (&pair[0], &pair[1]);
+            let expirations = later.data as u64;
+            ensure!(
+                later.ext[0] - earlier.ext[0] == expirations * self.period,
+                "{expirations} expirations of {} ns from {} to {}",
+                self.period,
+                earlier.ext[0],
+                later.ext[0]
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Small pauses around `around` µs, reproducible.
+pub fn pauses(around: u64) -> impl Iterator<Item = Duration> {
+    (0..200).map(move |n| Duration::from_micros(around / 2 + n * 7919 % (around + 1)))
+}
