@@ -16,6 +16,7 @@ use crate::job::Job;
 use crate::outcome::Outcome;
 use crate::system::{Body, Errno, Feature, System};
 use crate::tools::change::{COUNTER, MS, TIMER, US, add, delete, oneshot, periodic, trigger};
+use crate::tools::exit::exit_with_timers;
 use crate::tools::queue::{PATIENCE, Queue};
 use crate::tools::set_aside::with_sysctl;
 use crate::{ensure, equal};
@@ -278,22 +279,9 @@ fn processes(sys: &dyn System, deadline: Deadline) -> Outcome {
 }
 
 fn exit(sys: &dyn System, deadline: Deadline) -> Outcome {
-    let round = || {
-        sys.in_process(&|| {
-            sys.set_kqueue_limit(None)?;
-            let queue = std::mem::ManuallyDrop::new(Queue::new(sys)?);
-            for id in 0..10_000 {
-                queue.apply(Kevent {
-                    ident: ident(KQX_TIMER, id),
-                    ..periodic(MS + id * 7 * US)
-                })?;
-            }
-            Ok(())
-        })
-    };
     let rounds = || {
         while !deadline.over() {
-            round()?;
+            exit_with_timers(sys, |n| periodic(MS + n * 7 * US))?;
         }
         Ok(())
     };

@@ -2,6 +2,7 @@
 
 pub mod change;
 pub mod compare;
+pub mod exit;
 pub mod growth;
 pub mod queue;
 pub mod set_aside;

@@ -6,7 +6,7 @@ use kqx::abi::{NOTE_KQX_DELAY, NOTE_KQX_SEMAPHORE, NOTE_KQX_SET};
 use kqx::event::{EV_ADD, EV_DISABLE, EV_ONESHOT, Kevent, NOTE_TRIGGER};
 
 use crate::case::case;
-use crate::outcome::Outcome;
+use crate::outcome::{Failure, Outcome};
 use crate::system::{Clock, Errno, Feature, System};
 use crate::tools::change::{COUNTER, EDGE, MS, SEC, change, clear, delete, enable, set, trigger};
 use crate::tools::queue::Queue;
@@ -18,6 +18,14 @@ const fn delayed(delay: u64) -> Kevent {
         ext: [10, delay, 0, 0],
         ..EDGE
     }
+}
+
+/// The event of a counter that its delay makes due with `count`.
+#[track_caller]
+fn by_delay(queue: &Queue, count: i64) -> Result<Kevent, Failure> {
+    let event = queue.wait()?;
+    equal!((event.data, event.fflags), (count, NOTE_KQX_DELAY));
+    Ok(event)
 }
 
 /// A count below the threshold is due when the delay has passed, and says NOTE_KQX_DELAY.
@@ -124,9 +132,7 @@ fn set_starts_and_stops(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(delayed(10 * MS))?;
     queue.apply(set(5))?;
-    let event = queue.wait()?;
-    equal!(event.data, 5);
-    equal!(event.fflags, NOTE_KQX_DELAY);
+    by_delay(&queue, 5)?;
     queue.apply(set(5))?;
     queue.apply(set(0))?;
     equal!(queue.within(Duration::from_millis(30))?, None);
@@ -160,9 +166,7 @@ fn initial_count(sys: &dyn System) -> Outcome {
         data: 2,
         ..delayed(5 * MS)
     })?;
-    let event = queue.wait()?;
-    equal!(event.data, 2);
-    equal!(event.fflags, NOTE_KQX_DELAY);
+    by_delay(&queue, 2)?;
     Ok(())
 }
 
@@ -174,9 +178,7 @@ fn add_trigger(sys: &dyn System) -> Outcome {
         fflags: NOTE_TRIGGER,
         ..delayed(5 * MS)
     })?;
-    let event = queue.wait()?;
-    equal!(event.data, 1);
-    equal!(event.fflags, NOTE_KQX_DELAY);
+    let event = by_delay(&queue, 1)?;
     equal!(event.ext[0], 1);
     Ok(())
 }
@@ -191,9 +193,7 @@ fn semaphore(sys: &dyn System) -> Outcome {
         ..delayed(10 * MS)
     })?;
     queue.apply(trigger(COUNTER, 4))?;
-    let event = queue.wait()?;
-    equal!(event.data, 4);
-    equal!(event.fflags, NOTE_KQX_DELAY);
+    by_delay(&queue, 4)?;
     equal!(queue.query(COUNTER)?, 0);
     queue.apply(trigger(COUNTER, 14))?;
     let event = queue.take()?;
@@ -214,9 +214,7 @@ fn level(sys: &dyn System) -> Outcome {
     queue.apply(trigger(COUNTER, 4))?;
     let mut last = 0;
     for _ in 0..3 {
-        let event = queue.wait()?;
-        equal!(event.data, 4);
-        equal!(event.fflags, NOTE_KQX_DELAY);
+        let event = by_delay(&queue, 4)?;
         ensure!(event.ext[1] >= last, "time ran backwards: {event:?}");
         last = event.ext[1];
     }
@@ -266,9 +264,7 @@ fn readd_sets(sys: &dyn System) -> Outcome {
         flags: EV_ADD,
         ..delayed(5 * MS)
     })?;
-    let event = queue.wait()?;
-    equal!(event.data, 2);
-    equal!(event.fflags, NOTE_KQX_DELAY);
+    by_delay(&queue, 2)?;
     Ok(())
 }
 

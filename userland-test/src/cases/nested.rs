@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use kqx::abi::{NOTE_KQX_ONE, NOTE_KQX_SEMAPHORE, NOTE_KQX_UPTIME};
+use kqx::abi::{NOTE_KQX_ONE, NOTE_KQX_UPTIME};
 use kqx::event::{EV_ADD, EV_CLEAR, EV_DISABLE, EV_ERROR, EVFILT_READ, EVFILT_TIMER, Kevent};
 
 use crate::case::case;
@@ -11,7 +11,7 @@ use crate::outcome::Outcome;
 use crate::system::{Clock, Errno, System};
 use crate::tools::change::{
     COUNTER, GATE, MS, SEC, TIMER, add, change, clear, deadline, disable, enable, oneshot,
-    periodic, set, trigger,
+    periodic, semaphore, set, trigger,
 };
 use crate::tools::queue::{PATIENCE, Queue};
 use crate::{ensure, equal};
@@ -143,11 +143,7 @@ fn counter_threshold(sys: &dyn System) -> Outcome {
 #[case("nested.counter.semaphore")]
 fn counter_semaphore(sys: &dyn System) -> Outcome {
     let nest = Nest::new(sys)?;
-    let two = Kevent {
-        fflags: NOTE_KQX_SEMAPHORE,
-        ext: [2, 0, 0, 0],
-        ..add(COUNTER)
-    };
+    let two = semaphore(2);
     nest.taken_back(
         &[two, trigger(COUNTER, 2)],
         &[trigger(COUNTER, -2)],

@@ -17,6 +17,7 @@ use crate::case::case;
 use crate::outcome::{Failure, Outcome};
 use crate::system::{Body, Errno, System};
 use crate::tools::change::{COUNTER, EDGE, MS, TIMER, US, delete, oneshot, periodic, trigger};
+use crate::tools::exit::exit_with_timers;
 use crate::tools::queue::{PATIENCE, Queue};
 use crate::tools::set_aside::with_sysctl;
 use crate::tools::takers::{Deliveries, Sum, flow, pauses, stoppable};
@@ -117,17 +118,7 @@ fn dump(sys: &dyn System) -> Outcome {
 #[case("races.exit", needs(Processes, Root))]
 fn exit(sys: &dyn System) -> Outcome {
     with_sysctl(sys, "kern.kqx.timer_max", 20_000, || {
-        sys.in_process(&|| {
-            sys.set_kqueue_limit(None)?;
-            let queue = std::mem::ManuallyDrop::new(Queue::new(sys)?);
-            for id in 0..10_000 {
-                queue.apply(Kevent {
-                    ident: ident(KQX_TIMER, id),
-                    // Some are due, some expire while the process exits.
-                    ..oneshot(MS + id * 5 * US)
-                })?;
-            }
-            Ok(())
-        })
+        // Some are due, some expire while the process exits.
+        exit_with_timers(sys, |n| oneshot(MS + n * 5 * US))
     })
 }

@@ -1,6 +1,8 @@
 //! Changes: what a case asks of kevent(2).
 
-use kqx::abi::{EVFILT_KQX, KQX_COUNTER, KQX_GATE, KQX_TIMER, NOTE_KQX_SET, ident};
+use kqx::abi::{
+    EVFILT_KQX, KQX_COUNTER, KQX_GATE, KQX_TIMER, NOTE_KQX_SEMAPHORE, NOTE_KQX_SET, ident,
+};
 use kqx::event::{
     EV_ADD, EV_CLEAR, EV_DELETE, EV_DISABLE, EV_ENABLE, EV_ONESHOT, Kevent, NOTE_ABSTIME,
     NOTE_NSECONDS, NOTE_TRIGGER,
@@ -87,6 +89,15 @@ pub const fn threshold(threshold: u64) -> Kevent {
     Kevent {
         ext: [threshold, 0, 0, 0],
         ..EDGE
+    }
+}
+
+/// EV_ADD of a semaphore that gives as many at a time as its threshold says.
+pub const fn semaphore(threshold: u64) -> Kevent {
+    Kevent {
+        fflags: NOTE_KQX_SEMAPHORE,
+        ext: [threshold, 0, 0, 0],
+        ..add(COUNTER)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::case::case;
 use crate::equal;
 use crate::outcome::Outcome;
 use crate::system::System;
-use crate::tools::change::{COUNTER, EDGE, add, threshold, trigger};
+use crate::tools::change::{COUNTER, EDGE, add, semaphore, threshold, trigger};
 use crate::tools::queue::Queue;
 
 /// ext[0] of a delivery says how many triggers it gathers, and starts anew with each.
@@ -80,11 +80,7 @@ fn deliver_level_takes_nothing(sys: &dyn System) -> Outcome {
 #[case("counter.deliver.semaphore")]
 fn deliver_semaphore(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
-    queue.apply(Kevent {
-        fflags: NOTE_KQX_SEMAPHORE,
-        ext: [2, 0, 0, 0],
-        ..add(COUNTER)
-    })?;
+    queue.apply(semaphore(2))?;
     queue.apply(trigger(COUNTER, 5))?;
     equal!(queue.take()?.data, 2);
     equal!(queue.query(COUNTER)?, 3);
@@ -100,11 +96,7 @@ fn deliver_semaphore(sys: &dyn System) -> Outcome {
 #[case("counter.deliver.semaphore_queued", needs(KernProcKq))]
 fn deliver_semaphore_queued(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
-    queue.apply(Kevent {
-        fflags: NOTE_KQX_SEMAPHORE,
-        ext: [2, 0, 0, 0],
-        ..add(COUNTER)
-    })?;
+    queue.apply(semaphore(2))?;
     queue.apply(trigger(COUNTER, 5))?;
     for left in [1, 0] {
         equal!(sys.queued(queue.fd)?, 1);

@@ -20,6 +20,19 @@ const fn trigger_flags(fflags: u32) -> Kevent {
     }
 }
 
+/// The user flags `old` become `new` by an operation.
+#[track_caller]
+fn become_by(sys: &dyn System, old: u32, operation: u32, new: u32) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        fflags: old,
+        ..EDGE
+    })?;
+    queue.apply(trigger_flags(operation))?;
+    equal!(queue.take()?.fflags, new);
+    Ok(())
+}
+
 /// NOTE_FFCOPY replaces the user flags.
 #[case("counter.flags.ffcopy")]
 fn flags_ffcopy(sys: &dyn System) -> Outcome {
@@ -38,40 +51,19 @@ fn flags_ffcopy(sys: &dyn System) -> Outcome {
 /// NOTE_FFAND keeps the user flags that both have.
 #[case("counter.flags.ffand")]
 fn flags_ffand(sys: &dyn System) -> Outcome {
-    let queue = Queue::new(sys)?;
-    queue.apply(Kevent {
-        fflags: 0x0f,
-        ..EDGE
-    })?;
-    queue.apply(trigger_flags(NOTE_FFAND | 0x3c))?;
-    equal!(queue.take()?.fflags, 0x0c);
-    Ok(())
+    become_by(sys, 0x0f, NOTE_FFAND | 0x3c, 0x0c)
 }
 
 /// NOTE_FFOR adds user flags.
 #[case("counter.flags.ffor")]
 fn flags_ffor(sys: &dyn System) -> Outcome {
-    let queue = Queue::new(sys)?;
-    queue.apply(Kevent {
-        fflags: 0x01,
-        ..EDGE
-    })?;
-    queue.apply(trigger_flags(NOTE_FFOR | 0x06))?;
-    equal!(queue.take()?.fflags, 0x07);
-    Ok(())
+    become_by(sys, 0x01, NOTE_FFOR | 0x06, 0x07)
 }
 
 /// NOTE_FFNOP leaves the user flags alone.
 #[case("counter.flags.ffnop")]
 fn flags_ffnop(sys: &dyn System) -> Outcome {
-    let queue = Queue::new(sys)?;
-    queue.apply(Kevent {
-        fflags: 0x42,
-        ..EDGE
-    })?;
-    queue.apply(trigger_flags(NOTE_FFNOP | 0xff))?;
-    equal!(queue.take()?.fflags, 0x42);
-    Ok(())
+    become_by(sys, 0x42, NOTE_FFNOP | 0xff, 0x42)
 }
 
 /// Only the 24 user flags are kept: no operation bit is delivered.

@@ -7,7 +7,7 @@ use crate::case::case;
 use crate::equal;
 use crate::outcome::Outcome;
 use crate::system::System;
-use crate::tools::change::{COUNTER, EDGE, add, threshold, trigger};
+use crate::tools::change::{COUNTER, EDGE, add, semaphore, threshold, trigger};
 use crate::tools::queue::Queue;
 
 /// EV_ADD again takes a new threshold and keeps the count, which may now be enough.
@@ -94,11 +94,7 @@ fn readd_changed_to_semaphore(sys: &dyn System) -> Outcome {
 fn clear_to_semaphore(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent { data: 5, ..EDGE })?;
-    queue.apply(Kevent {
-        fflags: NOTE_KQX_SEMAPHORE,
-        ext: [2, 0, 0, 0],
-        ..add(COUNTER)
-    })?;
+    queue.apply(semaphore(2))?;
     equal!(queue.take()?.data, 2);
     equal!(queue.take()?.data, 2);
     queue.quiet()?;

@@ -167,16 +167,35 @@ fn refused_twice(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
+/// A counter that has something in each field that a change could spoil.
+const FULL: Kevent = Kevent {
+    fflags: 0x6,
+    data: 1,
+    ext: [3, 0, 8, 9],
+    ..EDGE
+};
+
+/// Makes [`FULL`] due: its event has all that EV_ADD gave.
+#[track_caller]
+fn unspoilt(queue: &Queue) -> Outcome {
+    queue.apply(trigger(COUNTER, 3))?;
+    equal!(
+        queue.take()?,
+        Kevent {
+            flags: EV_CLEAR,
+            data: 4,
+            ext: [1, 0, 8, 9],
+            ..FULL
+        }
+    );
+    Ok(())
+}
+
 /// A refused change leaves count, user flags, threshold and mode as they were.
 #[case("errors.refused.changes_nothing")]
 fn refused_changes_nothing(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
-    queue.apply(Kevent {
-        fflags: 0x6,
-        data: 1,
-        ext: [3, 0, 8, 9],
-        ..EDGE
-    })?;
+    queue.apply(FULL)?;
     for bad in [
         Kevent {
             flags: EV_CLEAR,
@@ -194,18 +213,7 @@ fn refused_changes_nothing(sys: &dyn System) -> Outcome {
         equal!(refusal(&queue.receipt(bad)?), Some(Errno::EINVAL));
         queue.quiet()?;
     }
-    queue.apply(trigger(COUNTER, 3))?;
-    equal!(
-        queue.take()?,
-        Kevent {
-            flags: EV_CLEAR,
-            fflags: 0x6,
-            data: 4,
-            ext: [1, 0, 8, 9],
-            ..change(COUNTER)
-        }
-    );
-    Ok(())
+    unspoilt(&queue)
 }
 
 /// EV_DELETE drops an error that was not reported yet.
@@ -232,28 +240,12 @@ const HALF_FINE: Kevent = Kevent {
 #[case("errors.refused.half_fine")]
 fn half_fine(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
-    queue.apply(Kevent {
-        fflags: 0x6,
-        data: 1,
-        ext: [3, 0, 8, 9],
-        ..EDGE
-    })?;
+    queue.apply(FULL)?;
     equal!(refusal(&queue.receipt(HALF_FINE)?), Some(Errno::EINVAL));
     queue.apply(HALF_FINE)?;
     equal!(queue.take()?.flags, EV_CLEAR | EV_ERROR);
     queue.quiet()?;
-    queue.apply(trigger(COUNTER, 3))?;
-    equal!(
-        queue.take()?,
-        Kevent {
-            flags: EV_CLEAR,
-            fflags: 0x6,
-            data: 4,
-            ext: [1, 0, 8, 9],
-            ..change(COUNTER)
-        }
-    );
-    Ok(())
+    unspoilt(&queue)
 }
 
 /// A one-shot event that is due while an error waits comes after it, once.

@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kqx::abi::{KQX_COUNTER, NOTE_KQX_DELAY, NOTE_KQX_SEMAPHORE, ident};
+use kqx::abi::{KQX_COUNTER, NOTE_KQX_DELAY, ident};
 use kqx::event::{EV_ADD, EV_ONESHOT, Kevent, NOTE_TRIGGER};
 
 use crate::case::case;
 use crate::outcome::Outcome;
 use crate::system::{Body, System};
-use crate::tools::change::{COUNTER, EDGE, US, add, delete, trigger};
+use crate::tools::change::{COUNTER, EDGE, US, add, delete, semaphore, trigger};
 use crate::tools::queue::Queue;
 use crate::tools::takers::{Sum, flow, single_delivery, stoppable, toggle, unless_gone};
 use crate::{ensure, equal};
@@ -47,11 +47,7 @@ fn counter_sum(sys: &dyn System) -> Outcome {
 #[case("races.counter.semaphore")]
 fn counter_semaphore(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
-    queue.apply(Kevent {
-        fflags: NOTE_KQX_SEMAPHORE,
-        ext: [2, 0, 0, 0],
-        ..add(COUNTER)
-    })?;
+    queue.apply(semaphore(2))?;
     let sum = Sum::default();
     let producer = || {
         for _ in 0..1000 {

@@ -9,7 +9,7 @@ use kqx::event::{
 
 use crate::case::case;
 use crate::outcome::{Failure, Outcome};
-use crate::system::{Clock, System};
+use crate::system::{Clock, Errno, System};
 use crate::tools::change::{MS, SEC, TIMER, US, add, deadline, delete};
 use crate::tools::queue::Queue;
 use crate::tools::set_aside::clock_set_aside;
@@ -120,11 +120,21 @@ fn not_before(sys: &dyn System, queue: &Queue, at: u64) -> Outcome {
     Ok(())
 }
 
-/// Runs `body` with a time in ns that a deadline is away. Where that has passed before the
-/// clock was set, which `body` says with false, it is run again with twice the time.
-fn in_time(body: impl Fn(u64) -> Result<bool, Failure>) -> Outcome {
+/// Runs `body` with a kqueue, a way to step CLOCK_REALTIME, and a time in ns that a deadline is
+/// away. Where that has passed before the clock was set, which `body` says with false, it is
+/// run again with twice the time.
+fn in_time(
+    sys: &dyn System,
+    body: impl Fn(&Queue, &dyn Fn(i64) -> Result<(), Errno>, u64) -> Result<bool, Failure>,
+) -> Outcome {
     for doubled in 0..8 {
-        if body((100 * MS) << doubled)? {
+        let queue = Queue::new(sys)?;
+        let mut in_time = false;
+        clock_set_aside(sys, |step| {
+            in_time = body(&queue, step, (100 * MS) << doubled)?;
+            Ok(())
+        })?;
+        if in_time {
             return Ok(());
         }
     }
@@ -134,20 +144,15 @@ fn in_time(body: impl Fn(u64) -> Result<bool, Failure>) -> Outcome {
 /// When the clock is set back the deadline waits for the new clock: never early.
 #[case("timer.deadline.set_back", needs(SetTime))]
 fn deadline_set_back(sys: &dyn System) -> Outcome {
-    in_time(|away| {
-        let queue = Queue::new(sys)?;
-        let mut in_time = false;
-        clock_set_aside(sys, |step| {
-            let at = sys.clock(Clock::Realtime) + away;
-            let passes = sys.clock(Clock::Uptime) + away;
-            queue.apply(deadline(0, at))?;
-            step(-3 * away as i64)?;
-            in_time = sys.clock(Clock::Uptime) < passes;
-            if in_time {
-                not_before(sys, &queue, at)?;
-            }
-            Ok(())
-        })?;
+    in_time(sys, |queue, step, away| {
+        let at = sys.clock(Clock::Realtime) + away;
+        let passes = sys.clock(Clock::Uptime) + away;
+        queue.apply(deadline(0, at))?;
+        step(-3 * away as i64)?;
+        let in_time = sys.clock(Clock::Uptime) < passes;
+        if in_time {
+            not_before(sys, queue, at)?;
+        }
         Ok(in_time)
     })
 }
@@ -155,24 +160,19 @@ fn deadline_set_back(sys: &dyn System) -> Outcome {
 /// Setting the clock back again while it waits anew still is never early.
 #[case("timer.deadline.set_back_twice", needs(SetTime))]
 fn deadline_set_back_twice(sys: &dyn System) -> Outcome {
-    in_time(|away| {
-        let queue = Queue::new(sys)?;
-        let mut in_time = false;
-        clock_set_aside(sys, |step| {
-            let at = sys.clock(Clock::Realtime) + away;
-            let passes = sys.clock(Clock::Uptime) + away;
-            queue.apply(deadline(0, at))?;
-            step(-2 * away as i64)?;
-            let first = sys.clock(Clock::Uptime) < passes;
-            // Beyond the time at which the callout finds that the clock was set back.
-            sys.pass(Duration::from_nanos(away + away / 2));
-            step(-3 * away as i64)?;
-            in_time = first && sys.clock(Clock::Uptime) < passes + 2 * away;
-            if in_time {
-                not_before(sys, &queue, at)?;
-            }
-            Ok(())
-        })?;
+    in_time(sys, |queue, step, away| {
+        let at = sys.clock(Clock::Realtime) + away;
+        let passes = sys.clock(Clock::Uptime) + away;
+        queue.apply(deadline(0, at))?;
+        step(-2 * away as i64)?;
+        let first = sys.clock(Clock::Uptime) < passes;
+        // Beyond the time at which the callout finds that the clock was set back.
+        sys.pass(Duration::from_nanos(away + away / 2));
+        step(-3 * away as i64)?;
+        let in_time = first && sys.clock(Clock::Uptime) < passes + 2 * away;
+        if in_time {
+            not_before(sys, queue, at)?;
+        }
         Ok(in_time)
     })
 }
@@ -201,28 +201,22 @@ fn deadline_receipt(sys: &dyn System) -> Outcome {
 /// A deadline put off keeps the time its receipt says, though the clock is set forward.
 #[case("timer.deadline.put_off", needs(SetTime))]
 fn deadline_put_off(sys: &dyn System) -> Outcome {
-    in_time(|away| {
-        let queue = Queue::new(sys)?;
-        let mut in_time = false;
-        clock_set_aside(sys, |step| {
-            let now = sys.clock(Clock::Realtime);
-            queue.apply(deadline(0, now + away / 20))?;
-            queue.apply(deadline(0, now + away))?;
-            step(3600 * SEC as i64)?;
-            let asked = sys.clock(Clock::Uptime);
-            let left = queue.query(TIMER)?;
-            in_time = left > 0;
-            if in_time {
-                let event = queue.wait()?;
-                let found = event.ext[0] + event.ext[1];
-                ensure!(
-                    found >= asked + left,
-                    "{left} ns left at {asked}, expired at {found}"
-                );
-            }
-            Ok(())
-        })?;
-        Ok(in_time)
+    in_time(sys, |queue, step, away| {
+        let now = sys.clock(Clock::Realtime);
+        queue.apply(deadline(0, now + away / 20))?;
+        queue.apply(deadline(0, now + away))?;
+        step(3600 * SEC as i64)?;
+        let asked = sys.clock(Clock::Uptime);
+        let left = queue.query(TIMER)?;
+        if left > 0 {
+            let event = queue.wait()?;
+            let found = event.ext[0] + event.ext[1];
+            ensure!(
+                found >= asked + left,
+                "{left} ns left at {asked}, expired at {found}"
+            );
+        }
+        Ok(left > 0)
     })
 }
 
