@@ -16,6 +16,7 @@ mod results;
 mod setup;
 mod test;
 mod toolchain;
+#[path = "../../vm/src/lib.rs"]
 mod vm;
 
 use std::path::PathBuf;
