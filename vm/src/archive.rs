@@ -132,7 +132,8 @@ fn is_xz(file: &mut File) -> Result<bool> {
     begins_with(file, 0, b"\xfd7zXZ\0")
 }
 
-fn is_tar(file: &mut File) -> Result<bool> {
+/// Whether `file` is a tar archive; leaves it at its beginning.
+pub(crate) fn is_tar(file: &mut File) -> Result<bool> {
     begins_with(file, 257, b"ustar")
 }
 

@@ -1,14 +1,16 @@
-//! What the guest's serial console says about the run.
-//!
-//! The guest's first process writes three lines that carry this run's nonce:
-//! `kqx-vm NONCE start`, then after each run of the program `kqx-vm NONCE exit STATUS`,
-//! and `kqx-vm NONCE done` when all is written back. Of each program that runs after it,
-//! `kqx-vm NONCE passed NAME` or `kqx-vm NONCE failed NAME WHY`. What the kernel complains of before
-//! the first is its own affair: some lock order reversals at boot are known to FreeBSD.
+//! What the guest's serial console says about the run: the first process its statuses, each
+//! with this run's nonce, and the kernel whatever it complains of. Its complaints before the
+//! first process starts are its own affair: some lock order reversals at boot are known to
+//! FreeBSD.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher, RandomState},
+};
 
-use super::report::Tally;
+use kqx_init::Status;
+
+use crate::outcome::{End, Outcome};
 
 /// Words of the kernel that make a run worthless, and what they mean.
 const COMPLAINTS: [(&str, Complaint); 9] = [
@@ -48,7 +50,7 @@ pub(crate) enum Phase {
 /// The console so far.
 #[derive(Debug)]
 pub(crate) struct Console {
-    marker: String,
+    nonce: String,
     phase: Phase,
     statuses: Vec<i32>,
     programs: BTreeMap<String, Result<(), String>>,
@@ -57,11 +59,16 @@ pub(crate) struct Console {
     last: String,
 }
 
+/// What tells the lines of one run from all others.
+pub(crate) fn nonce() -> String {
+    format!("{:016x}", RandomState::new().hash_one(()))
+}
+
 impl Console {
     /// A console of a guest that was given `nonce`.
     pub(crate) fn new(nonce: &str) -> Self {
         Console {
-            marker: format!("kqx-vm {nonce} "),
+            nonce: nonce.to_owned(),
             phase: Phase::Booting,
             statuses: Vec::new(),
             programs: BTreeMap::new(),
@@ -74,9 +81,8 @@ impl Console {
     /// Takes note of the next line.
     pub(crate) fn line(&mut self, line: &str) {
         let line = line.trim_end();
-        // The kernel may have written into the middle of a line.
-        if let Some(at) = line.find(&self.marker) {
-            self.status(&line[at + self.marker.len()..]);
+        if let Some(status) = Status::find(line, &self.nonce) {
+            self.note(status);
             return;
         }
         let complaint = COMPLAINTS.iter().find(|(words, _)| line.contains(words));
@@ -92,16 +98,13 @@ impl Console {
         }
     }
 
-    fn status(&mut self, text: &str) {
-        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
-        let (first, why) = rest.split_once(' ').unwrap_or((rest, ""));
-        match word {
-            "start" => self.phase = Phase::Running,
-            "exit" => self.statuses.extend(first.parse::<i32>()),
-            "passed" => drop(self.programs.insert(first.into(), Ok(()))),
-            "failed" => drop(self.programs.insert(first.into(), Err(why.into()))),
-            "done" => self.phase = Phase::Done,
-            _ => {}
+    fn note(&mut self, status: Status) {
+        match status {
+            Status::Start => self.phase = Phase::Running,
+            Status::Exit(status) => self.statuses.push(status),
+            Status::Passed(name) => drop(self.programs.insert(name, Ok(()))),
+            Status::Failed(name, why) => drop(self.programs.insert(name, Err(why))),
+            Status::Done => self.phase = Phase::Done,
         }
     }
 
@@ -125,9 +128,11 @@ impl Console {
         &self.last
     }
 
-    /// What the run came to; `hung` where a time limit ended it.
-    pub(crate) fn outcome(&self, hung: bool) -> Outcome {
+    /// What the run came to whose machine ended so.
+    pub(crate) fn outcome(&self, end: End) -> Outcome {
+        let hung = end == End::Hung;
         match self.phase {
+            _ if end == End::Interrupted => Outcome::Interrupted,
             _ if self.phase != Phase::Booting && !self.complaints.is_empty() => {
                 Outcome::Kernel(self.complaints.clone())
             }
@@ -148,77 +153,6 @@ impl Console {
     }
 }
 
-/// What a run came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// Every case passed and the kernel did not complain.
-    Passed,
-    /// The program ended with this status, or could not be run (negative).
-    Failed(i32),
-    /// It passed, and a program that ran after it did not.
-    Programs,
-    /// The limit ran out.
-    Hung,
-    /// The kernel panicked or complained, with its words.
-    Kernel(Vec<String>),
-    /// The boot ended before the first process started.
-    NotStarted {
-        /// Whether the limit ran out.
-        hung: bool,
-        /// The kernel's words, if it panicked.
-        complaint: Option<String>,
-    },
-}
-
-impl Outcome {
-    /// What a run came to whose programs after the suite ended so.
-    pub(crate) fn and(self, programs: Tally) -> Outcome {
-        match self {
-            Outcome::Passed if programs.failed > 0 => Outcome::Programs,
-            other => other,
-        }
-    }
-
-    /// The runner's exit status: 0, 1, 124 or 255.
-    pub(crate) fn code(&self) -> u8 {
-        match self {
-            Outcome::Passed => 0,
-            Outcome::Failed(_) | Outcome::Programs => 1,
-            Outcome::Hung | Outcome::NotStarted { hung: true, .. } => 124,
-            Outcome::Kernel(_) | Outcome::NotStarted { hung: false, .. } => 255,
-        }
-    }
-}
-
-impl std::fmt::Display for Outcome {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Outcome::Passed => write!(f, "passed"),
-            Outcome::Failed(status) if *status < 0 => write!(f, "FAILED: the program did not run"),
-            Outcome::Failed(status) => write!(f, "FAILED: the program ended with {status}"),
-            Outcome::Programs => write!(f, "FAILED: one of the programs"),
-            Outcome::Hung => write!(f, "HUNG: the time limit ran out"),
-            Outcome::Kernel(complaints) => {
-                write!(f, "THE KERNEL COMPLAINED: {}", complaints[0])?;
-                match complaints.len() {
-                    1 => Ok(()),
-                    n => write!(f, " (and {} more)", n - 1),
-                }
-            }
-            Outcome::NotStarted {
-                complaint: Some(words),
-                ..
-            } => {
-                write!(f, "THE BOOT DIED before the tests started: {words}")
-            }
-            Outcome::NotStarted { hung: true, .. } => {
-                write!(f, "THE BOOT HUNG before the tests started")
-            }
-            Outcome::NotStarted { .. } => write!(f, "THE BOOT DIED before the tests started"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,7 +162,7 @@ mod tests {
         for line in lines {
             console.line(line);
         }
-        console.outcome(hung)
+        console.outcome(if hung { End::Hung } else { End::Down })
     }
 
     #[test]
@@ -257,17 +191,6 @@ mod tests {
     fn a_run_without_any_program_has_failed() {
         let lines = ["kqx-vm 4f2a start", "kqx-vm 4f2a done"];
         assert_eq!(outcome_of(&lines, false).code(), 1);
-    }
-
-    #[test]
-    fn a_run_whose_suite_passes_and_one_program_after_it_does_not_has_failed() {
-        let failed = |failed| Tally {
-            failed,
-            ..Tally::default()
-        };
-        assert_eq!(Outcome::Passed.and(failed(0)), Outcome::Passed);
-        assert_eq!(Outcome::Passed.and(failed(1)).code(), 1);
-        assert_eq!(Outcome::Hung.and(failed(1)), Outcome::Hung);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 
-use super::archive;
+use crate::archive;
 
 /// What `vm run` takes where neither a release, a path nor a name is given: the newest
 /// 14.x.
@@ -81,14 +81,12 @@ fn fetch_file(url: &str, path: &Path) -> Result<String> {
         None => ProgressBar::new_spinner(),
     }
     .with_message(url.rsplit('/').next().unwrap_or(url).to_owned());
-    let mut out = Hashing {
-        file: File::create(path)?,
-        digest: Sha256::new(),
-    };
-    io::copy(&mut progress.wrap_read(body.into_reader()), &mut out)
-        .with_context(|| format!("{url} broke off"))?;
+    let mut body = progress.wrap_read(body.into_reader());
+    io::copy(&mut body, &mut File::create(path)?).with_context(|| format!("{url} broke off"))?;
     progress.finish_and_clear();
-    Ok(format!("{:x}", out.digest.finalize()))
+    let mut digest = Sha256::new();
+    io::copy(&mut File::open(path)?, &mut digest)?;
+    Ok(format!("{:x}", digest.finalize()))
 }
 
 fn get(url: &str) -> Result<ureq::http::Response<ureq::Body>> {
@@ -97,28 +95,14 @@ fn get(url: &str) -> Result<ureq::http::Response<ureq::Body>> {
         .with_context(|| format!("{url} cannot be fetched"))
 }
 
-/// A file that is hashed while it is written.
-struct Hashing {
-    file: File,
-    digest: Sha256,
-}
-
-impl Write for Hashing {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(data)?;
-        self.digest.update(&data[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{io::BufRead, net::TcpListener, thread};
+    use std::{
+        io::{BufRead, Write},
+        net::TcpListener,
+        thread,
+    };
 
     /// A download site on this machine that holds `files` and answers `requests` times.
     fn site(

@@ -3,12 +3,13 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use kqx_init::OUT;
 use object::{
     LittleEndian,
     elf::{self, FileHeader64},
@@ -24,7 +25,7 @@ const LOADER: [&str; 4] = ["boot/cdboot", "boot/loader", "boot/lua", "boot/defau
 /// Which loaders a root can bring; what is found first is started.
 const LOADERS: [&str; 3] = ["boot/loader", "boot/loader_lua", "boot/loader_simp"];
 
-/// The files of an image by their path in it, without a leading `/`.
+/// The files of an image by their path in it. A path may begin with `/`.
 pub(crate) struct Image {
     base: PathBuf,
     files: BTreeMap<PathBuf, Content>,
@@ -40,8 +41,8 @@ enum Content {
 impl Image {
     /// An image whose libraries come from the FreeBSD root `base`.
     pub(crate) fn new(base: &Path) -> Self {
-        let directories = ["dev", "tmp", "out"];
-        let files = directories.map(|name| (PathBuf::from(name), Content::Directory));
+        let directories = ["/dev", "/tmp", OUT];
+        let files = directories.map(|path| (below_root(path), Content::Directory));
         Image {
             base: base.to_owned(),
             files: files.into(),
@@ -50,19 +51,19 @@ impl Image {
     }
 
     /// Puts `text` at `path`.
-    pub(crate) fn text(&mut self, path: impl Into<PathBuf>, text: impl Into<String>) {
-        self.files.insert(path.into(), Content::Text(text.into()));
+    pub(crate) fn text(&mut self, path: impl AsRef<Path>, text: String) {
+        self.files.insert(below_root(path), Content::Text(text));
     }
 
     /// Puts a copy of the host's file `source` at `path`.
-    pub(crate) fn file(&mut self, path: impl Into<PathBuf>, source: &Path) {
-        self.files
-            .insert(path.into(), Content::Copy(source.to_owned()));
+    pub(crate) fn file(&mut self, path: impl AsRef<Path>, source: &Path) {
+        let copy = Content::Copy(source.to_owned());
+        self.files.insert(below_root(path), copy);
     }
 
     /// Puts a copy of the program `source` at `path`, with the runtime linker and every
     /// library it needs.
-    pub(crate) fn program(&mut self, path: impl Into<PathBuf>, source: &Path) -> Result<()> {
+    pub(crate) fn program(&mut self, path: impl AsRef<Path>, source: &Path) -> Result<()> {
         self.file(path, source);
         let mut open = needed(source)?;
         if !open.is_empty() {
@@ -179,6 +180,12 @@ impl Image {
     }
 }
 
+/// A path of the image, without the `/` that may be in front of it.
+fn below_root(path: impl AsRef<Path>) -> PathBuf {
+    let path = path.as_ref();
+    path.strip_prefix("/").unwrap_or(path).to_owned()
+}
+
 /// Whether `base` has what [`Image::boot`] needs.
 pub(crate) fn has_loader(base: &Path) -> bool {
     in_base(base, LOADER[0]).is_ok() && LOADERS.iter().any(|path| in_base(base, path).is_ok())
@@ -226,10 +233,4 @@ fn needed_of(data: &[u8]) -> Result<Vec<String>> {
         names.push(String::from_utf8_lossy(name).into_owned());
     }
     Ok(names)
-}
-
-/// An empty raw disk of `size` bytes at `path`, for what the guest hands back.
-pub(crate) fn blank(path: &Path, size: u64) -> Result<()> {
-    File::create(path)?.set_len(size)?;
-    Ok(())
 }

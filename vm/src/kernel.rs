@@ -11,11 +11,11 @@ use sha2::{Digest, Sha256};
 
 /// The facts that decide which module to build, how to boot and what a run proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Kernel {
+pub struct Kernel {
     /// The first line of its version text, such as `FreeBSD 15.0-RELEASE GENERIC amd64`.
-    pub(crate) version: String,
+    pub version: String,
     /// `__FreeBSD_version`, such as 1500068.
-    pub(crate) osreldate: u32,
+    pub osreldate: u32,
     /// Whether it can be entered without a loader.
     pub(crate) pvh: bool,
     /// Whether it checks its own assertions.

@@ -1,155 +1,14 @@
-//! The files a run leaves behind: TAP and JUnit, whatever became of the guest.
+//! What a run came to, as the files that others read have it: JUnit, and the Test Anything
+//! Protocol of the programs that ran after the suite.
 
-use std::{
-    fs::{self, File},
-    io::Read,
-    path::Path,
-};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
-use super::console::Outcome;
-
-/// What the harness said, as the Test Anything Protocol.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tap {
-    lines: Vec<String>,
-}
-
-/// How many cases ended how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    /// Cases that passed.
-    pub(crate) passed: usize,
-    /// Cases that failed.
-    pub(crate) failed: usize,
-    /// Cases that could not be run.
-    pub(crate) skipped: usize,
-}
-
-impl std::fmt::Display for Tally {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{} passed, {} failed, {} skipped",
-            self.passed, self.failed, self.skipped
-        )
-    }
-}
-
-impl Tap {
-    /// Picks the protocol's lines out of `text`, such as a console's.
-    pub(crate) fn of(text: &str) -> Self {
-        let lines = text.lines().map(str::trim_end).filter(|line| is_tap(line));
-        Tap {
-            lines: lines.map(str::to_owned).collect(),
-        }
-    }
-
-    /// Each case with its verdict, in the order they ran.
-    pub(crate) fn verdicts(&self) -> impl Iterator<Item = (&str, Verdict)> {
-        self.lines.iter().filter_map(|line| verdict(line))
-    }
-
-    /// The loads that began, in the order they ran: one without a verdict ended the run.
-    pub(crate) fn begun(&self) -> impl Iterator<Item = &str> {
-        self.lines.iter().filter_map(|line| begins(line))
-    }
-
-    /// What the load said of itself.
-    pub(crate) fn remarks<'a>(&'a self, load: &'a str) -> impl Iterator<Item = &'a str> {
-        let remarks = self.lines.iter().filter_map(|line| line.strip_prefix("# "));
-        remarks.filter_map(move |remark| remark.strip_prefix(load)?.strip_prefix(": "))
-    }
-
-    /// How many cases ended how.
-    pub(crate) fn tally(&self) -> Tally {
-        let mut tally = Tally::default();
-        for line in &self.lines {
-            match verdict(line) {
-                Some((_, Verdict::Passed)) => tally.passed += 1,
-                Some((_, Verdict::Failed)) => tally.failed += 1,
-                Some((_, Verdict::Skipped)) => tally.skipped += 1,
-                None => {}
-            }
-        }
-        tally
-    }
-
-    /// The lines about cases that failed.
-    pub(crate) fn failures(&self) -> Vec<&str> {
-        let mut failed = false;
-        let about_failure = |line: &&str| {
-            if let Some((_, verdict)) = verdict(line) {
-                failed = verdict == Verdict::Failed;
-            }
-            failed
-        };
-        self.lines
-            .iter()
-            .map(String::as_str)
-            .filter(|line| begins(line).is_none())
-            .filter(about_failure)
-            .collect()
-    }
-
-    /// The protocol as a file's text.
-    pub(crate) fn text(&self) -> String {
-        self.lines.iter().flat_map(|line| [line, "\n"]).collect()
-    }
-
-    fn suite(&self, name: &str) -> TestSuite {
-        let mut suite = TestSuite::new(name);
-        for line in &self.lines {
-            let Some((case, verdict)) = verdict(line) else {
-                continue;
-            };
-            let status = match verdict {
-                Verdict::Passed => TestCaseStatus::success(),
-                Verdict::Failed => TestCaseStatus::non_success(NonSuccessKind::Failure),
-                Verdict::Skipped => TestCaseStatus::skipped(),
-            };
-            suite.add_test_case(TestCase::new(case, status));
-        }
-        suite
-    }
-}
-
-/// How a case ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It holds.
-    Passed,
-    /// It does not.
-    Failed,
-    /// It could not be run there.
-    Skipped,
-}
-
-fn is_tap(line: &str) -> bool {
-    verdict(line).is_some() || line.starts_with("1..") || line.starts_with("# ")
-}
-
-/// The load that begins, as a line says.
-fn begins(line: &str) -> Option<&str> {
-    line.strip_prefix("# ")?.strip_suffix(" begins")
-}
-
-/// The case that a line of the protocol is about, and its verdict.
-fn verdict(line: &str) -> Option<(&str, Verdict)> {
-    let (rest, passed) = match line.strip_prefix("not ok ") {
-        Some(rest) => (rest, false),
-        None => (line.strip_prefix("ok ")?, true),
-    };
-    let (number, rest) = rest.split_once(" - ")?;
-    number.parse::<u32>().ok()?;
-    Some(match rest.split_once(" # SKIP") {
-        Some((case, _)) => (case, Verdict::Skipped),
-        None if passed => (rest, Verdict::Passed),
-        None => (rest, Verdict::Failed),
-    })
-}
+use crate::artefacts::Program;
+use crate::outcome::Outcome;
+use crate::tap::{Tap, Verdict};
 
 /// The JUnit report of a run on `name`: the harness's own where the guest handed it back,
 /// what the console told of the cases where not, the programs that ran after it, and the
@@ -165,19 +24,16 @@ pub(crate) fn junit(
         Some(xml) => Report::deserialize_from_str(xml).context("the guest's JUnit is damaged")?,
         None => {
             let mut report = Report::new("kqx-test");
-            report.add_test_suite(tap.suite(name));
+            report.add_test_suite(suite(name, tap));
             report
         }
     };
-    report.add_test_suites(programs.map(|tap| tap.suite("programs")));
-    let status = match outcome {
-        Outcome::Passed | Outcome::Failed(_) | Outcome::Programs => TestCaseStatus::success(),
-        other => {
-            let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
-            status.set_message(other.to_string());
-            status
-        }
-    };
+    report.add_test_suites(programs.map(|tap| suite("programs", tap)));
+    let mut status = TestCaseStatus::success();
+    if outcome.is_the_kernels() {
+        status = TestCaseStatus::non_success(NonSuccessKind::Error);
+        status.set_message(outcome.to_string());
+    }
     let mut conduct = TestSuite::new(format!("the kernel of {name}"));
     conduct.add_test_case(TestCase::new(
         "the kernel neither dies, hangs nor complains",
@@ -187,18 +43,37 @@ pub(crate) fn junit(
     Ok(report.to_string()?)
 }
 
-/// Unpacks what the guest wrote to the disk `out` into `target`; without an archive on it,
-/// nothing.
-pub(crate) fn unpack(out: &Path, target: &Path) -> Result<()> {
-    let mut magic = [0; 262];
-    let written = File::open(out)?.read_exact(&mut magic).is_ok() && &magic[257..] == b"ustar";
-    if written {
-        fs::create_dir_all(target)?;
-        tar::Archive::new(File::open(out)?)
-            .unpack(target)
-            .context("what the guest handed back is damaged")?;
+fn suite(name: &str, tap: &Tap) -> TestSuite {
+    let mut suite = TestSuite::new(name);
+    suite.add_test_cases(tap.verdicts().map(|(case, verdict)| {
+        let status = match verdict {
+            Verdict::Passed => TestCaseStatus::success(),
+            Verdict::Failed => TestCaseStatus::non_success(NonSuccessKind::Failure),
+            Verdict::Skipped => TestCaseStatus::skipped(),
+        };
+        TestCase::new(case, status)
+    }));
+    suite
+}
+
+/// What became of the `programs`, after what the console `said` of those that `filter`
+/// leaves in.
+pub(crate) fn tap_of(
+    programs: &[Program],
+    filter: Option<&str>,
+    said: &BTreeMap<String, Result<(), String>>,
+) -> Tap {
+    let mut text = format!("1..{}\n", programs.len());
+    for (program, number) in programs.iter().zip(1..) {
+        let point = format!("ok {number} - {}", program.name);
+        text += &match said.get(&program.name) {
+            Some(Ok(())) => format!("{point}\n"),
+            Some(Err(fault)) => format!("not {point}\n# {fault}\n"),
+            None if program.is_named(filter) => format!("not {point}\n# it was not run\n"),
+            None => format!("{point} # SKIP the filter leaves it out\n"),
+        };
     }
-    Ok(())
+    Tap::of(&text)
 }
 
 #[cfg(test)]
@@ -216,47 +91,6 @@ not ok 2 - timer_fires
 ok 3 - proc_kq # SKIP needs sysctl kern.proc.kq (FreeBSD 15)
 kqx-vm 1 exit 1
 ";
-
-    #[test]
-    fn the_protocol_is_found_among_the_kernels_words() {
-        let tap = Tap::of(CONSOLE);
-        assert_eq!(
-            tap.tally(),
-            Tally {
-                passed: 1,
-                failed: 1,
-                skipped: 1
-            }
-        );
-        assert!(!tap.text().contains("a word"));
-    }
-
-    #[test]
-    fn a_failure_is_shown_with_what_is_said_about_it() {
-        assert_eq!(
-            Tap::of(CONSOLE).failures(),
-            [
-                "not ok 2 - timer_fires",
-                "# A timer fires.",
-                "# left: 0, right: 1"
-            ]
-        );
-    }
-
-    #[test]
-    fn a_load_says_that_it_begins_and_what_it_measured() {
-        let tap = Tap::of(
-            "1..2\n# hostile.a begins\n# hostile.a: 5 timers\nnot ok 1 - hostile.a\n\
-             # hostile.b begins\n# hostile.ab: nothing\n",
-        );
-        assert_eq!(tap.begun().collect::<Vec<_>>(), ["hostile.a", "hostile.b"]);
-        assert_eq!(tap.remarks("hostile.a").collect::<Vec<_>>(), ["5 timers"]);
-        let failures = tap.failures();
-        assert!(
-            !failures.iter().any(|line| line.ends_with("begins")),
-            "{failures:?}"
-        );
-    }
 
     #[test]
     fn a_run_that_panicked_still_leaves_the_cases_that_were_done() {
@@ -289,27 +123,24 @@ kqx-vm 1 exit 1
     }
 
     #[test]
-    fn what_the_guest_wrote_is_unpacked_from_a_disk_larger_than_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut tar = tar::Builder::new(Vec::new());
-        let mut header = tar::Header::new_ustar();
-        header.set_size(3);
-        header.set_mode(0o644);
-        tar.append_data(&mut header, "stdout", &b"1..1"[..3])
-            .unwrap();
-        let mut disk = tar.into_inner().unwrap();
-        disk.resize(1 << 20, 0);
-        fs::write(dir.path().join("out.img"), disk).unwrap();
-        unpack(&dir.path().join("out.img"), &dir.path().join("out")).unwrap();
-        assert_eq!(fs::read(dir.path().join("out/stdout")).unwrap(), b"1..");
-    }
-
-    #[test]
-    fn a_disk_the_guest_did_not_write_to_gives_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = dir.path().join("out.img");
-        fs::write(&disk, vec![0; 1024]).unwrap();
-        unpack(&disk, &dir.path().join("out")).unwrap();
-        assert!(!dir.path().join("out").exists());
+    fn a_program_passes_fails_for_a_reason_was_skipped_or_was_not_run_which_is_a_failure() {
+        let programs = ["program.a", "program.b", "program.c", "test.d"].map(|name| Program {
+            name: name.into(),
+            file: name.into(),
+            args: Vec::new(),
+            unloaded: false,
+        });
+        let said = BTreeMap::from([
+            ("program.a".to_owned(), Ok(())),
+            ("program.b".to_owned(), Err("exit 1: b: kevent".to_owned())),
+        ]);
+        assert_eq!(
+            tap_of(&programs, Some("program"), &said).text(),
+            "1..4\n\
+             ok 1 - program.a\n\
+             not ok 2 - program.b\n# exit 1: b: kevent\n\
+             not ok 3 - program.c\n# it was not run\n\
+             ok 4 - test.d # SKIP the filter leaves it out\n"
+        );
     }
 }

@@ -71,7 +71,8 @@ pub fn module(release: Release) -> Result<PathBuf> {
 /// Builds the harness, and the first process of a virtual machine, for FreeBSD. Returns
 /// the directory they are in.
 pub fn harness(release: Release) -> Result<PathBuf> {
-    run(freebsd(release)?.args(["--package", "kqx-test", "--bins"]))?;
+    let packages = ["--package", "kqx-test", "--package", "kqx-init"];
+    run(freebsd(release)?.args(packages).arg("--bins"))?;
     let directory = release.directory().join("cargo");
     Ok(if cfg!(target_os = "freebsd") {
         directory.join("release")

@@ -11,12 +11,12 @@ mod install;
 mod instructions;
 mod mutants;
 mod new_filter;
+mod programs;
 mod release;
 mod results;
 mod setup;
 mod test;
 mod toolchain;
-#[path = "../../vm/src/lib.rs"]
 mod vm;
 
 use std::path::PathBuf;
@@ -74,7 +74,7 @@ enum Command {
     Harness,
     /// Runs things on a real FreeBSD kernel in a virtual machine
     #[command(subcommand)]
-    Vm(vm::Vm),
+    Vm(kqx_vm::Vm),
 }
 
 /// Something that the person has to provide: exit status 2.

@@ -6,14 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use kqx_vm::{Tap, Verdict};
 
 use crate::build;
 use crate::release::{Release, root};
 use crate::test::{harness, loaded, show};
-use crate::vm::report::{Tap, Verdict};
+use crate::vm;
 
 /// Where every case is listed, from the top of the source tree.
 const DOCUMENT: &str = "userland-test/RESULTS.md";
@@ -34,7 +34,7 @@ pub fn write() -> Result<()> {
         runs.push(suite(release, "kqx.ko", &loaded(release))?);
     }
     let cases = runs[0].tap.verdicts().count();
-    let kept = kept();
+    let kept = kqx_vm::kept(&vm::home());
     for (name, tap) in newest(&kept, cases) {
         runs.push(Run {
             place: format!("FreeBSD {name}"),
@@ -72,23 +72,6 @@ fn demo(release: Release) -> Result<String> {
     anyhow::ensure!(output.status.success(), "the demonstration failed");
     let text = String::from_utf8(output.stdout)?;
     Ok(format!("```text\n{}\n```\n", text.trim()))
-}
-
-/// What `vm run` kept of each run, with the name of its kernel; of one kernel, the latest
-/// last.
-fn kept() -> Vec<(String, Tap)> {
-    let Ok(entries) = fs::read_dir(root().join("target/kqx/vm")) else {
-        return Vec::new();
-    };
-    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.sort();
-    let run = |path: PathBuf| {
-        let name = path.file_name()?.to_string_lossy().into_owned();
-        let (kernel, _) = name.rsplit_once('-')?;
-        let text = fs::read_to_string(path.join("results.tap")).ok()?;
-        Some((kernel.to_owned(), Tap::of(&text)))
-    };
-    paths.into_iter().filter_map(run).collect()
 }
 
 /// Of each kernel, the last run of the suite, and not of a few cases.

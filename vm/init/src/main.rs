@@ -1,17 +1,6 @@
-//! `kqx-init`: the first process of the VM runner's guest.
-//!
-//! It reads `/kqx/plan`, one directive a line:
-//!
-//! - `nonce TEXT`: what this run's status lines carry, so that nothing else is taken for one
-//! - `out DEVICE`: the disk that takes the files of `/out` as a tar archive
-//! - `load PATH`: a module to load before, and to unload after
-//! - `run PROGRAM`, then `arg TEXT` for each argument: what to run, in `/out`
-//! - `repeat N`: how often, unless it fails before
-//! - `then NAME ARG...`: a program `/kqx/NAME` to run after it, under a time limit
-//! - `last NAME ARG...`: the same, after the module is unloaded
-//! - `shell PATH`: a shell for the console, before the end
-//!
-//! What it writes to the console is described in the runner, `xtask/src/vm/console.rs`.
+//! The first process of the VM runner's guest: it follows the plan that the runner left in
+//! the guest's root, and says on the console what comes of it. The library beside this file
+//! has the plan and the words.
 
 #[cfg(not(target_os = "freebsd"))]
 fn main() {
@@ -33,12 +22,9 @@ mod freebsd {
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     use std::process::{Command, ExitStatus, Stdio};
 
+    use kqx_init::{HOME, NOT_RUN, OUT, PLAN, Plan, Program, STDOUT, Status};
     use libc::{c_char, c_int};
 
-    const PLAN: &str = "/kqx/plan";
-    const OUT: &str = "/out";
-    /// What the programs print, among the files handed back.
-    const STDOUT: &str = "/out/stdout";
     /// What a program under a time limit says of itself.
     const STDERR: &str = "/tmp/stderr";
     /// That limit, in seconds.
@@ -52,62 +38,15 @@ mod freebsd {
         fn kldfind(file: *const c_char) -> c_int;
     }
 
-    #[derive(Default)]
-    struct Plan {
-        nonce: String,
-        out: Option<String>,
-        load: Option<String>,
-        run: Option<String>,
-        args: Vec<String>,
-        repeat: u32,
-        then: Vec<String>,
-        last: Vec<String>,
-        shell: Option<String>,
-    }
-
-    impl Plan {
-        fn parse(text: &str) -> Plan {
-            let mut plan = Plan {
-                repeat: 1,
-                ..Plan::default()
-            };
-            for line in text.lines() {
-                let (key, value) = line.split_once(' ').unwrap_or((line, ""));
-                let value = value.to_owned();
-                match key {
-                    "nonce" => plan.nonce = value,
-                    "out" => plan.out = Some(value),
-                    "load" => plan.load = Some(value),
-                    "run" => plan.run = Some(value),
-                    "arg" => plan.args.push(value),
-                    "repeat" => plan.repeat = value.parse().unwrap_or(1),
-                    "then" => plan.then.push(value),
-                    "last" => plan.last.push(value),
-                    "shell" => plan.shell = Some(value),
-                    _ => {}
-                }
-            }
-            plan
-        }
-    }
-
     pub(super) fn main() -> ! {
         // Without a console there is nobody to tell.
-        if let Ok(console) = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/console")
-        {
-            let plan = Plan::parse(&fs::read_to_string(PLAN).unwrap_or_default());
-            let say = |text: &str| {
-                let _ = writeln!(&console, "kqx-vm {} {text}", plan.nonce);
-            };
-            say("start");
-            if let Err(error) = follow(&plan, &console, &say) {
-                let _ = writeln!(&console, "kqx-init: {error}");
-                say("exit -1");
+        if let Ok(console) = open_console() {
+            match plan() {
+                Ok(plan) => serve(&plan, &console),
+                Err(error) => {
+                    let _ = writeln!(&console, "kqx-init: {PLAN}: {error}");
+                }
             }
-            say("done");
         }
         // Nothing here is worth a sync: the root is read-only, the rest in memory. The machine
         // ends where it would boot again, and without the delay that powering off has.
@@ -118,59 +57,78 @@ mod freebsd {
         }
     }
 
-    fn follow(plan: &Plan, console: &File, say: &dyn Fn(&str)) -> Result<(), String> {
+    fn open_console() -> io::Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/console")
+    }
+
+    fn plan() -> io::Result<Plan> {
+        Ok(serde_json::from_slice(&fs::read(PLAN)?)?)
+    }
+
+    fn serve(plan: &Plan, console: &File) {
+        let say = |status: Status| {
+            // A console that takes no line takes no complaint about that either.
+            let _ = writeln!(&*console, "{}", status.line(&plan.nonce));
+        };
+        say(Status::Start);
+        if let Err(error) = follow(plan, console, &say) {
+            let _ = writeln!(&*console, "kqx-init: {error}");
+            say(NOT_RUN);
+        }
+        say(Status::Done);
+    }
+
+    fn follow(plan: &Plan, console: &File, say: &dyn Fn(Status)) -> Result<(), String> {
         take_terminal(console);
         for directory in ["/tmp", OUT] {
             mount_tmpfs(directory).map_err(|e| format!("{directory}: tmpfs: {e}"))?;
         }
-        if let Some(module) = &plan.load {
-            load(module).map_err(|e| format!("{module} does not load: {e}"))?;
-        }
-        if let Some(program) = &plan.run {
+        let module = &plan.module;
+        load(module).map_err(|e| format!("{module} does not load: {e}"))?;
+        if let Some(program) = &plan.main {
             for _ in 0..plan.repeat {
-                let status = run(program, &plan.args, console)
-                    .map_err(|e| format!("{program} cannot be run: {e}"))?;
+                let status = run(program, console)
+                    .map_err(|e| format!("{} cannot be run: {e}", program.path))?;
                 let code = status
                     .code()
                     .or(status.signal().map(|n| 128 + n))
                     .unwrap_or(-1);
-                say(&format!("exit {code}"));
+                say(Status::Exit(code));
                 if code != 0 {
                     break;
                 }
             }
         } else {
             // A plan of programs under a time limit, which tell of themselves.
-            say("exit 0");
+            say(Status::Exit(0));
         }
         for program in &plan.then {
-            say(&verdict(program));
+            say(verdict(program));
         }
         if let Some(shell) = &plan.shell {
             command(shell)
                 .status()
                 .map_err(|e| format!("{shell} cannot be run: {e}"))?;
-            say("exit 0");
+            say(Status::Exit(0));
         }
         // Before the unloading, should that be what kills the kernel.
-        if let Some(disk) = &plan.out {
-            hand_back(disk).map_err(|e| format!("{disk} does not take the files: {e}"))?;
-        }
-        if let Some(module) = &plan.load {
-            unload(module).map_err(|e| format!("{module} does not unload: {e}"))?;
-        }
+        let disk = &plan.out;
+        hand_back(disk).map_err(|e| format!("{disk} does not take the files: {e}"))?;
+        unload(module).map_err(|e| format!("{module} does not unload: {e}"))?;
         for program in &plan.last {
-            say(&verdict(program));
+            say(verdict(program));
         }
         Ok(())
     }
 
-    /// Runs the program of a line of the plan under the time limit; its verdict as a line.
-    fn verdict(line: &str) -> String {
-        let mut words = line.split(' ');
-        let name = words.next().unwrap_or_default();
-        match attempt(name, words) {
-            Ok(status) if status.success() => format!("passed {name}"),
+    /// Runs the program under the time limit.
+    fn verdict(program: &Program) -> Status {
+        let name = program.name().to_owned();
+        match attempt(program) {
+            Ok(status) if status.success() => Status::Passed(name),
             Ok(status) => {
                 let ended = match status.signal() {
                     Some(libc::SIGALRM) => format!("not done after {LIMIT} s"),
@@ -180,15 +138,15 @@ mod freebsd {
                 let said = String::from_utf8_lossy(&said);
                 let said: Vec<&str> = said.split_whitespace().take(WORDS).collect();
                 let why = format!("{ended}: {}", said.join(" "));
-                format!("failed {name} {}", why.trim_end_matches(": "))
+                Status::Failed(name, why.trim_end_matches(": ").to_owned())
             }
-            Err(error) => format!("failed {name} it cannot be run: {error}"),
+            Err(error) => Status::Failed(name, format!("it cannot be run: {error}")),
         }
     }
 
-    fn attempt<'a>(name: &str, args: impl Iterator<Item = &'a str>) -> io::Result<ExitStatus> {
-        let mut command = command(&format!("/kqx/{name}"));
-        command.args(args).env("RUST_BACKTRACE", "0");
+    fn attempt(program: &Program) -> io::Result<ExitStatus> {
+        let mut command = command(&program.path);
+        command.args(&program.args).env("RUST_BACKTRACE", "0");
         command.stdin(Stdio::null()).stderr(File::create(STDERR)?);
         let limit = || {
             // SAFETY: alarm takes no memory, and may be called between fork and exec.
@@ -215,27 +173,23 @@ mod freebsd {
         command
             .current_dir(OUT)
             .env_clear()
-            .env("PATH", "/sbin:/bin:/usr/sbin:/usr/bin:/kqx")
+            .env("PATH", format!("/sbin:/bin:/usr/sbin:/usr/bin:{HOME}"))
             .env("HOME", "/tmp")
             .env("TERM", "dumb")
             .env("RUST_BACKTRACE", "1");
-        let console = || match OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/console")
-        {
-            Ok(console) => Stdio::from(console),
-            Err(_) => Stdio::null(),
-        };
+        let console = || open_console().map_or_else(|_| Stdio::null(), Stdio::from);
         command.stdin(console()).stdout(console()).stderr(console());
         command
     }
 
     /// Runs the program; what it prints goes to the console and to a file.
-    fn run(program: &str, args: &[String], mut console: &File) -> io::Result<ExitStatus> {
-        let mut copy = OpenOptions::new().create(true).append(true).open(STDOUT)?;
-        let mut child = command(program)
-            .args(args)
+    fn run(program: &Program, mut console: &File) -> io::Result<ExitStatus> {
+        let mut copy = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(format!("{OUT}/{STDOUT}"))?;
+        let mut child = command(&program.path)
+            .args(&program.args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()?;

@@ -13,7 +13,9 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{archive, download, qemu::Manner};
+use crate::kernel::Kernel;
+use crate::manner::Manner;
+use crate::{archive, download};
 
 /// A kernel and the root that goes with it.
 #[derive(Clone, Debug)]
@@ -139,6 +141,20 @@ fn pair_in(home: &Path) -> Option<Pair> {
     (pair.kernel.is_file() && pair.base.is_dir()).then_some(pair)
 }
 
+/// Lists the kernels that are kept. The exit status.
+pub fn list() -> Result<u8> {
+    let cache = Cache::of_user()?;
+    let pairs = cache.pairs();
+    if pairs.is_empty() {
+        println!("no kernel is kept under {}", cache.kernels().display());
+    }
+    for pair in pairs {
+        let kernel = Kernel::read(&pair.kernel)?;
+        println!("{:20} {}, {}", pair.name, kernel.version, kernel.checks());
+    }
+    Ok(0)
+}
+
 /// The pair given by paths; archives among them are unpacked into `scratch`.
 pub(crate) fn local(kernel: &Path, base: &Path, scratch: &Path) -> Result<Pair> {
     let kernel = match kernel {
@@ -173,8 +189,8 @@ pub(crate) fn local(kernel: &Path, base: &Path, scratch: &Path) -> Result<Pair> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::qemu::{Accelerator, Way};
     use super::*;
+    use crate::manner::{Accelerator, Way};
 
     fn cache() -> (tempfile::TempDir, Cache) {
         let dir = tempfile::tempdir().unwrap();

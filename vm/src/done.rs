@@ -1,0 +1,67 @@
+//! What a run came to, told to a person and written down for programs.
+
+use std::{fs, time::Duration};
+
+use anyhow::Result;
+use kqx_init::STDOUT;
+
+use crate::outcome::Outcome;
+use crate::record::{JUNIT, Record};
+use crate::report;
+use crate::tap::Tap;
+
+/// The lines of the console that are shown where the kernel has the last word.
+const LAST_WORDS: usize = 15;
+
+/// A run that is over.
+pub(crate) struct Done {
+    /// What it came to.
+    pub(crate) outcome: Outcome,
+    /// What became of the programs after the suite, where there were any.
+    pub(crate) programs: Option<Tap>,
+    /// How long it took.
+    pub(crate) time: Duration,
+}
+
+impl Done {
+    /// Writes the reports, and says what became of the run on `name` and where everything
+    /// is.
+    pub(crate) fn tell(&self, name: &str, record: &Record) -> Result<()> {
+        let (outcome, programs) = (&self.outcome, self.programs.as_ref());
+        let log = record.log();
+        if *outcome == Outcome::Interrupted {
+            println!("vm: {name}: {outcome}");
+            println!("  console  {}", log.display());
+            return Ok(());
+        }
+        let console = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
+        let out = |file: &str| fs::read_to_string(record.out().join(file)).ok();
+        let tap = Tap::of(out(STDOUT).as_deref().unwrap_or(&console));
+        for line in [&tap].into_iter().chain(programs).flat_map(Tap::failures) {
+            println!("  {line}");
+        }
+        if outcome.is_the_kernels() {
+            let lines: Vec<&str> = console.lines().collect();
+            for line in &lines[lines.len().saturating_sub(LAST_WORDS)..] {
+                println!("  | {line}");
+            }
+        }
+        let junit = report::junit(name, out(JUNIT).as_deref(), &tap, programs, outcome)?;
+        fs::write(record.results(), tap.text())?;
+        fs::write(record.junit(), junit)?;
+        println!(
+            "vm: {name}: {outcome}; {}; {:.1} s",
+            tap.tally(),
+            self.time.as_secs_f64()
+        );
+        println!("  TAP      {}", record.results().display());
+        println!("  JUnit    {}", record.junit().display());
+        println!("  console  {}", log.display());
+        if let Some(programs) = programs {
+            let file = record.programs();
+            fs::write(&file, programs.text())?;
+            println!("  programs {}: {}", programs.tally(), file.display());
+        }
+        Ok(())
+    }
+}

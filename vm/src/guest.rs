@@ -1,0 +1,121 @@
+//! What goes into a guest: the files of its root, and the plan that its first process
+//! follows.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+use kqx_init::{HOME, INIT, PLAN, Plan, Program};
+
+use crate::artefacts::Artefacts;
+use crate::image::Image;
+
+/// A guest that is being furnished.
+pub(crate) struct Guest<'a> {
+    artefacts: &'a Artefacts,
+    base: &'a Path,
+    image: Image,
+    plan: Plan,
+}
+
+impl<'a> Guest<'a> {
+    /// A guest with the root `base`, whose status lines carry `nonce`, and which hands back
+    /// its files on the disk `out`.
+    pub(crate) fn new(
+        artefacts: &'a Artefacts,
+        base: &'a Path,
+        nonce: &str,
+        out: &str,
+    ) -> Result<Self> {
+        let mut image = Image::new(base);
+        image.program(INIT, &artefacts.init)?;
+        image.file(artefacts.module_in_guest(), &artefacts.module);
+        if let Some(harness) = &artefacts.harness {
+            image.program(in_home(harness), harness)?;
+        }
+        let plan = Plan {
+            nonce: nonce.to_owned(),
+            module: artefacts.module_in_guest(),
+            repeat: 1,
+            out: out.to_owned(),
+            ..Plan::default()
+        };
+        Ok(Guest {
+            artefacts,
+            base,
+            image,
+            plan,
+        })
+    }
+
+    /// Has it run the harness, if there is one.
+    pub(crate) fn run_harness(&mut self, args: Vec<String>) {
+        let harness = self.artefacts.harness.as_deref();
+        self.plan.main = harness.map(|harness| Program {
+            path: in_home(harness),
+            args,
+        });
+    }
+
+    /// Has it run another program, of the guest's root or of this host, so often.
+    pub(crate) fn run_other(&mut self, program: &str, args: &[String], repeat: u32) -> Result<()> {
+        let below = program.trim_start_matches('/');
+        let in_base = self.base.join(below);
+        let (source, path) = if in_base.is_file() {
+            (in_base, format!("/{below}"))
+        } else {
+            (PathBuf::from(program), in_home(Path::new(program)))
+        };
+        ensure!(
+            source.is_file(),
+            "{program} is neither a file here nor in {}",
+            self.base.display()
+        );
+        self.image.program(&path, &source)?;
+        let args = args.to_vec();
+        self.plan.main = Some(Program { path, args });
+        self.plan.repeat = repeat;
+        Ok(())
+    }
+
+    /// Has it run the programs that `filter` leaves in, after that.
+    pub(crate) fn run_programs(&mut self, filter: Option<&str>) -> Result<()> {
+        for program in &self.artefacts.programs {
+            if program.is_named(filter) {
+                let path = format!("{HOME}/{}", program.name);
+                self.image.program(&path, &program.file)?;
+                let args = program.args.clone();
+                let when = if program.unloaded {
+                    &mut self.plan.last
+                } else {
+                    &mut self.plan.then
+                };
+                when.push(Program { path, args });
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives it a shell, and every command of its root.
+    pub(crate) fn run_shell(&mut self) -> Result<()> {
+        ensure!(
+            self.base.join("bin/sh").is_file(),
+            "{} has no bin/sh",
+            self.base.display()
+        );
+        self.image.commands()?;
+        self.plan.shell = Some("/bin/sh".to_owned());
+        Ok(())
+    }
+
+    /// The image of its root.
+    pub(crate) fn image(mut self) -> Result<Image> {
+        self.image.text(PLAN, serde_json::to_string(&self.plan)?);
+        Ok(self.image)
+    }
+}
+
+/// Where the guest has a file that is brought along.
+fn in_home(file: &Path) -> String {
+    let name = file.file_name().unwrap_or_default();
+    format!("{HOME}/{}", name.display())
+}

@@ -1,0 +1,173 @@
+//! How a kernel is booted: by which accelerator, and by which way in.
+
+use std::{fs::OpenOptions, time::Duration};
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// What executes the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Accelerator {
+    /// Linux's hardware virtualisation.
+    Kvm,
+    /// macOS's hardware virtualisation.
+    Hvf,
+    /// QEMU itself.
+    Tcg,
+}
+
+impl Accelerator {
+    /// Those that this host offers, best first.
+    pub(crate) fn offered() -> Vec<Self> {
+        let mut offered = Vec::new();
+        if cfg!(all(target_os = "linux", target_arch = "x86_64"))
+            && OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open("/dev/kvm")
+                .is_ok()
+        {
+            offered.push(Accelerator::Kvm);
+        }
+        if cfg!(all(target_os = "macos", target_arch = "x86_64")) {
+            offered.push(Accelerator::Hvf);
+        }
+        offered.push(Accelerator::Tcg);
+        offered
+    }
+}
+
+impl std::fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Accelerator::Kvm => "KVM",
+            Accelerator::Hvf => "HVF",
+            Accelerator::Tcg => "TCG",
+        })
+    }
+}
+
+/// How the kernel is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Way {
+    /// Straight, at its PVH entry: quickest, and beyond what stock kernels are tried with.
+    Pvh,
+    /// Through FreeBSD's own loader on a CD: what every kernel survives.
+    Loader,
+}
+
+impl std::fmt::Display for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Way::Pvh => "at the kernel's PVH entry",
+            Way::Loader => "through FreeBSD's loader",
+        })
+    }
+}
+
+/// One manner of booting a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Manner {
+    /// What executes it.
+    pub(crate) accelerator: Accelerator,
+    /// How it is entered.
+    pub(crate) way: Way,
+}
+
+impl Manner {
+    /// Every manner that may work, the most promising first: what worked before, then by
+    /// speed.
+    pub(crate) fn all(
+        accelerators: &[Accelerator],
+        ways: &[Way],
+        worked: Option<Manner>,
+    ) -> Vec<Manner> {
+        let mut all: Vec<Manner> = accelerators
+            .iter()
+            .flat_map(|&accelerator| ways.iter().map(move |&way| Manner { accelerator, way }))
+            .collect();
+        if let Some(at) = all.iter().position(|manner| Some(*manner) == worked) {
+            all[..=at].rotate_right(1);
+        }
+        all
+    }
+
+    /// How long a boot may take before it is given up.
+    pub(crate) fn patience(self) -> Duration {
+        Duration::from_secs(match (self.accelerator, self.way) {
+            (Accelerator::Tcg, Way::Pvh) => 60,
+            (Accelerator::Tcg, Way::Loader) => 180,
+            (_, Way::Pvh) => 20,
+            (_, Way::Loader) => 40,
+        })
+    }
+
+    /// The disk, by its name in the guest, that takes what the guest hands back.
+    pub(crate) fn out_disk(self) -> &'static str {
+        match self.way {
+            Way::Pvh => "/dev/vtbd1",
+            Way::Loader => "/dev/vtbd0",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TCG_PVH: Manner = Manner {
+        accelerator: Accelerator::Tcg,
+        way: Way::Pvh,
+    };
+
+    #[test]
+    fn every_manner_is_tried_the_quickest_first() {
+        let all = Manner::all(
+            &[Accelerator::Kvm, Accelerator::Tcg],
+            &[Way::Pvh, Way::Loader],
+            None,
+        );
+        let shown: Vec<_> = all.iter().map(|m| (m.accelerator, m.way)).collect();
+        assert_eq!(
+            shown,
+            [
+                (Accelerator::Kvm, Way::Pvh),
+                (Accelerator::Kvm, Way::Loader),
+                (Accelerator::Tcg, Way::Pvh),
+                (Accelerator::Tcg, Way::Loader)
+            ]
+        );
+    }
+
+    #[test]
+    fn what_worked_before_is_tried_first_and_the_rest_keeps_its_order() {
+        let all = Manner::all(
+            &[Accelerator::Kvm, Accelerator::Tcg],
+            &[Way::Pvh, Way::Loader],
+            Some(TCG_PVH),
+        );
+        assert_eq!(all[0], TCG_PVH);
+        assert_eq!(
+            all[1],
+            Manner {
+                accelerator: Accelerator::Kvm,
+                way: Way::Pvh
+            }
+        );
+        assert_eq!(all.len(), 4);
+    }
+
+    #[test]
+    fn what_worked_before_is_forgotten_where_the_host_no_longer_offers_it() {
+        let worked = Manner {
+            accelerator: Accelerator::Kvm,
+            way: Way::Pvh,
+        };
+        assert_eq!(
+            Manner::all(&[Accelerator::Tcg], &[Way::Pvh], Some(worked)),
+            [TCG_PVH]
+        );
+    }
+}

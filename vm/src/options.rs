@@ -1,0 +1,218 @@
+//! What a user can ask of a run, and what follows from that.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use clap::Args;
+use kqx_init::OUT;
+
+use crate::artefacts::Artefacts;
+use crate::cache::Pair;
+use crate::guest::Guest;
+use crate::image;
+use crate::kernel::Kernel;
+use crate::machine::Limits;
+use crate::manner::{Accelerator, Manner, Way};
+use crate::qemu::Hardware;
+use crate::record::JUNIT;
+use crate::which::Which;
+
+/// What to run, and how.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Run {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Keep the kernel and the root under this name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) save: Option<String>,
+    /// Virtual CPUs
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    smp: u32,
+    /// Only the cases and programs whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// Run every case this often in one boot
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "stress")]
+    repeat: u32,
+    /// Run the stress loads instead, each for so long
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "10")]
+    stress: Option<u32>,
+    /// Run the hostile loads instead, each for so long
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "10", conflicts_with_all = ["stress", "repeat"])]
+    hostile: Option<u32>,
+    /// The limit, from the start of the first process [600, and the time of --stress; 7200
+    /// with --hostile]
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Keep the image and the disk, to boot again with the command in the console log
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// A shell on the console after the run
+    #[arg(long)]
+    pub(crate) shell: bool,
+    /// Wait for a debugger on port 1234 before the kernel's first instruction
+    #[arg(long)]
+    pub(crate) gdb: bool,
+    /// A variable for the kernel's environment
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    pub(crate) append: Vec<(String, String)>,
+    /// Time is a count of instructions, on one CPU: slow, and the same each time
+    #[arg(long)]
+    icount: bool,
+    /// Only this accelerator, instead of the first that works
+    #[arg(long, value_name = "ACCELERATOR")]
+    accel: Option<Accelerator>,
+    /// Only this way in, instead of the first that works
+    #[arg(long, value_name = "WAY")]
+    boot: Option<Way>,
+    /// Another program, from this host or the guest's root, with its arguments
+    #[arg(last = true, value_name = "PROGRAM")]
+    program: Vec<String>,
+    /// The file that the harness writes its measurements to, where it measures.
+    #[arg(skip)]
+    bench: Option<String>,
+}
+
+impl Run {
+    /// What has the harness measure, in instructions of one CPU, and hand back the
+    /// measurements as the file `to`.
+    pub(crate) fn bench(to: &str) -> Run {
+        Run {
+            smp: 1,
+            repeat: 1,
+            timeout: Some(1800),
+            icount: true,
+            bench: Some(to.to_owned()),
+            ..Run::default()
+        }
+    }
+
+    /// Whether the suite runs, and not something else instead.
+    pub fn is_the_suite(&self) -> bool {
+        self.program.is_empty()
+            && self.stress.is_none()
+            && self.hostile.is_none()
+            && self.bench.is_none()
+    }
+
+    /// What the name of a case or program must contain.
+    pub fn filter(&self) -> Option<&str> {
+        self.filter.as_deref()
+    }
+
+    /// Whether the user insists on a manner of booting.
+    pub(crate) fn insists(&self) -> bool {
+        self.accel.is_some() || self.boot.is_some() || self.icount
+    }
+
+    /// The manners in which a kernel may be booted, the best first; `worked` is what worked
+    /// before.
+    pub(crate) fn manners(
+        &self,
+        pair: &Pair,
+        kernel: &Kernel,
+        worked: Option<Manner>,
+    ) -> Result<Vec<Manner>> {
+        let mut ways = Vec::new();
+        if kernel.pvh {
+            ways.push(Way::Pvh);
+        }
+        if image::has_loader(&pair.base) {
+            ways.push(Way::Loader);
+        }
+        ways.retain(|&way| self.boot.is_none_or(|only| only == way));
+        if ways.is_empty() {
+            bail!(
+                "{} cannot be booted: it needs a kernel with a PVH entry, or boot/loader and boot/cdboot in {}",
+                pair.name,
+                pair.base.display()
+            );
+        }
+        let mut accelerators = Accelerator::offered();
+        accelerators.retain(|&offered| {
+            self.accel.is_none_or(|only| only == offered)
+                && (!self.icount || offered == Accelerator::Tcg)
+        });
+        ensure!(
+            !accelerators.is_empty(),
+            "this host does not offer that accelerator"
+        );
+        Ok(Manner::all(&accelerators, &ways, worked))
+    }
+
+    /// What the machine has.
+    pub(crate) fn hardware(&self) -> Hardware {
+        Hardware {
+            cpus: match self.hostile {
+                _ if self.icount => 1,
+                // A victim that has a CPU to itself, and two attackers at the same time.
+                Some(_) => self.smp.max(3),
+                None => self.smp,
+            },
+            icount: self.icount,
+            gdb: self.gdb,
+            shell: self.shell,
+        }
+    }
+
+    /// How long the machine may take.
+    pub(crate) fn limits(&self, manner: Manner) -> Limits {
+        // Under a debugger time means nothing.
+        let forever = Duration::from_secs(365 * 24 * 3600);
+        // A thousand loads and unloads take as long as they take.
+        let usual = match self.hostile {
+            Some(seconds) => 7200 + 20 * u64::from(seconds),
+            None => 600 * u64::from(self.repeat) + 20 * u64::from(self.stress.unwrap_or(0)),
+        };
+        Limits {
+            boot: if self.gdb { forever } else { manner.patience() },
+            run: match self.timeout {
+                Some(seconds) => Duration::from_secs(seconds),
+                None if self.gdb => forever,
+                None => Duration::from_secs(usual),
+            },
+        }
+    }
+
+    /// Has the guest do what the user asks for.
+    pub(crate) fn instruct(&self, guest: &mut Guest<'_>, artefacts: &Artefacts) -> Result<()> {
+        guest.run_programs(self.filter())?;
+        match self.program.split_first() {
+            Some((program, args)) => guest.run_other(program, args, self.repeat)?,
+            None => guest.run_harness(self.harness_arguments(artefacts)),
+        }
+        if self.shell {
+            guest.run_shell()?;
+        }
+        Ok(())
+    }
+
+    /// The harness's arguments. The harness repeats by itself, so that its reports are whole.
+    fn harness_arguments(&self, artefacts: &Artefacts) -> Vec<String> {
+        let mut arguments: Vec<String> = Vec::new();
+        if let Some(file) = &self.bench {
+            arguments.extend(["bench".into(), "--json".into(), format!("{OUT}/{file}")]);
+            return arguments;
+        }
+        let (command, option, number) = match (self.stress, self.hostile) {
+            (Some(seconds), _) => ("stress", "--seconds", seconds),
+            (_, Some(seconds)) => ("hostile", "--seconds", seconds),
+            (None, None) => ("run", "--repeat", self.repeat),
+        };
+        arguments.extend(["--module".into(), artefacts.module_in_guest()]);
+        arguments.extend([command.into(), option.into(), number.to_string()]);
+        arguments.extend(["--tap".into(), "--junit".into(), format!("{OUT}/{JUNIT}")]);
+        arguments.extend(self.filter.clone());
+        arguments
+    }
+}
+
+/// Splits `NAME=VALUE`; the kernel splits its environment at commas and white space.
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !text.contains([',', ' ', '\t', '"']) => {
+            Ok((name.to_owned(), value.to_owned()))
+        }
+        _ => Err("it takes NAME=VALUE without comma, space or quote".into()),
+    }
+}

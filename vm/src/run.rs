@@ -1,0 +1,164 @@
+//! A run: from a kernel and what is to run on it to what it came to.
+
+use std::{path::Path, time::Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::artefacts::Artefacts;
+use crate::cache::{Cache, Pair};
+use crate::console::{self, Console};
+use crate::done::Done;
+use crate::guest::Guest;
+use crate::kernel::Kernel;
+use crate::manner::{Manner, Way};
+use crate::options::Run;
+use crate::outcome::Outcome;
+use crate::record::Record;
+use crate::tap::Tap;
+use crate::{out, qemu, report};
+
+impl Run {
+    /// Runs on every kernel that was asked for, with the `artefacts` that there are for it,
+    /// and leaves the files of each run below `home`. The gravest exit status.
+    pub fn on_each(
+        &self,
+        home: &Path,
+        artefacts: impl Fn(&Kernel) -> Result<Artefacts>,
+    ) -> Result<u8> {
+        let scratch = tempfile::tempdir()?;
+        let mut pairs = self.which.pairs(scratch.path())?;
+        if let Some(name) = &self.save {
+            ensure!(
+                pairs.len() == 1,
+                "--save keeps one kernel; {} were named",
+                pairs.len()
+            );
+            pairs = vec![Cache::of_user()?.save(&pairs[0], name)?];
+        }
+        if pairs.is_empty() {
+            println!(
+                "vm: no kernel is kept, so nothing ran on a real one; see `cargo xtask vm run --help`"
+            );
+        }
+        let mut gravest = 0;
+        for pair in &pairs {
+            let (done, _) = self.on(pair, home, &artefacts)?;
+            gravest = gravest.max(done.outcome.code());
+        }
+        Ok(gravest)
+    }
+
+    /// Runs on one kernel.
+    pub(crate) fn on(
+        &self,
+        pair: &Pair,
+        home: &Path,
+        artefacts: impl Fn(&Kernel) -> Result<Artefacts>,
+    ) -> Result<(Done, Record)> {
+        ensure!(
+            !self.shell || qemu::on_a_terminal(),
+            "--shell needs a terminal"
+        );
+        let kernel = Kernel::read(&pair.kernel)?;
+        let artefacts = artefacts(&kernel)?;
+        let record = Record::new(home, &pair.name)?;
+        let cache = Cache::of_user()?;
+        let mut done = None;
+        for manner in self.manners(pair, &kernel, cache.manner(&kernel.sha256))? {
+            let attempt = self.boot(pair, &kernel, &artefacts, manner, &record)?;
+            let started = !matches!(attempt.outcome, Outcome::NotStarted { .. });
+            // What the user insisted on says nothing of what is best.
+            if started && attempt.outcome != Outcome::Interrupted && !self.insists() {
+                cache.remember(&kernel.sha256, manner)?;
+            }
+            done = Some(attempt);
+            if started {
+                break;
+            }
+        }
+        let done = done.context("there is no way to boot it")?;
+        done.tell(&pair.name, &record)?;
+        Ok((done, record))
+    }
+
+    /// One boot in one manner.
+    fn boot(
+        &self,
+        pair: &Pair,
+        kernel: &Kernel,
+        artefacts: &Artefacts,
+        manner: Manner,
+        record: &Record,
+    ) -> Result<Done> {
+        let hardware = self.hardware();
+        println!(
+            "vm: {}: {}, {}; {}, {} {}, {}",
+            pair.name,
+            kernel.version,
+            kernel.checks(),
+            manner.accelerator,
+            hardware.cpus,
+            if hardware.cpus == 1 { "CPU" } else { "CPUs" },
+            manner.way
+        );
+        let nonce = console::nonce();
+        let mut guest = Guest::new(artefacts, &pair.base, &nonce, manner.out_disk())?;
+        self.instruct(&mut guest, artefacts)?;
+        let mut image = guest.image()?;
+        let variables = qemu::variables(manner.way, &self.append);
+        if manner.way == Way::Loader {
+            image.boot(&pair.kernel, &variables)?;
+        }
+        let work = tempfile::tempdir_in(record.directory())?;
+        let (iso, disk) = (work.path().join("image.iso"), work.path().join("out.img"));
+        image.write(&work.path().join("stage"), &iso)?;
+        out::blank(&disk)?;
+
+        let log = record.log();
+        let command = qemu::command(
+            manner,
+            &hardware,
+            &pair.kernel,
+            &variables,
+            &iso,
+            &disk,
+            &log,
+        );
+        let mut console = Console::new(&nonce);
+        let started = Instant::now();
+        let end = if self.shell {
+            qemu::run_interactively(command, &log, &mut console)?
+        } else {
+            if self.gdb {
+                eprintln!(
+                    "vm: waiting for a debugger: gdb {} -ex 'target remote :1234'",
+                    pair.kernel.display()
+                );
+            }
+            qemu::start(command)?.watch(&log, self.limits(manner), &mut console)?
+        };
+        let time = started.elapsed();
+        out::unpack(&disk, &record.out())?;
+        if self.keep {
+            println!("vm: kept: {}", work.keep().display());
+        }
+        let programs = (!artefacts.programs.is_empty())
+            .then(|| report::tap_of(&artefacts.programs, self.filter(), console.programs()));
+        let tally = programs.as_ref().map(Tap::tally).unwrap_or_default();
+        let outcome = console.outcome(end).and(tally);
+        if let Outcome::NotStarted { .. } = outcome {
+            eprintln!(
+                "vm: {}: {} {}: {outcome}; last line: {}",
+                pair.name,
+                manner.accelerator,
+                manner.way,
+                console.last()
+            );
+        }
+        Ok(Done {
+            outcome,
+            programs,
+            time,
+        })
+    }
+}

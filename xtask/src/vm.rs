@@ -1,0 +1,74 @@
+//! `cargo xtask vm`: what the virtual machines are handed, built for the kernel they boot.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use kqx_vm::{Artefacts, Kernel, Run, Vm};
+
+use crate::release::{Release, root};
+use crate::toolchain::run;
+use crate::{build, programs};
+
+/// Does what was asked for; the status to end with.
+pub fn main(command: &Vm) -> ExitCode {
+    kqx_vm::exit(match command {
+        Vm::Run(run) => run.on_each(&home(), |kernel| artefacts_of(run, kernel)),
+        Vm::Bench(bench) => bench.run(&home(), |kernel| artefacts(release_of(kernel)?)),
+        Vm::List => kqx_vm::list(),
+        Vm::Vagrant(vagrant) => files(vagrant.native)
+            .and_then(|files| vagrant.run(&root().join("vagrant"), &files, &home())),
+    })
+}
+
+/// Where every run leaves its files.
+pub fn home() -> PathBuf {
+    root().join("target/kqx/vm")
+}
+
+/// What a run needs on this kernel.
+fn artefacts_of(run: &Run, kernel: &Kernel) -> Result<Artefacts> {
+    let release = release_of(kernel)?;
+    let mut artefacts = artefacts(release)?;
+    if run.is_the_suite() {
+        artefacts.programs = programs::build(release)?;
+        if !programs::leaves_cases(run.filter(), &artefacts.programs, programs::list)? {
+            artefacts.harness = None;
+        }
+    }
+    Ok(artefacts)
+}
+
+fn release_of(kernel: &Kernel) -> Result<Release> {
+    Release::of_version(kernel.osreldate)
+        .with_context(|| format!("kqx is not built for {}", kernel.version))
+}
+
+/// The module, the harness and the first process.
+fn artefacts(release: Release) -> Result<Artefacts> {
+    let bins = build::harness(release)?;
+    Ok(Artefacts {
+        module: build::module(release)?,
+        harness: Some(bins.join("kqx-test")),
+        init: bins.join("kqx-init"),
+        programs: Vec::new(),
+    })
+}
+
+/// What a Vagrant machine needs, whose box is FreeBSD 14: what is committed, to build that
+/// there, or what is built here.
+fn files(native: bool) -> Result<Vec<PathBuf>> {
+    let release = Release::V14;
+    if !native {
+        let bins = build::harness(release)?;
+        return Ok(vec![build::module(release)?, bins.join("kqx-test")]);
+    }
+    let archive = root().join("target/kqx/source.tar");
+    fs::create_dir_all(root().join("target/kqx"))?;
+    let mut git = Command::new("git");
+    git.current_dir(root());
+    git.args(["archive", "--format=tar", "HEAD", "-o"]);
+    run(git.arg(&archive))?;
+    Ok(vec![archive])
+}
