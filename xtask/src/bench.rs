@@ -14,6 +14,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::build;
+use crate::document::fill;
+use crate::harness::{harness, loaded};
 use crate::release::{Release, root};
 use crate::toolchain::run;
 use results::Results;
@@ -69,14 +71,13 @@ impl Bench {
 
 /// The simulated kernel, of FreeBSD 14, with the module's file.
 fn in_a_process() -> Result<()> {
-    let module = build::module(Release::V14)?;
-    run(Command::new("cargo")
-        .current_dir(root())
-        .args(["run", "--quiet", "--release", "--package", "kqx-test", "--"])
-        .arg("--on")
-        .arg(format!("ko:{}", module.display()))
-        .args(["bench", "--json", SIM_MEASUREMENTS])
-        .env_remove("KQX_TARGET"))
+    let release = Release::V14;
+    build::module(release)?;
+    run(harness(release).args(["--on", &loaded(release)]).args([
+        "bench",
+        "--json",
+        SIM_MEASUREMENTS,
+    ]))
 }
 
 /// The documents that are there.
@@ -110,20 +111,7 @@ impl Measurements {
     /// written anew. NAMES are benchmarks; or `bars`, every row that has one; `machine`,
     /// what was measured on; `sim`, the simulated kernel.
     fn fill(&self, text: &str) -> Result<String> {
-        const BEGIN: &str = "<!-- bench: ";
-        const BEGUN: &str = " -->\n";
-        const END: &str = "<!-- /bench -->";
-        let mut filled = String::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once(BEGIN) {
-            let (names, after) = after.split_once(BEGUN).context("a marker has no ` -->`")?;
-            let (_, after) = after
-                .split_once(END)
-                .with_context(|| format!("`{BEGIN}{names}` has no `{END}`"))?;
-            filled += &[before, BEGIN, names, BEGUN, &self.figures(names)?, END].concat();
-            rest = after;
-        }
-        Ok(filled + rest)
+        fill(text, "bench", |names| self.figures(names))
     }
 
     fn figures(&self, names: &str) -> Result<String> {
@@ -164,22 +152,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_between_markers_stays() {
+    fn a_benchmark_that_never_ran_is_refused() {
         let all = Measurements::read().unwrap();
-        let text = "a\n<!-- bench: machine -->\nold\n<!-- /bench -->\nb\n";
-        let filled = all.fill(text).unwrap();
-        assert!(filled.starts_with("a\n<!-- bench: machine -->\n"));
-        assert!(filled.ends_with("<!-- /bench -->\nb\n"));
-        assert!(!filled.contains("old"));
-    }
-
-    #[test]
-    fn a_marker_that_never_ends_and_a_benchmark_that_never_ran_are_refused() {
-        let all = Measurements::read().unwrap();
-        assert!(all.fill("<!-- bench: bars -->\n").is_err());
-        assert!(
-            all.fill("<!-- bench: nonesuch -->\n<!-- /bench -->")
-                .is_err()
-        );
+        let text = "<!-- bench: nonesuch -->\n<!-- /bench -->";
+        assert!(all.fill(text).is_err());
     }
 }

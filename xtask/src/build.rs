@@ -97,9 +97,8 @@ pub fn freebsd(release: Release) -> Result<Command> {
 
 /// rustup's cargo with the compiler whose library's sources are here.
 fn cargo(release: Release) -> Result<Command> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = toolchain::cargo(&[]);
     cargo
-        .current_dir(root())
         .env("KQX_TARGET", release.name())
         .env("RUSTC", toolchain::rustc()?)
         .env("RUSTC_BOOTSTRAP", "1")

@@ -5,16 +5,18 @@
 
 mod code;
 mod metadata;
+mod module;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use kqx::abi::MEMBERS;
-use object::read::elf::{ElfFile64, FileHeader};
-use object::{Endianness, Object, ObjectSection, ObjectSymbol, RelocationFlags, elf};
+use object::read::elf::FileHeader;
+use object::{Object, ObjectSection, ObjectSymbol, RelocationFlags, elf};
 
-use crate::release::Release;
+use self::module::Module;
+use crate::release::{Release, relative};
 
 /// The most that a stripped module may take with the members kqx comes with, in bytes.
 const SIZE_MAX: usize = 64 * 1024;
@@ -55,19 +57,11 @@ const CALLBACKS: usize = 40;
 /// How many bytes of zeros must follow them: four more callbacks.
 const NO_CALLBACKS: usize = 32;
 
-/// A relocatable object, as far as the checks read it.
-type Module<'data> = ElfFile64<'data, Endianness>;
-
 /// Checks the module at `path` and prints what it is, or what is wrong with it.
 pub fn run(path: &Path) -> Result<()> {
     let data = std::fs::read(path).with_context(|| path.display().to_string())?;
     let report = check(&data).with_context(|| path.display().to_string())?;
-    println!(
-        "{}: {report}",
-        path.strip_prefix(crate::release::root())
-            .unwrap_or(path)
-            .display()
-    );
+    println!("{}: {report}", relative(path));
     Ok(())
 }
 

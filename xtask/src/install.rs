@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::Missing;
+use crate::missing::Missing;
 use crate::release::{Release, root};
 
 /// Copies what `make build` has built.

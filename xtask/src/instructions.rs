@@ -4,8 +4,7 @@
 use anyhow::{Context, Result};
 
 use crate::setup;
-use crate::test::cargo;
-use crate::toolchain::run;
+use crate::toolchain::{cargo, run};
 
 /// Runs the benchmarks, which fail over a limit.
 pub fn guard() -> Result<()> {

@@ -6,9 +6,12 @@
 mod bench;
 mod build;
 mod check;
+mod document;
+mod harness;
 mod header;
 mod install;
 mod instructions;
+mod missing;
 mod mutants;
 mod new_filter;
 mod programs;
@@ -24,6 +27,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use missing::Missing;
 use release::Release;
 
 #[derive(Parser)]
@@ -77,25 +81,13 @@ enum Command {
     Vm(kqx_vm::Vm),
 }
 
-/// Something that the person has to provide: exit status 2.
-#[derive(Debug)]
-pub struct Missing(pub String);
-
-impl std::fmt::Display for Missing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Missing {}
-
 fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Setup => setup::install_missing(),
         Command::Build => Release::target().and_then(build::module).map(drop),
         Command::Check { module } => check::run(&module),
         Command::Test => test::all(),
-        Command::Run => test::demo(),
+        Command::Run => harness::demo(),
         Command::Bench(bench) => bench.run(),
         Command::Instructions => instructions::guard(),
         Command::Results => results::write(),

@@ -13,8 +13,7 @@ use anyhow::{Context, Result, ensure};
 use kqx::abi::MEMBERS;
 
 use crate::release::root;
-use crate::test::cargo;
-use crate::toolchain::run;
+use crate::toolchain::{cargo, run};
 
 /// The list of members, and what follows its last line.
 const LIST: &str = "kqx/src/members.rs";

@@ -10,7 +10,10 @@ use anyhow::{Context, Result, ensure};
 use kqx_vm::Program;
 use serde_json::Value;
 
-use crate::{build, release::Release, test, toolchain::run};
+use crate::build;
+use crate::harness::harness;
+use crate::release::Release;
+use crate::toolchain::{cargo, run};
 
 /// The tests that need FreeBSD without the module.
 const UNLOADED: &str = "test.fallback";
@@ -51,7 +54,7 @@ pub fn leaves_cases(
 
 /// What `kqx-test list` prints: a case in each line, its name first.
 pub fn list() -> Result<String> {
-    let output = test::harness(Release::V14).arg("list").output()?;
+    let output = harness(Release::V14).arg("list").output()?;
     ensure!(output.status.success(), "`kqx-test list` does not run");
     Ok(String::from_utf8(output.stdout)?)
 }
@@ -72,25 +75,22 @@ fn rust(release: Release) -> Result<Vec<Program>> {
     cargo.arg("--message-format=json-render-diagnostics");
     let output = cargo.stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "the examples do not build");
-    let mut programs = Vec::new();
-    for line in String::from_utf8(output.stdout)?.lines() {
-        let message: Value = serde_json::from_str(line)?;
+    let built = |message: Value| {
         let target = &message["target"];
-        let built = (
-            target["kind"][0].as_str(),
-            target["name"].as_str(),
-            message["executable"].as_str(),
-        );
-        if let (Some(kind), Some(name), Some(file)) = built {
-            programs.push(program(format!("{kind}.{name}"), file.into()));
-        }
-    }
-    Ok(programs)
+        let (kind, name) = (target["kind"][0].as_str()?, target["name"].as_str()?);
+        let file = message["executable"].as_str()?;
+        Some(program(format!("{kind}.{name}"), file.into()))
+    };
+    serde_json::Deserializer::from_slice(&output.stdout)
+        .into_iter()
+        .filter_map(|message| message.map(built).transpose())
+        .map(|program| Ok(program?))
+        .collect()
 }
 
 /// The C programs, which a test links and leaves.
 fn c(release: Release) -> Result<Vec<Program>> {
-    let mut cargo = test::cargo(&["test", "--quiet", "--package", "kqx"]);
+    let mut cargo = cargo(&["test", "--quiet", "--package", "kqx"]);
     cargo.args(["--test", "programs", "--", "--nocapture"]);
     run(cargo.stdout(Stdio::null()))?;
     let directory = release.directory().join("programs");

@@ -1,10 +1,10 @@
 //! The FreeBSD releases that kqx is built for.
 
-use std::path::{Path, PathBuf};
+use std::path::{Display, Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::Missing;
+use crate::missing::Missing;
 
 /// A major release: one kqx.ko each, which every minor of it loads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +80,11 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("xtask is in the source tree")
+}
+
+/// A path as it is from there.
+pub fn relative(path: &Path) -> Display<'_> {
+    path.strip_prefix(root()).unwrap_or(path).display()
 }
 
 /// Where set-up keeps what it fetched.

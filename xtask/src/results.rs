@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 use kqx_vm::{Tap, Verdict};
 
 use crate::build;
+use crate::document::fill;
+use crate::harness::{harness, loaded, show};
 use crate::release::{Release, root};
-use crate::test::{harness, loaded, show};
 use crate::vm;
 
 /// Where every case is listed, from the top of the source tree.
@@ -44,9 +45,8 @@ pub fn write() -> Result<()> {
     fs::write(root().join(DOCUMENT), table(&runs) + &loads(&kept))?;
     let readme = root().join("README.md");
     let text = fs::read_to_string(&readme)?;
-    let text = between(&text, "results", &summary(&runs))?;
-    let demo = demo(Release::V14)?;
-    fs::write(&readme, between(&text, "demo", &demo)?)?;
+    let text = fill(&text, "results", |_| Ok(summary(&runs)))?;
+    fs::write(&readme, fill(&text, "demo", |_| demo(Release::V14))?)?;
     println!("results: {DOCUMENT} and README.md are written");
     Ok(())
 }
@@ -59,7 +59,7 @@ fn suite(release: Release, form: &str, machine: &str) -> Result<Run> {
         .args(["--on", machine, "run", "--tap"])
         .output()?;
     let tap = Tap::of(&String::from_utf8_lossy(&output.stdout));
-    anyhow::ensure!(
+    ensure!(
         tap.verdicts().count() > 0,
         "the suite did not run on {place}"
     );
@@ -69,7 +69,7 @@ fn suite(release: Release, form: &str, machine: &str) -> Result<Run> {
 /// What the demonstration prints, as a block.
 fn demo(release: Release) -> Result<String> {
     let output = show(release).output()?;
-    anyhow::ensure!(output.status.success(), "the demonstration failed");
+    ensure!(output.status.success(), "the demonstration failed");
     let text = String::from_utf8(output.stdout)?;
     Ok(format!("```text\n{}\n```\n", text.trim()))
 }
@@ -163,15 +163,6 @@ fn summary(runs: &[Run]) -> String {
     text
 }
 
-/// `text` with what is between the markers `name` written anew.
-fn between(text: &str, name: &str, new: &str) -> Result<String> {
-    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
-    let missing = || format!("README.md has no {begin}...{end}");
-    let (before, rest) = text.split_once(&begin).with_context(missing)?;
-    let (_, after) = rest.split_once(&end).with_context(missing)?;
-    Ok([before, &begin, new, &end, after].concat())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,15 +210,5 @@ mod tests {
             text.contains("- hostile.b, FreeBSD 14.2: 7 EBUSY\n"),
             "{text}"
         );
-    }
-
-    #[test]
-    fn only_what_is_between_the_markers_changes() {
-        let text = "a\n<!-- x -->\nold\n<!-- /x -->\nb\n";
-        assert_eq!(
-            between(text, "x", "new\n").unwrap(),
-            "a\n<!-- x -->\nnew\n<!-- /x -->\nb\n"
-        );
-        assert!(between(text, "y", "new\n").is_err());
     }
 }

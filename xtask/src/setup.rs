@@ -2,15 +2,14 @@
 //!
 //! Nothing that is there is installed again, so it costs nothing to call it first.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
 
-use crate::release::{Release, setup_directory};
-use crate::test::cargo;
-use crate::toolchain::{self, run, runs, ziglang};
-use crate::{Missing, release};
+use crate::missing::Missing;
+use crate::release::{Release, relative, setup_directory};
+use crate::toolchain::{self, cargo, run, runs, ziglang};
 
 /// What has to be there.
 struct Need {
@@ -79,31 +78,33 @@ const NEEDS: &[Need] = &[
     },
 ];
 
+impl Need {
+    /// The packages that bring it on this system.
+    fn packages(&self) -> &'static str {
+        if cfg!(target_os = "freebsd") {
+            self.freebsd
+        } else {
+            self.debian
+        }
+    }
+}
+
 /// Installs what is missing, and says what and why.
 pub fn install_missing() -> Result<()> {
     let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.met)()).collect();
     for need in &missing {
-        let packages = if cfg!(target_os = "freebsd") {
-            need.freebsd
-        } else {
-            need.debian
-        };
-        println!("setup: {packages}, to {}", need.why);
+        println!("setup: {}, to {}", need.packages(), need.why);
     }
     if !missing.is_empty() {
         install(&missing)?;
-        if let Some(need) = missing.iter().find(|need| !(need.met)()) {
-            let what = if cfg!(target_os = "freebsd") {
-                need.freebsd
-            } else {
-                need.debian
-            };
-            return Err(Missing(format!(
-                "{what} is installed and still does not serve to {}",
-                need.why
-            ))
-            .into());
-        }
+    }
+    if let Some(need) = missing.iter().find(|need| !(need.met)()) {
+        return Err(Missing(format!(
+            "{} is installed and still does not serve to {}",
+            need.packages(),
+            need.why
+        ))
+        .into());
     }
     if !cfg!(target_os = "freebsd") {
         for release in Release::ALL {
@@ -135,16 +136,11 @@ fn gungraun_runner() -> Result<()> {
 }
 
 fn install(missing: &[&Need]) -> Result<()> {
-    let names = |of: fn(&Need) -> &'static str| -> Vec<&'static str> {
-        missing
-            .iter()
-            .flat_map(|need| of(need).split_whitespace())
-            .collect()
-    };
+    let packages: Vec<&str> = (missing.iter())
+        .flat_map(|need| need.packages().split_whitespace())
+        .collect();
     if cfg!(target_os = "freebsd") {
-        run(as_root("pkg")
-            .args(["install", "-y"])
-            .args(names(|n| n.freebsd)))
+        run(as_root("pkg").args(["install", "-y"]).args(packages))
     } else if on_path("apt-get") {
         let apt = || {
             let mut apt = as_root("apt-get");
@@ -155,11 +151,11 @@ fn install(missing: &[&Need]) -> Result<()> {
         run(apt().arg("update"))?;
         run(apt()
             .args(["install", "-y", "--no-install-recommends"])
-            .args(names(|n| n.debian)))
+            .args(packages))
     } else {
-        let what = names(|n| n.debian).join(" ");
         Err(Missing(format!(
-            "install what Debian calls {what} with this system's packages, then run it again"
+            "install what Debian calls {} with this system's packages, then run it again",
+            packages.join(" ")
         ))
         .into())
     }
@@ -205,33 +201,16 @@ fn headers(release: Release) -> Result<()> {
     Ok(())
 }
 
-fn relative(path: &Path) -> String {
-    path.strip_prefix(release::root())
-        .unwrap_or(path)
-        .display()
-        .to_string()
-}
-
 fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
 fn libclang() -> bool {
-    let roots = ["/usr/lib", "/usr/local"];
-    let directories = roots
-        .iter()
-        .flat_map(|root| std::fs::read_dir(root).into_iter().flatten());
-    let llvm = directories
-        .flatten()
-        .filter(|e| e.file_name().to_string_lossy().starts_with("llvm"));
-    llvm.flat_map(|e| {
-        std::fs::read_dir(e.path().join("lib"))
-            .into_iter()
-            .flatten()
-            .flatten()
+    ["/usr/lib", "/usr/local"].iter().any(|root| {
+        let found = glob::glob(&format!("{root}/llvm*/lib/libclang*"));
+        found.is_ok_and(|mut files| files.next().is_some())
     })
-    .any(|e| e.file_name().to_string_lossy().starts_with("libclang"))
 }
 
 fn venv_module() -> bool {

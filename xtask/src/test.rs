@@ -4,8 +4,9 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::release::{Release, root};
-use crate::toolchain::run;
+use crate::harness::{harness, loaded};
+use crate::release::Release;
+use crate::toolchain::{cargo, run};
 use crate::{build, instructions, new_filter};
 
 /// Runs all of it; stops at the first that fails.
@@ -49,51 +50,7 @@ pub fn all() -> Result<()> {
     run(Command::new(std::env::current_exe()?).arg("mutants"))
 }
 
-/// The module as it is built for FreeBSD, loaded into a process: counters and timers at
-/// work.
-pub fn demo() -> Result<()> {
-    let release = Release::target()?;
-    build::module(release)?;
-    run(&mut show(release))
-}
-
-/// The demonstration, in real time.
-pub fn show(release: Release) -> Command {
-    let mut harness = harness(release);
-    harness.args(["--on", &format!("{}@real", loaded(release)), "demo"]);
-    harness
-}
-
-/// The harness on this machine; its simulated kernel is `release`'s.
-pub fn harness(release: Release) -> Command {
-    let mut cargo = cargo(&["run", "--quiet", "--release", "--package", "kqx-test"]);
-    cargo.env("KQX_TARGET", release.name());
-    if release != Release::V14 {
-        // Its bindings are others, and the two must not undo each other's build.
-        cargo
-            .arg("--target-dir")
-            .arg(release.directory().join("host"));
-    }
-    cargo.arg("--");
-    cargo
-}
-
-/// The built module, loaded into a simulated kernel, as the harness names it.
-pub fn loaded(release: Release) -> String {
-    format!("ko:{}", release.directory().join("kqx.ko").display())
-}
-
 /// Long work says where it is.
 fn step(what: &str) {
     println!("test: {what}");
-}
-
-/// rustup's cargo, on this tree, for this machine.
-pub fn cargo(args: &[&str]) -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .current_dir(root())
-        .args(args)
-        .env_remove("KQX_TARGET");
-    cargo
 }

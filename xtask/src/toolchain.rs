@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use crate::Missing;
-use crate::release::{Release, setup_directory};
+use crate::missing::Missing;
+use crate::release::{Release, root, setup_directory};
 
 /// A rustc whose standard library is here in source, to be built for the kernel and for
 /// FreeBSD. Its cargo must be rustup's or as new: Debian's own has no build-std.
@@ -69,12 +69,22 @@ pub fn ziglang(release: Release) -> PathBuf {
     setup_directory().join(format!("ziglang-{}", release.name()))
 }
 
+/// rustup's cargo, on this tree, for this machine.
+pub fn cargo(args: &[&str]) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(root())
+        .args(args)
+        .env_remove("KQX_TARGET");
+    cargo
+}
+
 /// Runs a command to its end; its error is one line.
 pub fn run(command: &mut Command) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let status = command
         .status()
         .map_err(|error| Missing(format!("{program}: {error}")))?;
-    anyhow::ensure!(status.success(), "{program} failed, {status}");
+    ensure!(status.success(), "{program} failed, {status}");
     Ok(())
 }

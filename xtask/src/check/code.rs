@@ -9,7 +9,7 @@ use iced_x86::{
 };
 use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
 
-use super::Module;
+use super::module::Module;
 
 /// Checks every instruction of every section of code.
 pub(super) fn check(module: &Module<'_>, faults: &mut Vec<String>) {

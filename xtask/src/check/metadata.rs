@@ -6,7 +6,7 @@ use object::{
     Object, ObjectSection, ObjectSymbol, RelocationFlags, RelocationTarget, SectionIndex, elf,
 };
 
-use super::Module;
+use super::module::Module;
 
 /// `md_type` of a dependency and of a version.
 const MDT_DEPEND: u32 = 1;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::tree::Tree;
-use crate::Missing;
+use crate::missing::Missing;
 use crate::release::Release;
 
 /// The release the simulated kernel plays: where every case of the suite runs.

@@ -1,0 +1,7 @@
+//! The module, as far as the checks read it.
+
+use object::Endianness;
+use object::read::elf::ElfFile64;
+
+/// A relocatable object.
+pub(super) type Module<'data> = ElfFile64<'data, Endianness>;
