@@ -145,14 +145,14 @@ fn symbols(module: &Module<'_>, faults: &mut Vec<String>) {
             "symbol {name} is not in xtask/src/check/exports.txt"
         ));
     }
-    for symbol in module
-        .symbols()
-        .filter(|s| s.is_global() && s.is_definition())
-    {
-        faults.push(format!("symbol {} is global", symbol.name().unwrap_or("?")));
-    }
-    for symbol in module.symbols().filter(|s| s.is_common()) {
-        faults.push(format!("symbol {} is common", symbol.name().unwrap_or("?")));
+    // A label of the assembler's has neither type nor size, and is a definition too.
+    for symbol in module.symbols().filter(|s| !s.is_undefined()) {
+        let name = symbol.name().unwrap_or("?");
+        if symbol.is_common() {
+            faults.push(format!("symbol {name} is common"));
+        } else if symbol.is_global() {
+            faults.push(format!("symbol {name} is global"));
+        }
     }
 }
 

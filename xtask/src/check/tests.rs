@@ -1,191 +1,61 @@
-//! One object that the checker accepts, and for each rule one that breaks it.
+//! A module that the checker accepts, and for each rule one that breaks it.
 
-use object::write::{
-    Object, Relocation, SectionId, StandardSection, Symbol, SymbolId, SymbolSection,
-};
-use object::{
-    Architecture, BinaryFormat, Endianness, RelocationFlags, SectionKind, SymbolFlags, SymbolKind,
-    SymbolScope, elf,
-};
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use kqx::abi::MEMBERS;
 
-use super::{CALLBACKS, FILTEROPS, MEMBER_MAX, NO_CALLBACKS, SETS, SIZE_MAX, check, size_max};
+use super::{MEMBER_MAX, SETS, SIZE_MAX, check, size_max};
+use crate::toolchain;
 
-/// push %rbp; mov %rsp,%rbp; pop %rbp; ret
-const HARMLESS: &[u8] = &[0x55, 0x48, 0x89, 0xe5, 0x5d, 0xc3];
+/// A module that keeps every rule, in assembly language.
+const GOOD: &str = include_str!("good.s");
 
-/// A module in the making, good unless a test makes it otherwise.
-struct Maker {
-    object: Object<'static>,
-    text: SectionId,
-    data: SectionId,
-    anchor: SymbolId,
-    filterops: SectionId,
+/// That module with `new` in place of `old`.
+fn good_but(old: &str, new: &str) -> String {
+    assert_eq!(GOOD.matches(old).count(), 1, "{old}");
+    GOOD.replace(old, new)
 }
 
-impl Maker {
-    fn new() -> Maker {
-        Maker::with(HARMLESS, 1400097, &SETS)
-    }
-
-    fn with(code: &[u8], kernel: u32, sets: &[&str]) -> Maker {
-        Maker::of(code, kernel, sets, &[0; CALLBACKS + NO_CALLBACKS])
-    }
-
-    fn of(code: &[u8], kernel: u32, sets: &[&str], table: &[u8]) -> Maker {
-        let mut object = Object::new(
-            BinaryFormat::Elf,
-            Architecture::X86_64,
-            object::Endianness::Little,
-        );
-        let text = object.section_id(StandardSection::Text);
-        let data = object.section_id(StandardSection::Data);
-        let function = symbol(
-            &mut object,
-            "function",
-            SymbolKind::Text,
-            SymbolSection::Section(text),
-        );
-        object.add_symbol_data(function, text, code, 16);
-        let anchor = symbol(
-            &mut object,
-            "anchor",
-            SymbolKind::Data,
-            SymbolSection::Section(data),
-        );
-        object.set_symbol_data(anchor, data, 0, 0);
-        let name = FILTEROPS.as_bytes().to_vec();
-        let filterops = object.add_section(Vec::new(), name, SectionKind::ReadOnlyData);
-        object.append_section_data(filterops, table, 8);
-        let mut maker = Maker {
-            object,
-            text,
-            data,
-            anchor,
-            filterops,
-        };
-        maker.point(filterops, 8, 0);
-        for name in sets {
-            let section =
-                maker
-                    .object
-                    .add_section(Vec::new(), name.as_bytes().to_vec(), SectionKind::Data);
-            let entries = match *name {
-                "set_modmetadata_set" => vec![maker.depend(kernel), maker.version()],
-                _ => vec![0],
-            };
-            for at in entries {
-                let offset = maker.object.append_section_data(section, &[0; 8], 8);
-                maker.point(section, offset, at);
-            }
-        }
-        maker
-    }
-
-    /// A module whose table of callbacks is these bytes.
-    fn with_table(table: &[u8]) -> Maker {
-        Maker::of(HARMLESS, 1400097, &SETS, table)
-    }
-
-    /// The eight bytes at `offset` of `section` point to `at` in the data.
-    fn point(&mut self, section: SectionId, offset: u64, at: u64) {
-        let relocation = Relocation {
-            offset,
-            symbol: self.anchor,
-            addend: at as i64,
-            flags: RelocationFlags::Elf {
-                r_type: elf::R_X86_64_64,
-            },
-        };
-        self.object
-            .add_relocation(section, relocation)
-            .expect("a 64-bit address");
-    }
-
-    fn store(&mut self, bytes: &[u8]) -> u64 {
-        self.object.append_section_data(self.data, bytes, 8)
-    }
-
-    /// `struct mod_metadata`: version, type, data, name.
-    fn metadata(&mut self, kind: u32, data: u64, name: &[u8]) -> u64 {
-        let name = self.store(name);
-        let mut bytes = 1u32.to_le_bytes().to_vec();
-        bytes.extend(kind.to_le_bytes());
-        bytes.extend([0; 16]);
-        let at = self.store(&bytes);
-        self.point(self.data, at + 8, data);
-        self.point(self.data, at + 16, name);
-        at
-    }
-
-    fn depend(&mut self, kernel: u32) -> u64 {
-        let depend = self.store(&kernel.to_le_bytes());
-        self.metadata(1, depend, b"kernel\0")
-    }
-
-    fn version(&mut self) -> u64 {
-        let version = self.store(&1u32.to_le_bytes());
-        self.metadata(3, version, b"kqx\0")
-    }
-
-    /// A call from the text to a symbol that the module does not have.
-    fn import(&mut self, name: &str, r_type: u32) {
-        let imported = symbol(
-            &mut self.object,
-            name,
-            SymbolKind::Unknown,
-            SymbolSection::Undefined,
-        );
-        let flags = RelocationFlags::Elf { r_type };
-        let relocation = Relocation {
-            offset: 0,
-            symbol: imported,
-            addend: 0,
-            flags,
-        };
-        self.object
-            .add_relocation(self.text, relocation)
-            .expect("an ELF relocation");
-    }
-
-    fn check(self) -> Result<String, String> {
-        check(&self.object.write().expect("an ELF object")).map_err(|error| error.to_string())
-    }
-
-    #[track_caller]
-    fn refused_for(self, reason: &str) {
-        let error = self.check().expect_err("refused");
-        assert!(error.contains(reason), "refused, but for: {error}");
-    }
+fn assemble(source: &str, target: &str) -> Vec<u8> {
+    let clang = toolchain::llvm("clang").expect("set-up has installed it");
+    let mut clang = Command::new(clang)
+        .args(["-target", target, "-c", "-x", "assembler", "-", "-o", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut stdin = clang.stdin.take().expect("it is a pipe");
+    stdin.write_all(source.as_bytes()).expect("it reads");
+    drop(stdin);
+    let output = clang.wait_with_output().expect("it ends");
+    assert!(output.status.success());
+    output.stdout
 }
 
-fn symbol(
-    object: &mut Object<'_>,
-    name: &str,
-    kind: SymbolKind,
-    section: SymbolSection,
-) -> SymbolId {
-    let undefined = matches!(section, SymbolSection::Undefined);
-    object.add_symbol(Symbol {
-        name: name.as_bytes().to_vec(),
-        value: 0,
-        size: 0,
-        kind,
-        scope: if undefined {
-            SymbolScope::Unknown
-        } else {
-            SymbolScope::Compilation
-        },
-        weak: false,
-        section,
-        flags: SymbolFlags::None,
-    })
+fn verdict(source: &str) -> Result<String, String> {
+    check(&assemble(source, "x86_64-unknown-freebsd")).map_err(|error| error.to_string())
+}
+
+#[track_caller]
+fn refused(source: &str, reason: &str) {
+    let error = verdict(source).expect_err("refused");
+    assert!(error.contains(reason), "refused, but for: {error}");
+}
+
+/// The good module, but its function reads so before it returns.
+fn with_code(code: &str) -> String {
+    good_but("\tret\n", &format!("\t{code}\n\tret\n"))
+}
+
+/// The good module, but with this relocation to a symbol of the kernel's.
+fn with_relocation(name: &str) -> String {
+    with_code(&format!(".reloc function, {name}, malloc"))
 }
 
 #[test]
 fn a_module_that_keeps_every_rule_is_good() {
-    let report = Maker::new().check().expect("good");
+    let report = verdict(GOOD).expect("good");
     assert!(
         report.contains("for FreeBSD 14 from 1400097 on"),
         "{report}"
@@ -194,157 +64,138 @@ fn a_module_that_keeps_every_rule_is_good() {
 
 #[test]
 fn a_relocation_through_a_global_offset_table_is_refused() {
-    let mut maker = Maker::new();
-    maker.import("malloc", elf::R_X86_64_GOTPCREL);
-    maker.refused_for("relocation type 9 in .text at 0x0");
+    refused(
+        &with_relocation("R_X86_64_GOTPCREL"),
+        "relocation type 9 in .text at 0x0",
+    );
 }
 
 #[test]
 fn a_32_bit_absolute_relocation_is_refused() {
-    let mut maker = Maker::new();
-    maker.import("malloc", elf::R_X86_64_32);
-    maker.refused_for("relocation type 10");
+    refused(&with_relocation("R_X86_64_32"), "relocation type 10");
 }
 
 #[test]
 fn a_relocation_for_thread_local_storage_is_refused() {
-    let mut maker = Maker::new();
-    maker.import("malloc", elf::R_X86_64_TPOFF32);
-    maker.refused_for("relocation type 23");
+    refused(&with_relocation("R_X86_64_TPOFF32"), "relocation type 23");
 }
 
 #[test]
 fn an_sse_instruction_is_refused() {
-    // movaps %xmm0,%xmm1
-    Maker::with(&[0x0f, 0x28, 0xc8, 0xc3], 1400097, &SETS).refused_for("FPU");
+    refused(&with_code("movaps %xmm0, %xmm1"), "FPU");
 }
 
 #[test]
 fn an_avx_instruction_is_refused() {
-    // vxorps %ymm0,%ymm0,%ymm0
-    Maker::with(&[0xc5, 0xfc, 0x57, 0xc0, 0xc3], 1400097, &SETS).refused_for("FPU");
+    refused(&with_code("vxorps %ymm0, %ymm0, %ymm0"), "FPU");
 }
 
 #[test]
 fn an_x87_instruction_is_refused() {
-    // fld1
-    Maker::with(&[0xd9, 0xe8, 0xc3], 1400097, &SETS).refused_for("FPU");
+    refused(&with_code("fld1"), "FPU");
 }
 
 #[test]
 fn a_fence_is_no_use_of_the_fpu() {
-    // mfence; ret
-    Maker::with(&[0x0f, 0xae, 0xf0, 0xc3], 1400097, &SETS)
-        .check()
-        .expect("good");
+    verdict(&with_code("mfence")).expect("good");
 }
 
 #[test]
 fn an_access_below_the_stack_pointer_is_refused() {
-    // mov %rdi,-8(%rsp)
-    let code = [0x48, 0x89, 0x7c, 0x24, 0xf8, 0xc3];
-    Maker::with(&code, 1400097, &SETS).refused_for("red zone");
+    refused(&with_code("mov %rdi, -8(%rsp)"), "red zone");
 }
 
 #[test]
 fn an_access_below_a_frame_that_was_never_made_is_refused() {
-    // push %rbp; mov %rsp,%rbp; mov %rdi,-8(%rbp); pop %rbp; ret
-    let code = [0x55, 0x48, 0x89, 0xe5, 0x48, 0x89, 0x7d, 0xf8, 0x5d, 0xc3];
-    Maker::with(&code, 1400097, &SETS).refused_for("red zone");
+    let access = good_but("\tpop", "\tmov %rdi, -8(%rbp)\n\tpop");
+    refused(&access, "red zone");
 }
 
 #[test]
 fn an_access_inside_the_frame_is_good() {
-    // push %rbp; mov %rsp,%rbp; sub $16,%rsp; mov %rdi,-8(%rbp); add $16,%rsp; pop %rbp; ret
-    let code = [
-        0x55, 0x48, 0x89, 0xe5, 0x48, 0x83, 0xec, 0x10, 0x48, 0x89, 0x7d, 0xf8, 0x48, 0x83, 0xc4,
-        0x10, 0x5d, 0xc3,
-    ];
-    Maker::with(&code, 1400097, &SETS).check().expect("good");
+    let framed = "\tsub $16, %rsp\n\tmov %rdi, -8(%rbp)\n\tadd $16, %rsp\n\tpop";
+    verdict(&good_but("\tpop", framed)).expect("good");
 }
 
 #[test]
 fn each_linker_set_is_missed() {
     for missing in SETS {
-        let sets: Vec<&str> = SETS.into_iter().filter(|name| *name != missing).collect();
-        let error = Maker::with(HARMLESS, 1400097, &sets)
-            .check()
-            .expect_err("refused");
-        assert!(
-            error.contains(&format!("linker set {missing} is missing")),
-            "{error}"
-        );
+        let source = good_but(&format!("{missing},"), "another,");
+        refused(&source, &format!("linker set {missing} is missing"));
     }
 }
 
 #[test]
 fn a_linker_set_in_two_sections_is_refused() {
-    let mut maker = Maker::new();
-    let twin = maker
-        .object
-        .add_section(Vec::new(), b"set_sysctl_set".to_vec(), SectionKind::Data);
-    maker.object.append_section_data(twin, &[0; 8], 8);
-    maker.refused_for("set_sysctl_set is there 2 times");
+    let twin =
+        format!("{GOOD}\t.section set_sysctl_set, \"aw\", @progbits, unique, 1\n\t.quad 0\n");
+    refused(&twin, "set_sysctl_set is there 2 times");
 }
 
 #[test]
 fn a_table_of_callbacks_that_a_later_kernel_reads_past_is_refused() {
-    Maker::with_table(&[0; CALLBACKS]).refused_for("the table of callbacks ends after 40 bytes");
+    refused(
+        &good_but(".zero\t32", ""),
+        "the table of callbacks ends after 40 bytes",
+    );
 }
 
 #[test]
 fn a_word_behind_the_callbacks_is_refused() {
-    let mut table = [0; CALLBACKS + NO_CALLBACKS];
-    table[CALLBACKS + 8] = 1;
-    Maker::with_table(&table).refused_for("not zero at 0x30");
+    refused(
+        &good_but(".zero\t32", ".quad 0, 1, 0, 0"),
+        "not zero at 0x30",
+    );
 }
 
 #[test]
 fn a_pointer_behind_the_callbacks_is_refused() {
-    let mut maker = Maker::new();
-    maker.point(maker.filterops, CALLBACKS as u64, 0);
-    maker.refused_for("not zero at 0x28");
+    let pointer = good_but(".zero\t32", ".quad function, 0, 0, 0");
+    refused(&pointer, "not zero at 0x28");
 }
 
 #[test]
 fn an_unknown_symbol_is_refused() {
-    let mut maker = Maker::new();
-    maker.import("rust_eh_personality", elf::R_X86_64_PLT32);
-    maker.refused_for("symbol rust_eh_personality is not in");
+    refused(
+        &with_code("call rust_eh_personality"),
+        "symbol rust_eh_personality is not in",
+    );
 }
 
 #[test]
 fn a_symbol_that_others_could_link_with_is_refused() {
-    let mut maker = Maker::new();
-    let id = symbol(
-        &mut maker.object,
-        "kqx_global",
-        SymbolKind::Data,
-        SymbolSection::Section(maker.data),
+    refused(
+        &good_but("depend:", "\t.globl depend\ndepend:"),
+        "symbol depend is global",
     );
-    maker.object.symbol_mut(id).scope = SymbolScope::Linkage;
-    maker.refused_for("symbol kqx_global is global");
+}
+
+#[test]
+fn a_common_symbol_is_refused() {
+    refused(
+        &good_but("depend:", "\t.comm shared, 8, 8\ndepend:"),
+        "symbol shared is common",
+    );
 }
 
 #[test]
 fn a_module_without_a_kernel_version_is_refused() {
-    let sets: Vec<&str> = SETS
-        .into_iter()
-        .filter(|name| *name != "set_modmetadata_set")
-        .collect();
-    Maker::with(HARMLESS, 1400097, &sets).refused_for("MODULE_VERSION");
+    refused(
+        &good_but("set_modmetadata_set", "another"),
+        "MODULE_VERSION",
+    );
 }
 
 #[test]
 fn a_module_for_an_unknown_release_is_refused() {
-    Maker::with(HARMLESS, 1302001, &SETS).refused_for("kernel 1302001");
+    refused(&good_but("1400097", "1302001"), "kernel 1302001");
 }
 
 #[test]
 fn a_module_that_is_too_large_is_refused() {
-    let mut maker = Maker::new();
-    maker.store(&vec![0; size_max(MEMBERS.len())]);
-    maker.refused_for("is the most");
+    let most = size_max(MEMBERS.len());
+    let large = good_but("\t.data\n", &format!("\t.data\n\t.zero {most}\n"));
+    refused(&large, "is the most");
 }
 
 #[test]
@@ -355,10 +206,8 @@ fn each_member_that_somebody_adds_may_take_more() {
 
 #[test]
 fn what_is_no_module_is_refused_in_one_line() {
-    let mut other = Object::new(BinaryFormat::Elf, Architecture::Aarch64, Endianness::Little);
-    other.section_id(StandardSection::Text);
-    let other = other.write().expect("an ELF object");
-    let good = Maker::new().object.write().expect("an ELF object");
+    let other = assemble("", "aarch64-unknown-freebsd");
+    let good = assemble(GOOD, "x86_64-unknown-freebsd");
     for (bytes, reason) in [
         (&b"#!/bin/sh"[..], "not a 64-bit ELF object"),
         (&good[..100], "not a 64-bit ELF object"),
