@@ -2,19 +2,25 @@
 
 use crate::case::Case;
 
-mod counter;
 mod delay;
 mod errors;
 mod evfilt_timer;
 mod evfilt_user;
 mod flags;
-mod gate;
 mod lifetime;
 mod limits;
 mod nested;
 mod overtaken;
 mod races;
-mod timer;
+
+/// Each member's file.
+macro_rules! files {
+    ($($number:literal $name:ident: $kind:ident $module:ident::$filter:ident, $what:literal;)+) => {
+        $(mod $module;)+
+    };
+}
+
+kqx::members!(files);
 
 /// The topics in the order in which they run, what others build on first. A topic that is not
 /// here runs after these.

@@ -1,6 +1,6 @@
 //! Idents that are of no member.
 
-use kqx::abi::{KQX_COUNTER, KQX_GATE, KQX_ID_MASK, KQX_TIMER, ident};
+use kqx::abi::{KQX_COUNTER, KQX_ID_MASK, MEMBERS, ident};
 use kqx::event::Kevent;
 
 use crate::case::case;
@@ -26,8 +26,8 @@ fn member_all_ones(sys: &dyn System) -> Outcome {
 #[case("errors.member.unknown")]
 fn member_unknown(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
-    let members = [KQX_COUNTER, KQX_TIMER, KQX_GATE];
-    for member in (0..=u8::MAX).filter(|member| !members.contains(member)) {
+    let unknown = |number: &u8| MEMBERS.iter().all(|member| member.number != *number);
+    for member in (0..=u8::MAX).filter(unknown) {
         queue.einval(add(ident(member, 1)))?;
     }
     Ok(())
