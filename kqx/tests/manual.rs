@@ -9,6 +9,7 @@ mod page;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use freebsd::in_crate;
@@ -245,10 +246,7 @@ fn every_difference_where_people_port_is_held_by_a_case_that_exists() {
     let page = in_tree("kqx/man/kqx.4");
     let (_, section) = page.split_once("\n.Sh MOVING OVER ").unwrap();
     let (section, _) = section.split_once("\n.Sh ").unwrap();
-    let cases: String = fs::read_dir(in_crate("../userland-test/src/cases"))
-        .unwrap()
-        .map(|file| fs::read_to_string(file.unwrap().path()).unwrap())
-        .collect();
+    let cases = text_below(&in_crate("../userland-test/src/cases"));
     for difference in section.split("\n.It\n").skip(1) {
         let named = difference.lines().find_map(|l| l.strip_prefix(".Bq "));
         let named = named.unwrap_or_else(|| panic!("no case holds:\n{difference}"));
@@ -256,6 +254,42 @@ fn every_difference_where_people_port_is_held_by_a_case_that_exists() {
             assert!(cases.contains(&format!("\"{name}\"")), "no case {name}");
         }
     }
+}
+
+#[test]
+fn every_case_that_the_contract_with_kqueue_names_exists() {
+    let contract = in_tree("docs/kqueue-contract.md");
+    let known = text_below(&in_crate("../userland-test/src"));
+    // What stands between backquotes and is no file and no sysctl.
+    let named: BTreeSet<&str> = contract
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|name| {
+            let (topic, what) = name.split_once('.').unwrap_or_default();
+            !matches!(topic, "" | "kern") && !matches!(what, "" | "c" | "h" | "rs")
+        })
+        .filter(|name| words(name).count() == name.split('.').count())
+        .collect();
+    assert!(named.len() > 50, "{named:?}");
+    for name in named {
+        assert!(known.contains(&format!("\"{name}\"")), "no case {name}");
+    }
+}
+
+/// All files below a directory, as one text.
+fn text_below(directory: &Path) -> String {
+    fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                text_below(&path)
+            } else {
+                fs::read_to_string(path).unwrap()
+            }
+        })
+        .collect()
 }
 
 /// A text with one space for any white space: a page indents otherwise.
