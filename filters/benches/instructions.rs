@@ -58,18 +58,18 @@ fn attach<F: Filter>(kev: &Kevent, uptime: u64) -> Kept<F> {
     }
 }
 
-fn change<F: Filter>(kept: &mut Kept<F>, kev: &Kevent, asked: u16) {
+fn change<F: Filter>(kept: &mut Kept<F>, kev: &Kevent, added: u16) {
     let clock = Standing(NOW);
-    let mut cx = Context::new(&clock, asked);
+    let mut cx = Context::new(&clock, added);
     let mut filter = F::load(kept.words);
     let changed = filter.change(&mut kept.timed, kev, &mut cx);
     kept.words = filter.store();
     black_box((changed.is_ok(), filter.due(kept.timed.as_ref()), cx.arm));
 }
 
-fn deliver<F: Filter>(kept: &mut Kept<F>, asked: u16) {
+fn deliver<F: Filter>(kept: &mut Kept<F>, added: u16) {
     let clock = Standing(NOW);
-    let mut cx = Context::new(&clock, asked);
+    let mut cx = Context::new(&clock, added);
     let mut filter = F::load(kept.words);
     let report = filter.report(kept.timed.as_ref(), &cx);
     filter.deliver(kept.timed.as_mut(), &report, &mut cx);
@@ -77,9 +77,9 @@ fn deliver<F: Filter>(kept: &mut Kept<F>, asked: u16) {
     black_box((report, cx.arm));
 }
 
-fn expire<F: Filter>(kept: &mut Kept<F>, asked: u16) {
+fn expire<F: Filter>(kept: &mut Kept<F>, added: u16) {
     let clock = Standing(NOW);
-    let mut cx = Context::new(&clock, asked);
+    let mut cx = Context::new(&clock, added);
     let filter = F::load(kept.words);
     if let Some(timed) = &mut kept.timed {
         black_box(filter.expire(timed, &mut cx));

@@ -3,12 +3,14 @@
 //! A maximum delay makes a count due although the count has not reached the threshold:
 //!
 //! ```text
-//!        the count leaves 0              the delay passes
-//!   No ─────────────────────▶ Running ─────────────────────▶ Passed
-//!   ▲                          │   ▲                          │ │
-//!   │     the count is 0       │   └──────────────────────────┘ │
-//!   └──────────────────────────┴──── EV_ADD: a new delay ───────┘
+//!        the count leaves 0            the delay passes
+//!   No ─────────────────────▶ Running ──────────────────▶ Passed
+//!   ▲                          │   ▲   EV_ADD again        │ │
+//!   │     the count is 0       │   └───────────────────────┘ │
+//!   └──────────────────────────┴─────────────────────────────┘
 //! ```
+//!
+//! EV_ADD again, whose delay has passed for the count that waits, leads straight to Passed.
 
 use kqx::abi::{NOTE_KQX_DELAY, NOTE_KQX_OVERFLOW, NOTE_KQX_SEMAPHORE, NOTE_KQX_SET};
 use kqx::event::{
@@ -38,9 +40,9 @@ pub struct Counter {
 
 /// The maximum delay of a counter, and the wait of a count for that delay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Delay {
-    /// ns; 0 if a later EV_ADD took the delay away.
-    max: u64,
+pub struct MaxDelay {
+    /// 0 if a later EV_ADD took the delay away.
+    ns: u64,
     wait: Wait,
 }
 
@@ -52,9 +54,9 @@ enum Wait {
     No,
     /// The delay has yet to pass.
     Running { since: u64 },
-    /// The delay has passed: the count is due. `first`: the count had not reached the
-    /// threshold when the delay passed.
-    Passed { since: u64, first: bool },
+    /// The delay has passed: the count is due. `below_threshold`: the count had not
+    /// reached the threshold when the delay passed, and no delivery has taken from it since.
+    Passed { since: u64, below_threshold: bool },
 }
 
 impl Wait {
@@ -99,7 +101,7 @@ impl Counter {
     /// What EV_ADD sets, the first time and again. A count that waits goes on waiting from
     /// when it left 0.
     #[inline(always)]
-    fn configure(&mut self, delay: &mut Option<Delay>, kev: &Kevent) -> Result<(), Errno> {
+    fn configure(&mut self, delay: &mut Option<MaxDelay>, kev: &Kevent) -> Result<(), Errno> {
         let [threshold, max, ..] = kev.ext;
         if threshold > COUNT_MAX || max > time::MAX {
             return Err(Errno::EINVAL);
@@ -108,10 +110,10 @@ impl Counter {
         self.flags &= !NOTE_KQX_SEMAPHORE;
         self.flags |= kev.fflags & NOTE_KQX_SEMAPHORE;
         match delay {
-            Some(delay) => delay.max = max,
+            Some(delay) => delay.ns = max,
             None if max > 0 => {
-                *delay = Some(Delay {
-                    max,
+                *delay = Some(MaxDelay {
+                    ns: max,
                     wait: Wait::No,
                 })
             }
@@ -124,33 +126,33 @@ impl Counter {
     #[inline(always)]
     fn count_change(
         &mut self,
-        delay: Option<&mut Delay>,
+        delay: Option<&mut MaxDelay>,
         kev: &Kevent,
         cx: &mut Context<'_>,
     ) -> Result<(), Errno> {
-        let mut from_zero = false;
+        let mut set_to_zero = false;
         if kev.fflags & NOTE_KQX_SET != 0 {
             self.set(kev.data)?;
-            // A trigger that follows leaves 0 anew.
-            from_zero = self.count == 0;
+            // A trigger in this change leaves 0 anew.
+            set_to_zero = self.count == 0;
         }
         if kev.fflags & NOTE_TRIGGER != 0 {
             self.trigger(kev.data);
         }
         if let Some(delay) = delay {
-            if from_zero {
+            if set_to_zero {
                 delay.end(cx);
             }
             if kev.flags & EV_ADD != 0 {
-                delay.restart(self, cx);
+                delay.retime(self, cx);
             }
-            delay.follow(self, cx);
+            delay.track(self, cx);
         }
         Ok(())
     }
 }
 
-impl Delay {
+impl MaxDelay {
     /// The count is 0.
     fn end(&mut self, cx: &mut Context<'_>) {
         if self.wait != Wait::No {
@@ -159,16 +161,16 @@ impl Delay {
         }
     }
 
-    /// EV_ADD has given a new delay: the wait that runs is for that delay, which may have
+    /// EV_ADD may have changed the delay: the wait goes on for the new delay, which may have
     /// passed already.
     #[inline(never)]
-    fn restart(&mut self, counter: &Counter, cx: &mut Context<'_>) {
+    fn retime(&mut self, counter: &Counter, cx: &mut Context<'_>) {
         let Some(since) = self.wait.since() else {
             return;
         };
         self.wait = Wait::Running { since };
         cx.arm = Some(Arm::Off);
-        if self.max > 0 && cx.now() >= since + self.max {
+        if self.ns > 0 && cx.now() >= since + self.ns {
             self.pass(counter);
         } else {
             self.arm(since, cx);
@@ -177,7 +179,7 @@ impl Delay {
 
     /// Starts the wait when the count has left 0, ends the wait when the count is 0 again.
     #[inline(always)]
-    fn follow(&mut self, counter: &Counter, cx: &mut Context<'_>) {
+    fn track(&mut self, counter: &Counter, cx: &mut Context<'_>) {
         if counter.count == 0 {
             self.end(cx);
         } else if self.wait == Wait::No {
@@ -188,9 +190,9 @@ impl Delay {
     }
 
     fn arm(&self, since: u64, cx: &mut Context<'_>) {
-        if self.max > 0 {
+        if self.ns > 0 {
             cx.arm = Some(Arm::At {
-                uptime: since + self.max,
+                uptime: since + self.ns,
                 leeway: 0,
             });
         }
@@ -199,8 +201,11 @@ impl Delay {
     /// The delay has passed.
     fn pass(&mut self, counter: &Counter) {
         if let Wait::Running { since } = self.wait {
-            let first = counter.count < counter.threshold;
-            self.wait = Wait::Passed { since, first };
+            let below_threshold = counter.count < counter.threshold;
+            self.wait = Wait::Passed {
+                since,
+                below_threshold,
+            };
         }
     }
 
@@ -211,12 +216,12 @@ impl Delay {
 }
 
 impl Filter for Counter {
-    type Timed = Delay;
+    type Timed = MaxDelay;
 
     const GAUGE: Option<Gauge> = Some(Gauge::Counters);
 
     #[inline(always)]
-    fn attach(kev: &Kevent, cx: &mut Context<'_>) -> Result<(Self, Option<Delay>), Errno> {
+    fn attach(kev: &Kevent, cx: &mut Context<'_>) -> Result<(Self, Option<MaxDelay>), Errno> {
         if kev.fflags & RESERVED != 0 {
             return Err(Errno::EINVAL);
         }
@@ -238,7 +243,7 @@ impl Filter for Counter {
     #[inline(always)]
     fn change(
         &mut self,
-        delay: &mut Option<Delay>,
+        delay: &mut Option<MaxDelay>,
         kev: &Kevent,
         cx: &mut Context<'_>,
     ) -> Result<(), Errno> {
@@ -253,7 +258,7 @@ impl Filter for Counter {
             self.gathered = 0;
             self.flags &= !NOTE_KQX_OVERFLOW;
             if let Some(delay) = delay {
-                // What follows is a new count: it leaves 0 now.
+                // A trigger in this change leaves 0 anew.
                 delay.end(cx);
             }
         }
@@ -267,17 +272,17 @@ impl Filter for Counter {
         self.count_change(delay.as_mut(), kev, cx)
     }
 
-    fn receipt(&self, _delay: Option<&Delay>, _cx: &Context<'_>) -> u64 {
+    fn receipt(&self, _delay: Option<&MaxDelay>, _cx: &Context<'_>) -> u64 {
         self.count
     }
 
     #[inline(always)]
-    fn due(&self, delay: Option<&Delay>) -> bool {
-        self.count >= self.threshold || delay.is_some_and(Delay::passed)
+    fn due(&self, delay: Option<&MaxDelay>) -> bool {
+        self.count >= self.threshold || delay.is_some_and(MaxDelay::passed)
     }
 
     #[inline(always)]
-    fn report(&self, delay: Option<&Delay>, cx: &Context<'_>) -> Report {
+    fn report(&self, delay: Option<&MaxDelay>, cx: &Context<'_>) -> Report {
         let take = if self.semaphore() {
             self.count.min(self.threshold)
         } else {
@@ -285,12 +290,14 @@ impl Filter for Counter {
         };
         let mut fflags = self.flags & (NOTE_FFLAGSMASK | NOTE_KQX_OVERFLOW);
         let mut waited = 0;
-        if let Some(Delay { max: 1.., wait }) = delay
+        if let Some(MaxDelay { ns: 1.., wait }) = delay
             && let Some(since) = wait.since()
         {
             waited = cx.now().saturating_sub(since);
-            if let Wait::Passed { first, .. } = *wait
-                && (first || self.count < self.threshold)
+            if let Wait::Passed {
+                below_threshold, ..
+            } = *wait
+                && (below_threshold || self.count < self.threshold)
             {
                 fflags |= NOTE_KQX_DELAY;
             }
@@ -303,26 +310,29 @@ impl Filter for Counter {
     }
 
     #[inline(always)]
-    fn deliver(&mut self, delay: Option<&mut Delay>, report: &Report, cx: &mut Context<'_>) {
+    fn deliver(&mut self, delay: Option<&mut MaxDelay>, report: &Report, cx: &mut Context<'_>) {
         self.flags &= !NOTE_KQX_OVERFLOW;
-        if !self.semaphore() && cx.asked & EV_CLEAR == 0 {
+        if !self.semaphore() && cx.added & EV_CLEAR == 0 {
             return;
         }
         self.count -= report.data.unsigned_abs();
         self.gathered = 0;
         if let Some(delay) = delay {
-            if let Wait::Passed { first, .. } = &mut delay.wait {
-                *first = false;
+            if let Wait::Passed {
+                below_threshold, ..
+            } = &mut delay.wait
+            {
+                *below_threshold = false;
             }
-            delay.follow(self, cx);
+            delay.track(self, cx);
         }
     }
 
-    fn expire(&self, delay: &mut Delay, cx: &mut Context<'_>) -> u64 {
-        let Some(since) = delay.wait.since().filter(|_| delay.max > 0) else {
+    fn expire(&self, delay: &mut MaxDelay, cx: &mut Context<'_>) -> u64 {
+        let Some(since) = delay.wait.since().filter(|_| delay.ns > 0) else {
             return 0;
         };
-        let deadline = since + delay.max;
+        let deadline = since + delay.ns;
         if cx.now() < deadline {
             delay.arm(since, cx);
             return 0;
@@ -331,9 +341,9 @@ impl Filter for Counter {
         cx.now() - deadline
     }
 
-    fn clears(&self, _delay: Option<&Delay>, asked: bool) -> bool {
+    fn clears(&self, _delay: Option<&MaxDelay>, added_clear: bool) -> bool {
         // A semaphore stays due while enough is left, so kqueue must ask again.
-        asked && !self.semaphore()
+        added_clear && !self.semaphore()
     }
 
     #[inline(always)]

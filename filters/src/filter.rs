@@ -56,9 +56,9 @@ pub trait Filter: Copy {
         0
     }
 
-    /// Whether a delivery resets the registration (EV_CLEAR). `asked`: EV_ADD had EV_CLEAR.
-    fn clears(&self, _timed: Option<&Self::Timed>, asked: bool) -> bool {
-        asked
+    /// Whether a delivery resets the registration (EV_CLEAR). `added_clear`: the first EV_ADD had EV_CLEAR.
+    fn clears(&self, _timed: Option<&Self::Timed>, added_clear: bool) -> bool {
+        added_clear
     }
 
     /// The state as the knote keeps it.
@@ -121,7 +121,7 @@ pub struct Context<'a> {
     clock: &'a dyn Clock,
     now: Cell<Option<u64>>,
     /// The EV_ flags of the first EV_ADD.
-    pub asked: u16,
+    pub added: u16,
     /// What to do with the callout when the method returns. `None` leaves the callout alone.
     pub arm: Option<Arm>,
     /// How many expirations `kern.kqx.stats.expirations` grows by.
@@ -130,11 +130,11 @@ pub struct Context<'a> {
 
 impl<'a> Context<'a> {
     /// A context for one call of a method.
-    pub fn new(clock: &'a dyn Clock, asked: u16) -> Self {
+    pub fn new(clock: &'a dyn Clock, added: u16) -> Self {
         Context {
             clock,
             now: Cell::new(None),
-            asked,
+            added,
             arm: None,
             expirations: 0,
         }

@@ -169,7 +169,7 @@ impl SharedFilter for Gate {
 
     /// Where a trigger wakes all, a delivery takes all that there is. Where a trigger wakes
     /// one, the watcher may have the next trigger as soon as it has taken one.
-    fn clears(&self, shared: &Shared, _asked: bool) -> bool {
+    fn clears(&self, shared: &Shared, _added_clear: bool) -> bool {
         !shared.wakes_one()
     }
 

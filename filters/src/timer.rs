@@ -121,7 +121,7 @@ impl Schedule {
             return Err(Errno::EINVAL);
         } else {
             self.kind = Kind::Relative;
-            let once = cx.asked & EV_ONESHOT != 0;
+            let once = cx.added & EV_ONESHOT != 0;
             self.period = if once { 0 } else { time.max(unit) };
             self.interval = if first > 0 {
                 first
@@ -243,7 +243,7 @@ impl Schedule {
                 uptime: self.next,
                 leeway: self.leeway,
             });
-        } else if cx.asked & EV_CLEAR != 0 {
+        } else if cx.added & EV_CLEAR != 0 {
             self.stage = Stage::Over;
         }
     }
@@ -312,8 +312,8 @@ impl Filter for Timer {
     }
 
     /// As EVFILT_TIMER, which sets EV_CLEAR on every timer without a deadline.
-    fn clears(&self, timed: Option<&Schedule>, asked: bool) -> bool {
-        asked || timed.is_some_and(|schedule| schedule.kind == Kind::Relative)
+    fn clears(&self, timed: Option<&Schedule>, added_clear: bool) -> bool {
+        added_clear || timed.is_some_and(|schedule| schedule.kind == Kind::Relative)
     }
 
     fn store(self) -> Words {

@@ -31,7 +31,7 @@ pub(crate) struct Workbench<F: Filter> {
     pub(crate) armed: Option<u64>,
     pub(crate) callouts: u64,
     pub(crate) expirations: u64,
-    asked: u16,
+    added: u16,
 }
 
 impl<F: Filter> Workbench<F> {
@@ -50,7 +50,7 @@ impl<F: Filter> Workbench<F> {
             armed: None,
             callouts: 0,
             expirations,
-            asked: change.flags,
+            added: change.flags,
         };
         bench.follow(arm);
         Ok(bench)
@@ -71,7 +71,7 @@ impl<F: Filter> Workbench<F> {
     ) -> Result<T, Errno> {
         let mut filter = F::load(self.filter.store());
         let mut timed = self.timed;
-        let mut cx = Context::new(&self.clock, self.asked);
+        let mut cx = Context::new(&self.clock, self.added);
         let value = method(&mut filter, &mut timed, &mut cx)?;
         let (arm, expirations) = (cx.arm, cx.expirations);
         self.filter = filter;
@@ -87,7 +87,7 @@ impl<F: Filter> Workbench<F> {
 
     /// The receipt of a query.
     pub(crate) fn query(&self) -> u64 {
-        let cx = Context::new(&self.clock, self.asked);
+        let cx = Context::new(&self.clock, self.added);
         self.filter.receipt(self.timed.as_ref(), &cx)
     }
 

@@ -7,23 +7,23 @@
 //! what EV_ADD asked for, and what kqueue is to deliver next:
 //!
 //! ```text
-//!                a change is refused, without EV_RECEIPT
-//!   Event ────────────────────────────────────────────────▶ Error(errno)
-//!     ▲                                                      ▲   │
-//!     │                             another change is refused│   │ f_touch delivers
-//!     │ f_event shows the flags anew                         │   │ the error alone
-//!     └───────────────────────────────────────────────── AfterError ◀┘
+//!              a change is refused, without EV_RECEIPT
+//!   Event ──────────────────────────────────────────────▶ Error(errno) ──┐ another change is
+//!     ▲                                                     ▲  │   ▲     │ refused: its errno
+//!     │                          another change is refused  │  │   └─────┘
+//!     │ f_event shows the flags anew                        │  ▼ f_touch delivers the error
+//!     └──────────────────────────────────────────────── AfterError
 //! ```
 //!
 //! | next | who sets it | EV_CLEAR, EV_DISPATCH shown | EV_ONESHOT shown |
 //! |---|---|---|---|
-//! | `Event` | f_attach; f_event, after `AfterError` | as the filter and EV_ADD say | while the filter is due |
+//! | `Event` | f_attach; f_event, after `AfterError` | as the filter and the first EV_ADD say; after a delivery, EV_CLEAR exactly if nothing is left | while the filter is due |
 //! | `Error` | a change, in f_touch | no: no flag may remove, reset or disable the registration for an error | no |
-//! | `AfterError` | the delivery of the error, in f_touch | EV_CLEAR, if nothing else is due: the scan then takes the knote off its queue | if the filter is due |
+//! | `AfterError` | the delivery of the error, in f_touch | EV_CLEAR, if there is no event: the scan then takes the knote off its queue | if there is an event |
 //!
-//! EV_FORCEONESHOT sets *forced* beside any of these. A forced registration is due whatever
-//! the filter says, shows EV_ONESHOT once no error waits, and goes with that delivery: so
-//! nobody clears *forced*.
+//! EV_FORCEONESHOT sets *forced* beside any of these. A forced registration is delivered
+//! whatever the filter says, and shows EV_ONESHOT once no error waits. kqueue drops the
+//! registration with that delivery, so *forced* needs no clearing.
 //!
 //! EV_ONESHOT is shown only while there is something to deliver, or kqueue_scan would deliver
 //! a trigger that a change has taken back. The scan copies the knote's kevent without asking
@@ -44,10 +44,10 @@ use crate::kernel::trace;
 pub(crate) trait State {
     /// Whether there is something to deliver.
     fn due(&self) -> bool;
-    /// What a delivery would say now. `asked`: see [`Mode::asked`].
-    fn report(&self, asked: u16) -> Report;
+    /// What a delivery would say now. `added`: see [`Mode::added`].
+    fn report(&self, added: u16) -> Report;
     /// Whether a delivery resets the registration, given whether EV_ADD had EV_CLEAR.
-    fn clears(&self, asked: bool) -> bool;
+    fn clears(&self, added_clear: bool) -> bool;
 }
 
 /// What kqueue is to deliver next.
@@ -67,7 +67,7 @@ pub(crate) struct Mode(u32);
 
 impl Mode {
     /// The flags of the first EV_ADD that matter later.
-    const ASKED: u16 = EV_ONESHOT | EV_CLEAR | EV_DISPATCH;
+    const ADDED: u16 = EV_ONESHOT | EV_CLEAR | EV_DISPATCH;
     const ERRNO_SHIFT: u32 = 16;
     const ERRNO: u32 = 0xff << Self::ERRNO_SHIFT;
     const AFTER_ERROR: u32 = 1 << 24;
@@ -78,12 +78,12 @@ impl Mode {
     }
 
     /// Of a new registration.
-    fn added(kev: &Kevent) -> Mode {
-        Mode((kev.flags & Self::ASKED).into())
+    fn of_new(kev: &Kevent) -> Mode {
+        Mode((kev.flags & Self::ADDED).into())
     }
 
     /// Those of EV_ONESHOT, EV_CLEAR and EV_DISPATCH that the first EV_ADD had.
-    pub(crate) fn asked(self) -> u16 {
+    pub(crate) fn added(self) -> u16 {
         self.0 as u16
     }
 
@@ -112,32 +112,32 @@ impl Mode {
 
     /// Neither an error nor EV_FORCEONESHOT has anything to say.
     fn is_usual(self) -> bool {
-        self.0 & !u32::from(Self::ASKED) == 0
+        self.0 & !u32::from(Self::ADDED) == 0
     }
 
-    /// The flags that the knote shows fit whatever the filter says.
+    /// The shown flags are right, whatever the filter says.
     #[inline(always)]
     pub(crate) fn is_settled(self) -> bool {
-        self.is_usual() && self.asked() & EV_ONESHOT == 0
+        self.is_usual() && self.added() & EV_ONESHOT == 0
     }
 
-    /// The flags that the knote shows fit if the filter has nothing to deliver.
+    /// The shown flags are right if the filter has nothing to deliver.
     #[inline(always)]
-    pub(crate) fn is_settled_while_quiet<P>(self, kn: &Knote<'_, P>) -> bool {
+    pub(crate) fn is_settled_while_quiet<P: Stores>(self, kn: &Knote<'_, P>) -> bool {
         self.is_usual() && kn.flags() & EV_ONESHOT == 0
     }
 
     /// `flags` with what the knote shows of EV_CLEAR and EV_DISPATCH while no error waits,
     /// given whether a delivery resets the registration.
     #[inline(always)]
-    pub(crate) fn shown(self, flags: u16, clears: bool) -> u16 {
+    pub(crate) fn flags_to_show(self, flags: u16, clears: bool) -> u16 {
         let clear = if clears { EV_CLEAR } else { 0 };
-        flags & !Self::ASKED | self.asked() & EV_DISPATCH | clear
+        flags & !Self::ADDED | self.added() & EV_DISPATCH | clear
     }
 
     #[inline(always)]
-    pub(crate) fn asked_to_clear(self) -> bool {
-        self.asked() & EV_CLEAR != 0
+    pub(crate) fn added_clear(self) -> bool {
+        self.added() & EV_CLEAR != 0
     }
 }
 
@@ -145,13 +145,13 @@ impl Mode {
 /// given whether EV_ADD had EV_CLEAR, whether a delivery resets the registration.
 #[inline(always)]
 pub(crate) fn attached(
-    kn: &mut Knote<'_, Attached<'_>>,
+    kn: &mut Knote<'_, Attached>,
     kev: &Kevent,
     clears: impl FnOnce(bool) -> bool,
 ) {
-    let mode = Mode::added(kev);
+    let mode = Mode::of_new(kev);
     kn.set_mode(mode.0);
-    kn.set_flags(mode.shown(kn.flags(), clears(mode.asked_to_clear())));
+    kn.set_flags(mode.flags_to_show(kn.flags(), clears(mode.added_clear())));
     if kev.fflags & NOTE_TRIGGER != 0 {
         counter_u64_add(Stat::Triggers, 1);
     }
@@ -164,11 +164,11 @@ pub(crate) fn attached(
 pub(crate) fn show(kn: &mut Knote<'_, Active>, state: &dyn State) -> bool {
     let mode = Mode::of(kn);
     if let Next::Error(_) = mode.next() {
-        kn.set_flags(kn.flags() & !Mode::ASKED);
+        kn.set_flags(kn.flags() & !Mode::ADDED);
         return true;
     }
     kn.set_mode(mode.with_next(Next::Event).0);
-    kn.set_flags(mode.shown(kn.flags(), state.clears(mode.asked_to_clear())));
+    kn.set_flags(mode.flags_to_show(kn.flags(), state.clears(mode.added_clear())));
     show_oneshot(kn, mode, state);
     state.due() || mode.forced()
 }
@@ -176,9 +176,9 @@ pub(crate) fn show(kn: &mut Knote<'_, Active>, state: &dyn State) -> bool {
 /// Shows EV_ONESHOT, and publishes the event, if kqueue_scan is to deliver that next. The
 /// scan looks for the flag before it asks the filter.
 fn show_oneshot<P: Stores>(kn: &mut Knote<'_, P>, mode: Mode, state: &dyn State) {
-    if mode.forced() || (state.due() && mode.asked() & EV_ONESHOT != 0) {
+    if mode.forced() || (state.due() && mode.added() & EV_ONESHOT != 0) {
         kn.set_flags(kn.flags() | EV_ONESHOT);
-        kn.publish(&state.report(mode.asked()));
+        kn.publish(&state.report(mode.added()));
     }
 }
 
@@ -186,7 +186,7 @@ fn show_oneshot<P: Stores>(kn: &mut Knote<'_, P>, mode: Mode, state: &dyn State)
 /// state. `before`: what a receipt says of the state before the change.
 #[inline(never)]
 pub(crate) fn changed(
-    kn: &mut Knote<'_, Changing<'_>>,
+    kn: &mut Knote<'_, Changing>,
     kev: &mut Kevent,
     result: Result<(), Errno>,
     before: u64,
@@ -206,11 +206,11 @@ pub(crate) fn changed(
     if result.is_ok() && kev.flags & EV_ADD != 0 {
         kn.set_pass_through(kev);
         if mode.is_usual() {
-            kn.set_flags(mode.shown(kn.flags(), state.clears(mode.asked_to_clear())));
+            kn.set_flags(mode.flags_to_show(kn.flags(), state.clears(mode.added_clear())));
         }
     }
-    take_back(kn, state.due());
-    trace::change(kn, kev, result);
+    unqueue(kn, state.due());
+    trace::change(kn.name(), kev, result);
     if receipt {
         kev.ext[0] = before;
         kev.ext[1] = result.err().map_or(0, |errno| errno.number().into());
@@ -220,15 +220,15 @@ pub(crate) fn changed(
 /// f_touch of a change: poll(2) and an outer kqueue see no event that the change has taken
 /// back. kqueue by itself keeps the knote on its queue until the next scan.
 #[inline(always)]
-pub(crate) fn take_back(kn: &mut Knote<'_, Changing<'_>>, due: bool) {
+pub(crate) fn unqueue(kn: &mut Knote<'_, Changing>, due: bool) {
     if kn.queued_or_active() && (!due || kn.disabled()) {
-        take_back_queued(kn);
+        unqueue_anyway(kn);
     }
 }
 
 #[cold]
 #[inline(never)]
-fn take_back_queued(kn: &mut Knote<'_, Changing<'_>>) {
+fn unqueue_anyway(kn: &mut Knote<'_, Changing>) {
     let mode = Mode::of(kn);
     let error = matches!(mode.next(), Next::Error(_));
     if kn.disabled() || !(mode.forced() || error) {
@@ -246,8 +246,8 @@ pub(crate) fn delivered(
     clears: bool,
     due: bool,
 ) -> Kevent {
-    let flags = mode.shown(kn.flags(), clears);
-    let event = kn.event(flags | mode.asked(), report);
+    let flags = mode.flags_to_show(kn.flags(), clears);
+    let event = kn.event(flags | mode.added(), report);
     // kqueue_scan takes a knote with EV_CLEAR off its queue, and puts a knote without
     // EV_CLEAR at the end of the queue.
     kn.set_flags(if due {
@@ -255,7 +255,7 @@ pub(crate) fn delivered(
     } else {
         flags | EV_CLEAR
     });
-    trace::deliver(kn, report.data);
+    trace::deliver(kn.name(), report.data);
     event
 }
 
@@ -272,7 +272,7 @@ pub(crate) fn deliver_error(
         data: errno.number().into(),
         ..Report::default()
     };
-    let event = kn.event(kn.flags() | mode.asked() | EV_ERROR, &report);
+    let event = kn.event(kn.flags() | mode.added() | EV_ERROR, &report);
     kn.set_mode(mode.with_next(Next::AfterError).0);
     show_oneshot(kn, mode, state);
     if !(state.due() || mode.forced()) {

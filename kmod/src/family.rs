@@ -25,7 +25,7 @@ fn not_attached() -> ! {
 macro_rules! family {
     ($($number:literal $name:ident: $kind:ident $module:ident::$filter:ident, $what:literal;)+) => {
         impl Filterops for Family {
-            fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Knote<'a, Attached<'a>>, Errno> {
+            fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Knote<'a, Attached>, Errno> {
                 match abi::member(kn.ident()) {
                     $(abi::$name => crate::$kind::attach::<kqx_filters::$module::$filter, Family>(kn),)+
                     _ => Err(Errno::EINVAL),
@@ -46,7 +46,7 @@ macro_rules! family {
                 }
             }
 
-            fn f_touch_register(kn: Knote<'_, Changing<'_>>, kev: &mut Kevent) {
+            fn f_touch_register(kn: Knote<'_, Changing>, kev: &mut Kevent) {
                 match abi::member(kn.ident()) {
                     $(abi::$name => crate::$kind::change::<kqx_filters::$module::$filter, Family>(kn, kev),)+
                     _ => not_attached(),

@@ -33,13 +33,13 @@ impl<F: Filter> State for Copied<F> {
         self.filter.due(self.timed.as_ref())
     }
 
-    fn report(&self, asked: u16) -> Report {
-        let cx = Context::new(&KernelClock, asked);
+    fn report(&self, added: u16) -> Report {
+        let cx = Context::new(&KernelClock, added);
         self.filter.report(self.timed.as_ref(), &cx)
     }
 
-    fn clears(&self, asked: bool) -> bool {
-        self.filter.clears(self.timed.as_ref(), asked)
+    fn clears(&self, added_clear: bool) -> bool {
+        self.filter.clears(self.timed.as_ref(), added_clear)
     }
 }
 
@@ -59,7 +59,7 @@ fn follow(timer: &mut Armable<'_>, cx: &Context<'_>) {
 #[inline(never)]
 pub(crate) fn attach<'a, F: Filter, E: Expire>(
     kn: Knote<'a, Attaching>,
-) -> Result<Knote<'a, Attached<'a>>, Errno> {
+) -> Result<Knote<'a, Attached>, Errno> {
     let name = kn.name();
     let result = attach_charged::<F, E>(kn);
     trace::attach(name, &result, F::GAUGE);
@@ -69,7 +69,7 @@ pub(crate) fn attach<'a, F: Filter, E: Expire>(
 #[inline(always)]
 fn attach_charged<'a, F: Filter, E: Expire>(
     kn: Knote<'a, Attaching>,
-) -> Result<Knote<'a, Attached<'a>>, Errno> {
+) -> Result<Knote<'a, Attached>, Errno> {
     let kev = kn.added();
     let mut cx = Context::new(&KernelClock, kev.flags);
     let (filter, timed) = F::attach(&kev, &mut cx)?;
@@ -83,7 +83,9 @@ fn attach_charged<'a, F: Filter, E: Expire>(
             kn
         }
     };
-    delivery::attached(&mut kn, &kev, |asked| filter.clears(timed.as_ref(), asked));
+    delivery::attached(&mut kn, &kev, |added_clear| {
+        filter.clears(timed.as_ref(), added_clear)
+    });
     kn.set_words(filter.store());
     Ok(kn)
 }
@@ -108,23 +110,23 @@ pub(crate) fn event<F: Filter>(mut kn: Knote<'_, Active>) -> bool {
 /// A change. Most changes only change a state that is all in the knote, and ask for no
 /// answer: such a change is quick.
 #[inline(never)]
-pub(crate) fn change<F: Filter, E: Expire>(mut kn: Knote<'_, Changing<'_>>, kev: &mut Kevent) {
+pub(crate) fn change<F: Filter, E: Expire>(mut kn: Knote<'_, Changing>, kev: &mut Kevent) {
     const MORE: u16 = EV_ADD | EV_CLEAR | EV_RECEIPT | EV_FORCEONESHOT;
     if kev.flags & MORE == 0 && !kn.has_timer() {
         let mut filter = F::load(kn.words());
-        let mut cx = Context::new(&KernelClock, Mode::of(&kn).asked());
+        let mut cx = Context::new(&KernelClock, Mode::of(&kn).added());
         if filter.change(&mut None, kev, &mut cx).is_ok() {
             kn.set_words(filter.store());
-            delivery::take_back(&mut kn, filter.due(None));
-            return trace::change(&kn, kev, Ok(()));
+            delivery::unqueue(&mut kn, filter.due(None));
+            return trace::change(kn.name(), kev, Ok(()));
         }
     }
     change_any::<F, E>(kn, kev);
 }
 
 #[inline(never)]
-fn change_any<F: Filter, E: Expire>(mut kn: Knote<'_, Changing<'_>>, kev: &mut Kevent) {
-    let mut cx = Context::new(&KernelClock, Mode::of(&kn).asked());
+fn change_any<F: Filter, E: Expire>(mut kn: Knote<'_, Changing>, kev: &mut Kevent) {
+    let mut cx = Context::new(&KernelClock, Mode::of(&kn).added());
     let mut state = Copied::<F>::load(&mut kn);
     let before = if kev.flags & EV_RECEIPT != 0 {
         state.filter.receipt(state.timed.as_ref(), &cx)
@@ -157,11 +159,11 @@ pub(crate) fn deliver<F: Filter>(mut kn: Knote<'_, Delivering>) -> Kevent {
         return delivery::deliver_error(&mut kn, errno, &state);
     }
     let mut filter = F::load(kn.words());
-    let mut cx = Context::new(&KernelClock, mode.asked());
+    let mut cx = Context::new(&KernelClock, mode.added());
     let (report, clears, due) = match kn.timer() {
-        None => take(&mut filter, None, mode, &mut cx),
+        None => deliver_from(&mut filter, None, mode, &mut cx),
         Some(mut timer) => {
-            let taken = take(&mut filter, Some(timer.timed()), mode, &mut cx);
+            let taken = deliver_from(&mut filter, Some(timer.timed()), mode, &mut cx);
             follow(&mut timer, &cx);
             taken
         }
@@ -174,7 +176,7 @@ pub(crate) fn deliver<F: Filter>(mut kn: Knote<'_, Delivering>) -> Kevent {
 /// Takes what is due. Returns what to report, whether the delivery resets the registration,
 /// and whether more is left.
 #[inline(always)]
-fn take<F: Filter>(
+fn deliver_from<F: Filter>(
     filter: &mut F,
     mut timed: Option<&mut F::Timed>,
     mode: Mode,
@@ -182,13 +184,13 @@ fn take<F: Filter>(
 ) -> (Report, bool, bool) {
     let report = filter.report(timed.as_deref(), cx);
     filter.deliver(timed.as_deref_mut(), &report, cx);
-    let clears = filter.clears(timed.as_deref(), mode.asked_to_clear());
+    let clears = filter.clears(timed.as_deref(), mode.added_clear());
     (report, clears, filter.due(timed.as_deref()))
 }
 
 #[inline(never)]
 pub(crate) fn expire<F: Filter>(mut kn: Knote<'_, Expiring>) -> bool {
-    let mut cx = Context::new(&KernelClock, Mode::of(&kn).asked());
+    let mut cx = Context::new(&KernelClock, Mode::of(&kn).added());
     let filter = F::load(kn.words());
     let Some(mut timer) = kn.timer() else {
         return false;
@@ -198,7 +200,7 @@ pub(crate) fn expire<F: Filter>(mut kn: Knote<'_, Expiring>) -> bool {
     let due = filter.due(Some(timed));
     follow(&mut timer, &cx);
     if due {
-        trace::expiry(&kn, late);
+        trace::expiry(kn.name(), late);
     }
     due
 }
@@ -208,6 +210,8 @@ pub(crate) fn detach<F: Filter>(kn: Knote<'_, Detaching>) -> Detached<'_> {
     if kn.delivered_once() {
         counter_u64_add(Stat::Deliveries, 1);
     }
-    trace::detach(&kn, F::GAUGE);
-    kn.detach(|_| ())
+    let name = kn.name();
+    let detached = kn.detach(|_| ());
+    trace::detach(name, F::GAUGE);
+    detached
 }

@@ -48,12 +48,12 @@ impl<F: SharedFilter> State for Copied<F> {
         self.filter.due(&self.shared)
     }
 
-    fn report(&self, _asked: u16) -> Report {
+    fn report(&self, _added: u16) -> Report {
         self.filter.report(&self.shared, &self.cx)
     }
 
-    fn clears(&self, asked: bool) -> bool {
-        self.filter.clears(&self.shared, asked)
+    fn clears(&self, added_clear: bool) -> bool {
+        self.filter.clears(&self.shared, added_clear)
     }
 }
 
@@ -113,7 +113,7 @@ fn give_back<F: SharedFilter>(member: &Member<'_, Offering>) {
 #[inline(never)]
 pub(crate) fn attach<'a, F: SharedFilter, E: Expire>(
     kn: Knote<'a, Attaching>,
-) -> Result<Knote<'a, Attached<'a>>, Errno> {
+) -> Result<Knote<'a, Attached>, Errno> {
     let name = kn.name();
     let result = attach_watcher::<F>(kn);
     trace::attach(name, &result, F::GAUGE);
@@ -123,7 +123,7 @@ pub(crate) fn attach<'a, F: SharedFilter, E: Expire>(
 #[inline(always)]
 fn attach_watcher<'a, F: SharedFilter>(
     kn: Knote<'a, Attaching>,
-) -> Result<Knote<'a, Attached<'a>>, Errno> {
+) -> Result<Knote<'a, Attached>, Errno> {
     let kev = kn.added();
     let disabled = kn.disabled();
     let initial = F::initial(&kev)?;
@@ -140,8 +140,8 @@ fn attach_watcher<'a, F: SharedFilter>(
         line_up::<F>(&member.offering(), disabled, cx.wake);
         Ok(())
     })?;
-    delivery::attached(&mut kn, &kev, |asked| {
-        state.is_some_and(|state| state.clears(asked))
+    delivery::attached(&mut kn, &kev, |added_clear| {
+        state.is_some_and(|state| state.clears(added_clear))
     });
     Ok(kn)
 }
@@ -168,10 +168,7 @@ pub(crate) fn event<F: SharedFilter>(mut kn: Knote<'_, Active>) -> bool {
 }
 
 #[inline(never)]
-pub(crate) fn change<F: SharedFilter, E: Expire>(
-    mut kn: Knote<'_, Changing<'_>>,
-    kev: &mut Kevent,
-) {
+pub(crate) fn change<F: SharedFilter, E: Expire>(mut kn: Knote<'_, Changing>, kev: &mut Kevent) {
     let Some(member) = kn.member() else { return };
     let mut state = Copied::<F>::load(&member);
     let before = if kev.flags & EV_RECEIPT != 0 {
@@ -199,13 +196,13 @@ pub(crate) fn deliver<F: SharedFilter>(mut kn: Knote<'_, Delivering>) -> Kevent 
     if let Next::Error(errno) = mode.next() {
         return delivery::deliver_error(&mut kn, errno, &state);
     }
-    let report = state.report(mode.asked());
+    let report = state.report(mode.added());
     state.filter.deliver(&mut state.shared);
     state.store(&member);
     // EV_DISPATCH is about to disable the watcher.
-    line_up::<F>(&member.offering(), mode.asked() & EV_DISPATCH != 0, false);
+    line_up::<F>(&member.offering(), mode.added() & EV_DISPATCH != 0, false);
     let left = Copied::<F>::load(&member);
-    let clears = left.clears(mode.asked_to_clear());
+    let clears = left.clears(mode.added_clear());
     delivery::delivered(&mut kn, mode, &report, clears, left.due())
 }
 
@@ -220,10 +217,12 @@ pub(crate) fn detach<F: SharedFilter>(kn: Knote<'_, Detaching>) -> Detached<'_> 
     if delivered {
         counter_u64_add(Stat::Deliveries, 1);
     }
-    trace::detach(&kn, F::GAUGE);
-    kn.detach(|member| {
+    let name = kn.name();
+    let detached = kn.detach(|member| {
         if !delivered {
             give_back::<F>(&member.offering());
         }
-    })
+    });
+    trace::detach(name, F::GAUGE);
+    detached
 }

@@ -26,14 +26,14 @@ use super::timer::{Expire, FROM_KNOTE};
 /// there.
 pub trait Filterops: Expire + 'static {
     /// EV_ADD of a new registration. The errno is kevent(2)'s.
-    fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Knote<'a, Attached<'a>>, Errno>;
+    fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Knote<'a, Attached>, Errno>;
     /// The registration goes.
     fn f_detach(kn: Knote<'_, Detaching>) -> Detached<'_>;
     /// Whether there is something to deliver.
     fn f_event(kn: Knote<'_, Active>) -> bool;
     /// f_touch, EVENT_REGISTER: a change. With EV_RECEIPT, the caller of kevent(2) gets
     /// `ext[0]` and `ext[1]` as this function leaves them.
-    fn f_touch_register(kn: Knote<'_, Changing<'_>>, kev: &mut Kevent);
+    fn f_touch_register(kn: Knote<'_, Changing>, kev: &mut Kevent);
     /// f_touch, EVENT_PROCESS: a delivery. Returns the event, as kqueue_scan's buffer is not
     /// initialised.
     fn f_touch_process(kn: Knote<'_, Delivering>) -> Kevent;
@@ -66,10 +66,16 @@ unsafe extern "C" fn f_attach<O: Filterops>(kn: *mut sys::knote) -> c_int {
         return Errno::EINVAL.number().into();
     }
     // SAFETY: the caller's promise; a knote in flux is this thread's alone.
-    let result = errno::code(&O::f_attach(unsafe { Knote::new(kn, Attaching) }));
+    let result = errno::code(&O::f_attach(unsafe { Knote::new(kn) }));
+    // SAFETY: as above, and the filter's is gone.
+    let kn = unsafe { Knote::<Detaching>::new(kn) };
+    if let Some(timer) = kn.timer_of_callback() {
+        // SAFETY: `Timer::attach` took the mutex in this callback.
+        unsafe { timer.unlock() };
+    }
     if result != 0 {
-        // SAFETY: as above. kqueue frees the knote now.
-        unsafe { Knote::new(kn, Detaching) }.detach_if_attached();
+        // kqueue frees the knote now.
+        kn.detach_if_attached();
     }
     result
 }
@@ -79,7 +85,7 @@ unsafe extern "C" fn f_attach<O: Filterops>(kn: *mut sys::knote) -> c_int {
 unsafe extern "C" fn f_detach<O: Filterops>(kn: *mut sys::knote) {
     // SAFETY: as in `f_attach`. The callout may still run: the filter's fields are only read
     // until `Knote::detach` has drained the callout.
-    O::f_detach(unsafe { Knote::new(NonNull::new_unchecked(kn), Detaching) });
+    O::f_detach(unsafe { Knote::new(NonNull::new_unchecked(kn)) });
 }
 
 /// # Safety
@@ -87,7 +93,7 @@ unsafe extern "C" fn f_detach<O: Filterops>(kn: *mut sys::knote) {
 unsafe extern "C" fn f_event<O: Filterops>(kn: *mut sys::knote, hint: c_long) -> c_int {
     // SAFETY: as in `f_attach`. For a knote with a timer, `f_event_timed` has the mutex
     // before the filter runs.
-    let kn = unsafe { Knote::new(NonNull::new_unchecked(kn), Active) };
+    let kn = unsafe { Knote::<Active>::new(NonNull::new_unchecked(kn)) };
     if kn.has_timer() {
         return f_event_timed::<O>(kn, hint == FROM_KNOTE);
     }
@@ -100,13 +106,18 @@ unsafe extern "C" fn f_event<O: Filterops>(kn: *mut sys::knote, hint: c_long) ->
 /// f_event of a knote with a timer.
 #[inline(never)]
 fn f_event_timed<O: Filterops>(kn: Knote<'_, Active>, from_knote: bool) -> c_int {
-    let timer = kn.timer_of_callback();
+    let Some(timer) = kn.timer_of_callback() else {
+        return 0;
+    };
     // kqueue_register does not take the mutex for the change that gave the knote its timer.
-    let _lock = timer.and_then(|timer| timer.lock());
-    if let Some(timer) = timer {
-        timer.see(from_knote);
+    let taken = timer.lock_unless_known();
+    timer.see(from_knote);
+    let due = O::f_event(kn);
+    if taken {
+        // SAFETY: taken above.
+        unsafe { timer.unlock() };
     }
-    O::f_event(kn).into()
+    due.into()
 }
 
 /// # Safety
@@ -122,16 +133,28 @@ unsafe extern "C" fn f_touch<O: Filterops>(
     let kev = kev.cast::<Kevent>();
     if event == sys::EVENT_PROCESS as sys::u_long {
         // SAFETY: the caller's promise.
-        let delivered = O::f_touch_process(unsafe { Knote::new(kn, Delivering) });
+        let delivered = O::f_touch_process(unsafe { Knote::new(kn) });
         // SAFETY: kqueue_scan's own buffer, laid out like `Kevent` (asserted above). The
         // buffer is not initialised, so it is written as a whole and never read.
         unsafe { kev.write(delivered) };
         return;
     }
     // SAFETY: the caller's promise.
-    if unsafe { module::owns(kn) } {
-        // SAFETY: the caller's promise; `kev` is kqueue_kevent's own copy of the change, this
-        // thread's alone, and laid out like `Kevent`.
-        unsafe { O::f_touch_register(Knote::new(kn, Changing::START), &mut *kev) };
+    if !unsafe { module::owns(kn) } {
+        return;
+    }
+    // SAFETY: as above.
+    let changing = unsafe { Knote::<Changing>::new(kn) };
+    let had_timer = changing.has_timer();
+    // SAFETY: `kev` is kqueue_kevent's own copy of the change, this thread's alone, and laid
+    // out like `Kevent`.
+    O::f_touch_register(changing, unsafe { &mut *kev });
+    if !had_timer {
+        // SAFETY: as above, and the filter's is gone.
+        let kn = unsafe { Knote::<Changing>::new(kn) };
+        if let Some(timer) = kn.timer_of_callback() {
+            // SAFETY: `Timer::attach` took the mutex in this callback.
+            unsafe { timer.unlock() };
+        }
     }
 }

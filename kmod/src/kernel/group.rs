@@ -117,11 +117,18 @@ pub struct Offering;
 
 /// The callbacks that may offer what is there to other watchers: knote(9) takes the kqueues'
 /// locks, and in f_event kqueue may have such a lock already.
-pub trait Offers {}
-impl Offers for Attached<'_> {}
-impl Offers for Changing<'_> {}
-impl Offers for Delivering {}
-impl Offers for Detaching {}
+///
+/// # Safety
+/// The thread has no kqueue's lock in such a callback.
+pub unsafe trait Offers {}
+// SAFETY: f_attach has no lock but the group's mutex.
+unsafe impl Offers for Attached {}
+// SAFETY: f_touch has no lock but the list's mutex, which is the group's.
+unsafe impl Offers for Changing {}
+// SAFETY: as for `Changing`.
+unsafe impl Offers for Delivering {}
+// SAFETY: f_detach has no lock but the group's mutex.
+unsafe impl Offers for Detaching {}
 
 /// Watchers in order, linked through themselves.
 struct Line {
@@ -423,11 +430,11 @@ impl Watcher {
     ///
     /// # Safety
     /// This is f_attach of `kn`, which is on no list.
-    pub(super) unsafe fn attach<'a, T: Copy + Send + 'static>(
+    pub(super) unsafe fn attach<T: Copy + Send + 'static>(
         kn: NonNull<sys::knote>,
         offer: Offer,
         shared: T,
-        join: impl FnOnce(&Member<'_, Attached<'a>>) -> Result<(), Errno>,
+        join: impl FnOnce(&Member<'_, Attached>) -> Result<(), Errno>,
     ) -> Result<NonNull<Watcher>, Errno> {
         // SAFETY: f_attach: the knote has its kqueue.
         let name = unsafe { Name::of(kn) };
@@ -456,11 +463,12 @@ impl Watcher {
         let joined = {
             let _held = watcher.lock();
             // SAFETY: the mutex is held.
-            unsafe { Member::new(new) }.join(join)
+            unsafe { Member::new(new) }.enter(join)
         };
         match joined {
             Ok(()) => {
-                // SAFETY: in flux and on no list: the knote is this thread's to change.
+                // SAFETY: in flux without KN_SCAN, so knote(9) passes the knote by: it is this
+                // thread's to change.
                 unsafe {
                     (*kn.as_ptr()).kn_selnext.sle_next = null_mut();
                     (*kn.as_ptr()).kn_knlist = watcher.knlist.get();
@@ -493,6 +501,8 @@ impl Watcher {
             member.leave_line();
             member.group.watchers.set(member.group.watchers.get() - 1);
             last(&member);
+            // Whatever `last` has done: the watcher goes.
+            member.leave_line();
         }
         // SAFETY: the knote is in flux for good, and no line leads to the watcher any more.
         unsafe {
@@ -568,7 +578,8 @@ impl<'k, P> Member<'k, P> {
         self.group.watchers.get()
     }
 
-    fn join(&self, join: impl FnOnce(&Self) -> Result<(), Errno>) -> Result<(), Errno> {
+    /// A refused watcher is in no line.
+    fn enter(&self, join: impl FnOnce(&Self) -> Result<(), Errno>) -> Result<(), Errno> {
         let group = self.group;
         if group.watchers.get() >= watcher_max() {
             counter_u64_add(Stat::Refused, 1);
@@ -576,7 +587,10 @@ impl<'k, P> Member<'k, P> {
         }
         // The watchers that it wakes count it too.
         group.watchers.set(group.watchers.get() + 1);
-        join(self).inspect_err(|_| group.watchers.set(group.watchers.get() - 1))
+        join(self).inspect_err(|_| {
+            self.leave_line();
+            group.watchers.set(group.watchers.get() - 1);
+        })
     }
 
     /// Whether an offer missed this watcher.

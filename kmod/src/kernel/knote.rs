@@ -1,19 +1,21 @@
 //! A registration, as a callback has it: one type for each callback.
 //!
-//! | type | callback | the state may be | the timer may be | and |
+//! | type | callback | the knote's state | the timer | and |
 //! |---|---|---|---|---|
-//! | `Knote<Attaching>` | f_attach, at first | - | attached | becomes `Attached`, once |
-//! | `Knote<Attached>` | f_attach, then | written | armed | is what f_attach returns |
-//! | `Knote<Active>` | f_event | read; flags written | read | |
-//! | `Knote<Changing>` | f_touch, a change | written | attached, armed | knote_dequeue |
-//! | `Knote<Delivering>` | f_touch, a delivery | written | armed | makes the event |
-//! | `Knote<Expiring>` | the callout | read | armed | |
-//! | `Knote<Detaching>` | f_detach | read | detached | becomes `Detached`, once |
+//! | `Knote<Attaching>` | f_attach, at first | - | can be attached | becomes `Attached`, once |
+//! | `Knote<Attached>` | f_attach, then | read, written | used | is what f_attach returns |
+//! | `Knote<Active>` | f_event | read, written | used | |
+//! | `Knote<Changing>` | f_touch, a change | read, written | attached, used | knote_dequeue |
+//! | `Knote<Delivering>` | f_touch, a delivery | read, written | used | makes the event |
+//! | `Knote<Expiring>` | the callout | read | used | |
+//! | `Knote<Detaching>` | f_detach | read | goes | becomes `Detached`, once |
 //!
-//! INVARIANT: while a `Knote` exists, its thread alone uses the fields that this file names.
-//! The knote is in flux, or the thread has the mutex of the knote's list. Where the knote
-//! has a timer, whose callout does not care for flux, the thread has the timer's mutex in
-//! every callback but f_detach, and f_detach only reads until the callout is drained.
+//! INVARIANT: while a `Knote` exists, its thread alone uses the fields that its type allows.
+//! The knote is in flux, or the thread has the mutex of the knote's list. A timer's callout
+//! does not care for flux, so where there is a timer the thread has the timer's mutex in
+//! every callback but f_detach, which only reads until the callout is drained. Where kqueue
+//! does not take that mutex, because a callback has only just attached the timer, the thunks
+//! of `filterops` take and release it.
 
 use core::ffi::c_int;
 use core::marker::PhantomData;
@@ -26,20 +28,19 @@ use kqx::event::Kevent;
 use kqx_filters::{Report, Words};
 
 use super::group::{Member, Offer, Watcher};
-use super::timer::{self, Armable, Expire, Timer};
+use super::timer::{Armable, Expire, Timer};
 
 /// f_attach, while the knote has nothing of the filter's.
 pub struct Attaching;
 
-/// f_attach, when nothing can fail any more. Has the timer's mutex, if there is a timer.
-pub struct Attached<'a>(#[expect(dead_code, reason = "held until it is dropped")] Fresh<'a>);
+/// f_attach, when nothing can fail any more.
+pub struct Attached;
 
 /// f_event.
 pub struct Active;
 
-/// f_touch of a change. Has the mutex of a timer that the change has attached: kqueue has
-/// the mutex of a timer that was there before.
-pub struct Changing<'a>(Fresh<'a>);
+/// f_touch of a change.
+pub struct Changing;
 
 /// f_touch of a delivery.
 pub struct Delivering;
@@ -53,39 +54,57 @@ pub struct Detaching;
 /// f_detach has taken away what the knote had.
 pub struct Detached<'a>(PhantomData<&'a ()>);
 
-/// What a probe tells a knote by, while f_attach runs.
+/// What a probe tells a knote by, while a callback runs.
 #[derive(Clone, Copy)]
 pub struct Name<'a>(pub(super) NonNull<sys::knote>, PhantomData<&'a ()>);
 
-/// The mutex of a timer that is new, if there is one.
-type Fresh<'a> = Option<timer::Lock<'a>>;
-
 /// The callbacks in which the filter's state may change.
-pub trait Stores {}
-impl Stores for Attached<'_> {}
-impl Stores for Active {}
-impl Stores for Changing<'_> {}
-impl Stores for Delivering {}
+///
+/// # Safety
+/// Nobody else reads the state in such a callback, nor the knote's EV_ flags but kqueue, which
+/// reads the flags afterwards.
+pub unsafe trait Stores {}
+// SAFETY: in flux, and the thread has the mutex of the timer if there is a timer.
+unsafe impl Stores for Attached {}
+// SAFETY: the thread has the list's mutex or the kqueue's lock, or the knote is in flux.
+unsafe impl Stores for Active {}
+// SAFETY: as for `Attached`.
+unsafe impl Stores for Changing {}
+// SAFETY: as for `Attached`.
+unsafe impl Stores for Delivering {}
 
 /// The callbacks in which the filter may use its timer.
-pub trait Times {}
-impl Times for Attached<'_> {}
-impl Times for Active {}
-impl Times for Changing<'_> {}
-impl Times for Delivering {}
-impl Times for Expiring {}
+///
+/// # Safety
+/// The thread has the timer's mutex in such a callback.
+pub unsafe trait Times {}
+// SAFETY: `Timer::attach` has taken the mutex, and the thunk releases it after the callback.
+unsafe impl Times for Attached {}
+// SAFETY: kqueue or the thunk has taken the mutex.
+unsafe impl Times for Active {}
+// SAFETY: kqueue has taken the mutex, or `Timer::attach` in this callback.
+unsafe impl Times for Changing {}
+// SAFETY: kqueue has taken the mutex.
+unsafe impl Times for Delivering {}
+// SAFETY: callout(9) has taken the mutex.
+unsafe impl Times for Expiring {}
 
 /// The callbacks that kqueue makes with the mutex of the knote's list.
-pub trait Listed {}
-impl Listed for Active {}
-impl Listed for Changing<'_> {}
-impl Listed for Delivering {}
+///
+/// # Safety
+/// kqueue has taken the mutex of a watcher's list in such a callback.
+pub unsafe trait Listed {}
+// SAFETY: kn_list_lock of kqueue_register and kqueue_scan, or the caller of knote(9).
+unsafe impl Listed for Active {}
+// SAFETY: kn_list_lock of kqueue_register.
+unsafe impl Listed for Changing {}
+// SAFETY: kn_list_lock of kqueue_scan.
+unsafe impl Listed for Delivering {}
 
 /// A knote that a callback has to itself. `P` says which callback.
 pub struct Knote<'a, P> {
     raw: NonNull<sys::knote>,
-    phase: P,
-    callback: PhantomData<&'a mut ()>,
+    callback: PhantomData<(&'a mut (), P)>,
 }
 
 /// Reads a field in place: other threads change the rest of the knote under the kqueue's
@@ -115,26 +134,21 @@ impl<'a, P> Knote<'a, P> {
     /// # Safety
     /// `raw` is a knote of this module's filter, `P` is the callback, and the callback lasts
     /// as long as `'a`.
-    pub(super) unsafe fn new(raw: NonNull<sys::knote>, phase: P) -> Self {
+    pub(super) unsafe fn new(raw: NonNull<sys::knote>) -> Self {
         Knote {
             raw,
-            phase,
             callback: PhantomData,
         }
     }
 
-    pub(super) fn as_ptr(&self) -> *mut sys::knote {
-        self.raw.as_ptr()
+    /// What a probe tells the knote by.
+    pub fn name(&self) -> Name<'a> {
+        Name(self.raw, PhantomData)
     }
 
     /// Which registration of the filter the knote is.
     pub fn ident(&self) -> usize {
         get!(self, kn_kevent.ident) as usize
-    }
-
-    /// The EV_ flags that kqueue_scan goes by.
-    pub fn flags(&self) -> u16 {
-        get!(self, kn_kevent.flags)
     }
 
     /// The word that the family keeps for itself.
@@ -182,11 +196,24 @@ impl<'a, P> Knote<'a, P> {
     pub fn has_timer(&self) -> bool {
         self.timer_ptr().is_some()
     }
+
+    /// The timer, as a thunk uses it before and after the filter runs.
+    #[inline(always)]
+    pub(super) fn timer_of_callback(&self) -> Option<&'a Timer> {
+        // SAFETY: `attach_timer` put the address there. f_detach, which frees the timer, does
+        // not run before this callback is over.
+        self.timer_ptr().map(|timer| unsafe { timer.as_ref() })
+    }
 }
 
 impl<P: Stores> Knote<'_, P> {
-    /// Has kqueue_scan go by other EV_ flags. The scan reads the flags with the kqueue locked
-    /// and the knote out of flux.
+    /// The EV_ flags that kqueue_scan goes by.
+    pub fn flags(&self) -> u16 {
+        get!(self, kn_kevent.flags)
+    }
+
+    /// Has kqueue_scan go by other EV_ flags. The scan looks for EV_ONESHOT before it calls
+    /// f_event, and for EV_CLEAR and EV_DISPATCH after f_touch.
     pub fn set_flags(&mut self, flags: u16) {
         set!(self, flags, kn_kevent.flags);
     }
@@ -219,8 +246,8 @@ impl<P: Times> Knote<'_, P> {
     #[inline(always)]
     pub fn timer(&mut self) -> Option<Armable<'_>> {
         // SAFETY: `attach_timer` put the address there, and f_detach takes it away. This
-        // thread has the timer's mutex: kqueue, the thunk or callout(9) took it, or `phase`
-        // has it. The borrow of the knote makes the timer this borrow's alone.
+        // thread has the timer's mutex, as `P` is `Times`. The borrow of the knote makes the
+        // timer this borrow's alone.
         self.timer_ptr().map(|timer| unsafe { Armable::new(timer) })
     }
 }
@@ -260,13 +287,13 @@ impl<'a> Knote<'a, Attaching> {
 
     /// The registration is accepted, and needs no timer.
     #[inline(always)]
-    pub fn attach(self) -> Knote<'a, Attached<'a>> {
-        self.attached(None)
+    pub fn attach(self) -> Knote<'a, Attached> {
+        self.attached()
     }
 
     /// Has kqueue call f_detach in the end.
     #[inline(always)]
-    fn attached(self, lock: Fresh<'a>) -> Knote<'a, Attached<'a>> {
+    fn attached(self) -> Knote<'a, Attached> {
         set!(self, 0, kn_kevent.fflags);
         set!(self, 0, kn_kevent.data);
         set!(
@@ -276,14 +303,8 @@ impl<'a> Knote<'a, Attaching> {
         );
         Knote {
             raw: self.raw,
-            phase: Attached(lock),
             callback: PhantomData,
         }
-    }
-
-    /// What a probe tells the knote by, also when f_attach has refused the knote.
-    pub fn name(&self) -> Name<'a> {
-        Name(self.raw, PhantomData)
     }
 
     /// The registration is accepted with a kernel timer, which keeps `timed`. Charges the
@@ -292,10 +313,10 @@ impl<'a> Knote<'a, Attaching> {
     pub fn attach_timer<E: Expire, T: Copy + Send + 'static>(
         self,
         timed: T,
-    ) -> Result<Knote<'a, Attached<'a>>, Errno> {
-        // SAFETY: f_attach, and the knote is on no list.
-        let lock = unsafe { Timer::attach::<E, T>(self.raw, timed)? };
-        Ok(self.attached(Some(lock)))
+    ) -> Result<Knote<'a, Attached>, Errno> {
+        // SAFETY: f_attach, whose thunk releases the mutex; the knote is on no list.
+        unsafe { Timer::attach::<E, T>(self.raw, timed)? };
+        Ok(self.attached())
     }
 
     /// The registration is accepted as a watcher of the group of its ident, in the kqueues of
@@ -306,8 +327,8 @@ impl<'a> Knote<'a, Attaching> {
         self,
         offer: Offer,
         shared: T,
-        join: impl FnOnce(&Member<'_, Attached<'a>>) -> Result<(), Errno>,
-    ) -> Result<Knote<'a, Attached<'a>>, Errno> {
+        join: impl FnOnce(&Member<'_, Attached>) -> Result<(), Errno>,
+    ) -> Result<Knote<'a, Attached>, Errno> {
         // SAFETY: f_attach, and the knote is on no list.
         let watcher = unsafe { Watcher::attach(self.raw, offer, shared, join)? };
         set!(
@@ -315,7 +336,7 @@ impl<'a> Knote<'a, Attaching> {
             watcher.as_ptr().wrapping_byte_add(WATCHER).cast(),
             kn_ptr.p_v
         );
-        Ok(self.attached(None))
+        Ok(self.attached())
     }
 
     /// Whether the registration is added disabled.
@@ -324,21 +345,7 @@ impl<'a> Knote<'a, Attaching> {
     }
 }
 
-impl<'a> Knote<'a, Active> {
-    /// The timer, as the thunk has it before it has the mutex.
-    #[inline(always)]
-    pub(super) fn timer_of_callback(&self) -> Option<&'a Timer> {
-        // SAFETY: as for `timer`; f_detach does not run before this callback is over.
-        self.timer_ptr().map(|timer| unsafe { timer.as_ref() })
-    }
-}
-
-impl Changing<'_> {
-    /// No timer is new.
-    pub(super) const START: Self = Changing(None);
-}
-
-impl Knote<'_, Changing<'_>> {
+impl Knote<'_, Changing> {
     /// Gives the knote a kernel timer, which keeps `timed`, and charges the calling thread's
     /// user. A knote that has a timer keeps that timer: nothing happens. Sleeps, but not for
     /// a knote on a list. ENOMEM over a limit.
@@ -347,8 +354,9 @@ impl Knote<'_, Changing<'_>> {
         timed: T,
     ) -> Result<(), Errno> {
         if get!(self, kn_ptr.p_v).is_null() {
-            // SAFETY: f_touch, and the knote is on no list: it has neither timer nor group.
-            self.phase.0 = Some(unsafe { Timer::attach::<E, T>(self.raw, timed)? });
+            // SAFETY: f_touch, whose thunk releases the mutex; a knote with neither timer nor
+            // group is on no list.
+            unsafe { Timer::attach::<E, T>(self.raw, timed)? };
         }
         Ok(())
     }
@@ -402,7 +410,8 @@ impl<'a> Knote<'a, Detaching> {
     /// before it drops the knote.
     pub fn delivered_once(&self) -> bool {
         let queue = sys::KN_ACTIVE | sys::KN_QUEUED | sys::KN_DISABLED;
-        self.flags() & sys::EV_ONESHOT as u16 != 0 && self.status() & queue == sys::KN_ACTIVE
+        get!(self, kn_kevent.flags) & sys::EV_ONESHOT as u16 != 0
+            && self.status() & queue == sys::KN_ACTIVE
     }
 
     /// f_attach has refused the registration: takes back what f_attach did before.

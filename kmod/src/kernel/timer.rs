@@ -4,13 +4,15 @@
 //! has the knote's list locked, such as kqueue_register and kqueue_scan, and callout_reset
 //! and callout_stop under the mutex cannot race. The mutex comes before the kqueue's lock.
 //!
+//! What the callout is to do is a [`CalloutState`]:
+//!
 //! ```text
-//!   attach ──▶ Idle ──callout_reset──▶ Pending ──handler──▶ Expire::expire
-//!               ▲                         │                      │ due
-//!               └──────callout_stop───────┘                      ▼
-//!   detach ◀── callout_drain            Retry ◀──not seen── knote() ──▶ f_event
-//!                                         │                   ▲
-//!                                         └──────handler──────┘
+//!            the filter asks for a run            the handler runs
+//!   Idle ──────────────────────────────▶ Pending ─────────────────▶ Idle, and the filter
+//!    ▲ ▲      the filter asks for none    │                         says whether it is due
+//!    │ └──────────────────────────────────┘                               │ due: knote(9)
+//!    │ f_event                                                            ▼
+//!    └──────────────── Retry ◀──────────────────── the knote was in flux: nobody has seen it
 //! ```
 //!
 //! knote(9) skips a knote in flux. kqueue_register asks the filter itself when it has added
@@ -60,12 +62,13 @@ pub(super) fn backoff(tries: &Cell<u32>) -> u64 {
 
 /// What the callout is to do.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Callout {
+enum CalloutState {
     /// The callout is not pending.
     Idle,
     /// The filter has asked for a run, at the latest at this uptime, ns.
     Pending { latest: u64 },
-    /// f_event has not seen an expiry: the callout runs for that.
+    /// f_event has not seen an expiry: the callout will run again, to announce the same
+    /// expiry.
     Retry,
 }
 
@@ -76,7 +79,8 @@ enum Stage {
     /// kqueue has the mutex whenever it calls.
     Known,
     /// kqueue_register's first f_event call since the knote has its timer is still to come.
-    /// That call may lack the mutex, is certain to happen, and precedes any scan.
+    /// That call may lack the mutex, precedes any scan, and is certain to happen before
+    /// kqueue can deliver: at once, or with the EV_ENABLE of a disabled knote.
     Fresh,
 }
 
@@ -111,7 +115,7 @@ pub(super) struct Timer {
     /// How often in a row the callout has run for an unseen expiry. Under the mutex.
     tries: Cell<u32>,
     /// Under the mutex.
-    pending: Cell<Callout>,
+    state: Cell<CalloutState>,
     charge: Charge,
     /// The type of what `timed` holds.
     kind: TypeId,
@@ -165,35 +169,35 @@ unsafe extern "C" fn fini(memory: *mut c_void, _size: c_int) {
 }
 
 impl Timer {
-    /// Charges the calling thread's user, allocates, and puts the knote on the list. Returns
-    /// the mutex, held. May sleep. ENOMEM over a limit, or where the kernel has no memory
-    /// even so.
+    /// Charges the calling thread's user, allocates, makes the timer the knote's, and puts the
+    /// knote on the timer's list. Returns with the mutex held. May sleep. ENOMEM over a limit,
+    /// or where the kernel has no memory even so.
     ///
     /// # Safety
-    /// `kn` is in flux without KN_SCAN and on no list: f_attach, or f_touch of a knote on no
-    /// list. `'a` lasts no longer than that callback.
+    /// `kn` is in flux and on no list, and has no timer: f_attach, or f_touch of a change. The
+    /// caller's thunk releases the mutex.
     #[inline(always)]
-    pub(super) unsafe fn attach<'a, E: Expire, T: Copy + Send + 'static>(
+    pub(super) unsafe fn attach<E: Expire, T: Copy + Send + 'static>(
         kn: NonNull<sys::knote>,
         timed: T,
-    ) -> Result<Lock<'a>, Errno> {
+    ) -> Result<(), Errno> {
         const { assert!(size_of::<T>() <= TIMED_MAX && align_of::<T>() <= 8) };
         let timer = Timer::allocate(kn, expired::<E>, TypeId::of::<T>())?;
         // SAFETY: nobody else knows the timer yet, and a T fits.
         unsafe { timer.as_ref().timed.get().cast::<T>().write(timed) };
         // SAFETY: the caller's promise.
-        Ok(unsafe { Timer::list(kn, timer) })
+        unsafe { Timer::list(kn, timer) };
+        Ok(())
     }
 
-    /// Takes the mutex, and makes the timer the knote's.
-    ///
     /// # Safety
     /// As for `attach`; `timer` is whole, and nobody else knows it.
     #[inline(never)]
-    unsafe fn list<'a>(kn: NonNull<sys::knote>, timer: NonNull<Timer>) -> Lock<'a> {
+    unsafe fn list(kn: NonNull<sys::knote>, timer: NonNull<Timer>) {
         // SAFETY: the zone set the mutex up, and nobody has it. knlist_add would take the
         // list's lock and the kqueue's to put the knote on a list that no other thread
-        // knows. The knote is in flux, so its status is this thread's to change.
+        // knows. On no list, the knote is not found by knote(9), so its status is this
+        // thread's to change.
         unsafe {
             let (kn, knlist) = (kn.as_ptr(), timer.as_ref().knlist.get());
             sys::kqx_mtx_lock(timer.as_ref().mtx.get());
@@ -202,7 +206,6 @@ impl Timer {
             (*kn).kn_knlist = knlist;
             (*kn).kn_ptr.p_v = timer.as_ptr().cast();
             (*kn).kn_status &= !(sys::KN_DETACHED as c_int);
-            Lock(timer.as_ref())
         }
     }
 
@@ -225,7 +228,7 @@ impl Timer {
             (&raw mut (*raw).seen).write(Cell::new(false));
             (&raw mut (*raw).stage).write(AtomicU8::new(Stage::Fresh as u8));
             (&raw mut (*raw).tries).write(Cell::new(0));
-            (&raw mut (*raw).pending).write(Cell::new(Callout::Idle));
+            (&raw mut (*raw).state).write(Cell::new(CalloutState::Idle));
             (&raw mut (*raw).charge).write(charge);
             (&raw mut (*raw).kind).write(kind);
         }
@@ -259,27 +262,33 @@ impl Timer {
         self.stage.load(Relaxed) == Stage::Fresh as u8
     }
 
-    /// The mutex, for f_event, unless kqueue has the mutex.
+    /// Takes the mutex for f_event, unless kqueue has taken it. True if taken here.
     #[inline(always)]
-    pub(super) fn lock(&self) -> Option<Lock<'_>> {
-        if self.is_fresh() {
-            self.lock_unless_owned()
-        } else {
-            None
-        }
+    pub(super) fn lock_unless_known(&self) -> bool {
+        self.is_fresh() && self.lock_unless_owned()
     }
 
     #[cold]
-    fn lock_unless_owned(&self) -> Option<Lock<'_>> {
+    fn lock_unless_owned(&self) -> bool {
         // SAFETY: the zone set the mutex up. mtx_owned is always right about the thread's own
         // holding.
         if unsafe { sys::kqx_mtx_owned(self.mtx.get()) } {
-            return None;
+            return false;
         }
         // SAFETY: as above, and this thread does not hold the mutex. Callbacks hold nothing
         // that comes after it.
         unsafe { sys::kqx_mtx_lock(self.mtx.get()) };
-        Some(Lock(self))
+        true
+    }
+
+    /// Releases the mutex.
+    ///
+    /// # Safety
+    /// This thread took the mutex in `attach` or `lock_unless_known`, and no [`Armable`] of
+    /// the timer is left.
+    pub(super) unsafe fn unlock(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { sys::kqx_mtx_unlock(self.mtx.get()) };
     }
 
     /// kqueue calls f_event, `from_knote` or by itself: an expiry needs no retry. With the
@@ -290,7 +299,7 @@ impl Timer {
         if from_knote {
             return;
         }
-        if self.pending.get() == Callout::Retry {
+        if self.state.get() == CalloutState::Retry {
             self.callout_stop();
         }
         self.stage.store(Stage::Known as u8, Relaxed);
@@ -299,7 +308,7 @@ impl Timer {
     /// Keeps the callout from running. callout_stop(9): under the mutex it cannot be
     /// too late. With the mutex held.
     fn callout_stop(&self) {
-        if self.pending.replace(Callout::Idle) != Callout::Idle {
+        if self.state.replace(CalloutState::Idle) != CalloutState::Idle {
             // SAFETY: the zone set the callout up, and this thread has the callout's mutex.
             unsafe { sys::kqx_callout_stop(self.callout.get()) };
         }
@@ -331,21 +340,9 @@ impl Timer {
         // SAFETY: this thread has the list's mutex, and not the kqueue's lock.
         unsafe { sys::knote(self.knlist.get(), FROM_KNOTE, sys::KNF_LISTLOCKED as c_int) };
         if !self.seen.get() && !self.is_fresh() {
-            self.pending.set(Callout::Retry);
+            self.state.set(CalloutState::Retry);
             self.callout_reset_sbt_on(nstosbt(backoff(&self.tries)), 0, 0);
         }
-    }
-}
-
-/// A timer's mutex, held until this is dropped.
-#[must_use = "the mutex is released at once"]
-pub(super) struct Lock<'a>(&'a Timer);
-
-impl Drop for Lock<'_> {
-    fn drop(&mut self) {
-        // SAFETY: `attach` or `lock_unless_owned` took the mutex, in this thread: a `Lock` is
-        // not Send.
-        unsafe { sys::kqx_mtx_unlock(self.0.mtx.get()) };
     }
 }
 
@@ -356,7 +353,8 @@ impl Armable<'_> {
     /// # Safety
     /// This thread has the mutex and no other `Armable` of the timer as long as this lives.
     pub(super) unsafe fn new(timer: NonNull<Timer>) -> Self {
-        // SAFETY: the caller's promise: the timer is there while its mutex is held.
+        // SAFETY: f_detach, which frees the timer, waits for the knote's flux and drains the
+        // callout: the callback that has the mutex is over by then.
         Armable(unsafe { timer.as_ref() })
     }
 
@@ -380,12 +378,12 @@ impl Armable<'_> {
     #[inline(always)]
     pub fn callout_reset(&mut self, uptime: u64, leeway: u64) {
         let latest = uptime.saturating_add(leeway);
-        if let Callout::Pending { latest: pending } = self.0.pending.get()
-            && pending <= latest
+        if let CalloutState::Pending { latest: before } = self.0.state.get()
+            && before <= latest
         {
             return;
         }
-        self.0.pending.set(Callout::Pending { latest });
+        self.0.state.set(CalloutState::Pending { latest });
         let precision = if leeway == 0 { 0 } else { nstosbt(leeway) };
         self.0
             .callout_reset_sbt_on(nstosbt(uptime), precision, sys::C_ABSOLUTE);
@@ -406,10 +404,10 @@ unsafe extern "C" fn expired<E: Expire>(argument: *mut c_void) {
     // SAFETY: the timer outlives the callout; whatever changes in a timer is in cells.
     let timer = unsafe { &*argument.cast::<Timer>() };
     counter_u64_add(Stat::Callouts, 1);
-    timer.pending.set(Callout::Idle);
+    timer.state.set(CalloutState::Idle);
     // SAFETY: f_detach drains the callout before the knote goes, and callout(9) has taken
     // the mutex of the knote's list.
-    let kn = unsafe { Knote::new(timer.knote, Expiring) };
+    let kn = unsafe { Knote::new(timer.knote) };
     if E::expire(kn) {
         timer.knote();
     }

@@ -9,7 +9,7 @@ use kqx::event::Kevent;
 use kqx_filters::Gauge;
 
 use super::errno;
-use super::knote::{Changing, Delivering, Detaching, Expiring, Knote, Name};
+use super::knote::Name;
 use super::stats;
 
 /// f_attach accepts a registration, or refuses it. Counts an accepted registration in its
@@ -22,26 +22,26 @@ pub fn attach<T>(kn: Name<'_>, result: &Result<T, Errno>, gauge: Option<Gauge>) 
 }
 
 /// A registration was changed, or the change was refused. Counts a trigger.
-pub fn change(kn: &Knote<'_, Changing<'_>>, kev: &Kevent, result: Result<(), Errno>) {
+pub fn change(kn: Name<'_>, kev: &Kevent, result: Result<(), Errno>) {
     let kev = (&raw const *kev).cast();
-    // SAFETY: the knote is valid while the value is; the two kevents are laid out alike.
-    unsafe { sys::kqx_trace_change(kn.as_ptr(), kev, errno::code(&result)) }
+    // SAFETY: the knote is valid while the callback runs; the two kevents are laid out alike.
+    unsafe { sys::kqx_trace_change(kn.0.as_ptr(), kev, errno::code(&result)) }
 }
 
 /// A registration's callout ran and made the registration due, `late` ns after the expiry.
-pub fn expiry(kn: &Knote<'_, Expiring>, late: u64) {
+pub fn expiry(kn: Name<'_>, late: u64) {
     // SAFETY: as for `change`.
-    unsafe { sys::kqx_trace_expiry(kn.as_ptr(), late) }
+    unsafe { sys::kqx_trace_expiry(kn.0.as_ptr(), late) }
 }
 
 /// kqueue delivers an event. Counts the event.
-pub fn deliver(kn: &Knote<'_, Delivering>, data: i64) {
+pub fn deliver(kn: Name<'_>, data: i64) {
     // SAFETY: as for `change`.
-    unsafe { sys::kqx_trace_deliver(kn.as_ptr(), data) }
+    unsafe { sys::kqx_trace_deliver(kn.0.as_ptr(), data) }
 }
 
-/// A registration goes. Takes the registration out of its gauge.
-pub fn detach(kn: &Knote<'_, Detaching>, gauge: Option<Gauge>) {
+/// A registration is gone. Takes the registration out of its gauge.
+pub fn detach(kn: Name<'_>, gauge: Option<Gauge>) {
     // SAFETY: as for `change`.
-    unsafe { sys::kqx_trace_detach(kn.as_ptr(), stats::index(gauge)) }
+    unsafe { sys::kqx_trace_detach(kn.0.as_ptr(), stats::index(gauge)) }
 }

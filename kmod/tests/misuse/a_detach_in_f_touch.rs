@@ -2,7 +2,7 @@
 
 use kqx_kmod::kernel::knote::{Changing, Knote};
 
-fn f_touch_register(kn: Knote<'_, Changing<'_>>) {
+fn f_touch_register(kn: Knote<'_, Changing>) {
     kn.detach(|_| ());
 }
 

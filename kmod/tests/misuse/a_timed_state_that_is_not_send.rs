@@ -4,7 +4,7 @@ use kqx::errno::Errno;
 use kqx_kmod::family::Family;
 use kqx_kmod::kernel::knote::{Attached, Attaching, Knote};
 
-fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Knote<'a, Attached<'a>>, Errno> {
+fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Knote<'a, Attached>, Errno> {
     kn.attach_timer::<Family, *const u8>(core::ptr::null())
 }
 

@@ -3,7 +3,7 @@
 use kqx::errno::Errno;
 use kqx_kmod::kernel::knote::{Attached, Attaching, Knote};
 
-fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Knote<'a, Attached<'a>>, Errno> {
+fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Knote<'a, Attached>, Errno> {
     Ok(kn)
 }
 

@@ -17,7 +17,7 @@ impl Expire for Mute {
 }
 
 impl Filterops for Mute {
-    fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Knote<'a, Attached<'a>>, Errno> {
+    fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Knote<'a, Attached>, Errno> {
         Ok(kn.attach())
     }
 
@@ -29,7 +29,7 @@ impl Filterops for Mute {
         false
     }
 
-    fn f_touch_register(_kn: Knote<'_, Changing<'_>>, _kev: &mut Kevent) {}
+    fn f_touch_register(_kn: Knote<'_, Changing>, _kev: &mut Kevent) {}
 
     fn f_touch_process(_kn: Knote<'_, Delivering>) {}
 }

@@ -73,3 +73,24 @@ fn oneshot_own_trigger(sys: &dyn System) -> Outcome {
     }
     Ok(())
 }
+
+/// A one-shot watcher that is deleted before it takes its trigger hands the trigger over.
+#[case("gate.oneshot.deleted")]
+fn oneshot_deleted(sys: &dyn System) -> Outcome {
+    let one = Kevent {
+        fflags: NOTE_KQX_ONE,
+        ..add(GATE)
+    };
+    let once = Queue::new(sys)?;
+    once.apply(Kevent {
+        flags: EV_ADD | EV_ONESHOT,
+        ..one
+    })?;
+    let other = Queue::new(sys)?;
+    other.apply(one)?;
+    other.apply(trigger(GATE, 1))?;
+    other.quiet()?;
+    once.apply(delete(GATE))?;
+    equal!(other.take()?.data, 1);
+    other.quiet()
+}
