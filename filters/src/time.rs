@@ -68,12 +68,14 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "many runs, slow")]
         fn a_time_armed_and_read_back_is_never_early_and_never_a_nanosecond_late(ns in 0..=MAX) {
             prop_assert_eq!(sbttons(nstosbt(ns)), ns);
             prop_assert!(ns == 0 || sbttons(nstosbt(ns) - 1) < ns);
         }
 
         #[test]
+        #[cfg_attr(miri, ignore = "many runs, slow")]
         fn conversions_agree_with_wide_arithmetic(sbt in 0..=i64::MAX, ns in 0..=MAX) {
             prop_assert_eq!(u128::from(sbttons(sbt)), (sbt as u128 * u128::from(SECOND)) >> 32);
             let exact = (u128::from(ns) << 32).div_ceil(u128::from(SECOND));
@@ -81,6 +83,7 @@ mod tests {
         }
 
         #[test]
+        #[cfg_attr(miri, ignore = "many runs, slow")]
         fn a_realtime_deadline_is_reached_not_before_its_uptime(
             sec in 0..4_000_000_000i64, frac: u64, realtime in 0..i64::MAX,
         ) {

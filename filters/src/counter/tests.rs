@@ -297,6 +297,7 @@ fn a_callout_that_comes_after_the_delay_was_taken_away_makes_nothing_due() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "many runs, slow")]
 fn whatever_is_in_the_words_of_the_knote_no_method_panics() {
     // kqueue_register writes two of them past the filter, from a thread that came before
     // the filter did.
@@ -404,6 +405,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     /// The ten-line model: one wide integer, and what was said at the top.
     #[test]
+    #[cfg_attr(miri, ignore = "many runs, slow")]
     fn any_history_delivers_what_the_model_delivers(
         clear: bool, semaphore: bool, threshold in 0..20u64, steps in prop::collection::vec(step(), 0..60),
     ) {

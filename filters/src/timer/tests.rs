@@ -301,6 +301,7 @@ proptest! {
     /// Over the whole range: 1 ns to 68 years, started anywhere in it, delivered late by
     /// up to 10^12 periods. Wide integers say what is right.
     #[test]
+    #[cfg_attr(miri, ignore = "many runs, slow")]
     fn expirations_are_exact_and_keep_their_phase(
         start in prop_oneof![0..time::MAX, time::MAX - SECOND..=time::MAX],
         period in prop_oneof![1..2_000u64, 1..=time::MAX],

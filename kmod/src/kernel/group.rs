@@ -759,3 +759,58 @@ unsafe extern "C" fn retry(argument: *mut c_void, _pending: c_int) {
     // SAFETY: taken above.
     unsafe { sys::kqx_mtx_unlock(group.mtx.get()) };
 }
+
+// Under Miri alone: natively the crate has no kernel to link with.
+#[cfg(all(test, miri))]
+mod tests {
+    use super::*;
+
+    /// A watcher that is in no line, of no group that anybody looks at.
+    fn watcher() -> Watcher {
+        Watcher {
+            // SAFETY: a knlist is integers and pointers, which may be null.
+            knlist: UnsafeCell::new(unsafe { MaybeUninit::zeroed().assume_init() }),
+            knote: NonNull::dangling(),
+            group: NonNull::dangling(),
+            words: Cell::new(Words::default()),
+            place: Cell::new(Place::Away),
+            prev: Cell::new(null_mut()),
+            next: Cell::new(null_mut()),
+            seen: Cell::new(false),
+        }
+    }
+
+    #[test]
+    fn a_line_keeps_its_order_whoever_leaves() {
+        let watchers: [Watcher; 4] = core::array::from_fn(|_| watcher());
+        let at = |n: usize| NonNull::from(&watchers[n]);
+        let number = |at: *mut Watcher| (0..4).find(|n| core::ptr::eq(at, &watchers[*n]));
+        let line = Line::new();
+        let order = || {
+            let mut found = [None; 4];
+            let mut next = line.first.get();
+            for place in &mut found {
+                *place = number(next);
+                // SAFETY: null, or a watcher of the array.
+                next = unsafe { next.as_ref() }.map_or(null_mut(), |at| at.next.get());
+            }
+            found
+        };
+        // SAFETY: the line is this test's; its watchers are those of the array.
+        unsafe {
+            for n in 0..3 {
+                line.insert(at(n), line.last.get(), null_mut());
+            }
+            line.insert(at(3), null_mut(), line.first.get());
+            assert_eq!(order(), [Some(3), Some(0), Some(1), Some(2)]);
+            line.remove(at(0));
+            line.remove(at(2));
+            assert_eq!(order(), [Some(3), Some(1), None, None]);
+            assert_eq!(number(line.last.get()), Some(1));
+            line.remove(at(3));
+            line.remove(at(1));
+        }
+        assert_eq!(order(), [None; 4]);
+        assert!(line.last.get().is_null());
+    }
+}

@@ -19,7 +19,7 @@
 
 use core::ffi::c_int;
 use core::marker::PhantomData;
-use core::ptr::{NonNull, null_mut};
+use core::ptr::{NonNull, null_mut, without_provenance_mut};
 use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use freebsd_kernel_sys as sys;
@@ -160,7 +160,7 @@ impl<'a, P> Knote<'a, P> {
     #[inline(always)]
     pub fn words(&self) -> Words {
         Words {
-            a: get!(self, kn_hook) as usize as u64,
+            a: get!(self, kn_hook).addr() as u64,
             b: get!(self, kn_sdata) as u64,
             ext0: get!(self, kn_kevent.ext[0]),
             flags: get!(self, kn_sfflags) as u32,
@@ -176,19 +176,19 @@ impl<'a, P> Knote<'a, P> {
 
     #[inline(always)]
     fn timer_ptr(&self) -> Option<NonNull<Timer>> {
-        let address = get!(self, kn_ptr.p_v) as usize;
-        if address & WATCHER != 0 {
+        let attached = get!(self, kn_ptr.p_v);
+        if attached.addr() & WATCHER != 0 {
             return None;
         }
-        NonNull::new(address as *mut Timer)
+        NonNull::new(attached.cast())
     }
 
     fn watcher_ptr(&self) -> Option<NonNull<Watcher>> {
-        let address = get!(self, kn_ptr.p_v) as usize;
-        if address & WATCHER == 0 {
+        let attached = get!(self, kn_ptr.p_v);
+        if attached.addr() & WATCHER == 0 {
             return None;
         }
-        NonNull::new((address & !WATCHER) as *mut Watcher)
+        NonNull::new(attached.map_addr(|address| address & !WATCHER).cast())
     }
 
     /// Whether the knote has a timer.
@@ -226,7 +226,7 @@ impl<P: Stores> Knote<'_, P> {
     /// Sets the filter's state.
     #[inline(always)]
     pub fn set_words(&mut self, words: Words) {
-        set!(self, words.a as usize as *mut _, kn_hook);
+        set!(self, without_provenance_mut(words.a as usize), kn_hook);
         set!(self, words.b as i64, kn_sdata);
         set!(self, words.ext0, kn_kevent.ext[0]);
         set!(self, words.flags as i32, kn_sfflags);
@@ -441,5 +441,54 @@ impl<'a> Knote<'a, Detaching> {
             kn_status
         );
         Detached(PhantomData)
+    }
+}
+
+// Under Miri alone: natively the crate has no kernel to link with.
+#[cfg(all(test, miri))]
+mod tests {
+    use core::mem::MaybeUninit;
+
+    use super::*;
+
+    /// Memory of a knote, as knote_alloc zeroes it.
+    fn knote() -> MaybeUninit<sys::knote> {
+        MaybeUninit::zeroed()
+    }
+
+    #[test]
+    fn each_callback_finds_in_a_knote_what_the_callback_before_left() {
+        let mut memory = knote();
+        let raw = NonNull::new(memory.as_mut_ptr()).unwrap();
+        let words = Words {
+            a: u64::MAX,
+            b: 1 << 63,
+            ext0: 7,
+            flags: u32::MAX,
+        };
+        let report = Report {
+            fflags: 1,
+            data: -1,
+            ext: [2, 3],
+        };
+        // SAFETY: the memory is this test's; each knote is gone before the next is made.
+        unsafe {
+            let attaching = Knote::<Attaching>::new(raw);
+            assert_eq!(attaching.added(), Kevent::default());
+            let mut attached = attaching.attach();
+            attached.set_words(words);
+            attached.set_mode(5);
+            let mut active = Knote::<Active>::new(raw);
+            assert_eq!((active.words(), active.mode()), (words, 5));
+            active.set_flags(9);
+            let delivering = Knote::<Delivering>::new(raw);
+            let event = delivering.event(delivering.flags(), &report);
+            assert_eq!((event.flags, event.data, event.ext), (9, -1, [2, 3, 0, 0]));
+            let mut changing = Knote::<Changing>::new(raw);
+            changing.publish(&report);
+            assert_eq!(changing.words().ext0, 2);
+            assert!(!changing.has_timer() && changing.timer().is_none());
+            let _ = Knote::<Detaching>::new(raw).detach(|_| ());
+        }
     }
 }
