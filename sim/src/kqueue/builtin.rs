@@ -18,10 +18,10 @@ use kqx::event::{
 
 use super::Kqueue;
 use crate::abi::{Callout, Filterops, Knote, Shared};
-use crate::callout;
-use crate::clock::Sbintime;
 use crate::errno::{EINVAL, ENOMEM, Errno, code};
-use crate::kernel::kernel;
+use crate::kpi::callout;
+use crate::machine::kernel::kernel;
+use crate::schedule::clock::Sbintime;
 
 /// A `struct filterops` of any release: what the newer ones have behind f_touch is not set.
 #[repr(C)]

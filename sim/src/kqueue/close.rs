@@ -5,11 +5,11 @@
 
 use super::knote::drop_attached;
 use super::{CHAINS, Kqueue};
-use crate::mtx;
+use crate::kpi::mtx;
 
 impl Drop for Kqueue {
     fn drop(&mut self) {
-        if std::thread::panicking() || crate::kernel::kernel().sched.dead().is_some() {
+        if std::thread::panicking() || crate::machine::kernel::kernel().sched.dead().is_some() {
             // Its locks may be held by what panicked; the test has failed already.
             return;
         }
@@ -29,6 +29,6 @@ impl Drop for Kqueue {
         }
         drop(locked);
         mtx::destroy(&self.kq_lock);
-        crate::uidinfo::charge(&self.owner, -1, 0);
+        crate::kpi::uidinfo::charge(&self.owner, -1, 0);
     }
 }

@@ -6,9 +6,9 @@ use freebsd_kernel_sys::{EVENT_PROCESS, EVENT_REGISTER};
 use kqx::event::Kevent;
 
 use crate::abi::{Filterops, Knote, Shared};
+use crate::debug::fault::FaultKind;
 use crate::errno::{ENXIO, Errno, check};
-use crate::fault::FaultKind;
-use crate::kernel::kernel;
+use crate::machine::kernel::kernel;
 
 /// What sits in a slot that no filter has taken.
 pub(super) static NULL_FILTEROPS: Filterops = Filterops {

@@ -10,8 +10,8 @@ use freebsd_kernel_sys::{KN_DETACHED, KNF_LISTLOCKED, KNF_NOKQLOCK};
 use super::Kqueue;
 use super::knote::unlink;
 use crate::abi::{Knlist, Knote, Mtx, Shared};
-use crate::kernel::{kassert, kernel};
-use crate::mtx;
+use crate::kpi::mtx;
+use crate::machine::kernel::{kassert, kernel};
 
 /// LA_LOCKED of lock(9): the kernel passes it to `kl_assert_lock`.
 const LA_LOCKED: c_int = 0x01;

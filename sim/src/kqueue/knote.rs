@@ -8,7 +8,7 @@ use freebsd_kernel_sys::{KN_ACTIVE, KN_DETACHED, KN_DISABLED, KN_QUEUED, KN_SCAN
 use super::filterops::NULL_FILTEROPS;
 use super::{Kqueue, Locked};
 use crate::abi::{Knlist, Knote, Link, Shared};
-use crate::kernel::{kassert, kernel};
+use crate::machine::kernel::{kassert, kernel};
 
 const M_WAITOK_ZERO: i32 = 0x0002 | 0x0100;
 

@@ -8,6 +8,7 @@
 mod builtin;
 mod close;
 mod dump;
+pub(crate) mod filedesc;
 mod filterops;
 pub(crate) mod knlist;
 mod knote;
@@ -29,13 +30,13 @@ use freebsd_kernel_sys::{KQ_FLUXWAIT, KQ_NEVENTS, KQ_SLEEP};
 use kqx::event::Kevent;
 
 use crate::abi::{Callout, Knote, Link, Mtx, Selinfo, Shared};
+use crate::debug::fault::FaultKind;
 use crate::errno::Errno;
-use crate::fault::FaultKind;
-use crate::filedesc::Filedesc;
-use crate::kernel::kernel;
-use crate::mtx;
-use crate::sched::Sleep;
-use crate::uidinfo::UidInfo;
+use crate::kpi::mtx;
+use crate::kpi::uidinfo::UidInfo;
+use crate::kqueue::filedesc::Filedesc;
+use crate::machine::kernel::kernel;
+use crate::schedule::sched::Sleep;
 
 pub use dump::KnoteInfo;
 pub(crate) use knote::name_zone;
@@ -209,7 +210,7 @@ impl<'a> Locked<'a> {
     /// msleep(9) on the kqueue, with its lock as the interlock.
     fn sleep(self, sleep: Sleep) -> (Locked<'a>, Result<(), Errno>) {
         let kq = self.0;
-        let held = crate::curthread::curthread().held.borrow().len();
+        let held = crate::schedule::curthread::curthread().held.borrow().len();
         if held > 1 {
             kernel().faults.report(
                 FaultKind::Sleep,

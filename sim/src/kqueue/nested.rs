@@ -17,10 +17,10 @@ use super::knote::drop_attached;
 use super::scan::Wait;
 use super::{Kqueue, Locked};
 use crate::abi::{Callout, Filterops, Knlist, Knote, Shared};
-use crate::callout;
-use crate::curthread::run_as_taskqueue;
 use crate::errno::{EBADF, EINVAL, EWOULDBLOCK, Errno, code};
-use crate::sched::Sleep;
+use crate::kpi::callout;
+use crate::schedule::curthread::run_as_taskqueue;
+use crate::schedule::sched::Sleep;
 
 /// How soon those that watch are told, in `sbintime_t`: at once.
 const AT_ONCE: i64 = 0;

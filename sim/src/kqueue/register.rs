@@ -13,8 +13,8 @@ use super::slots::Hold;
 use super::{CHAINS, Kqueue, Locked};
 use crate::abi::{Knlist, Knote, Shared};
 use crate::errno::{EBADF, EINVAL, ENOENT, Errno};
-use crate::kernel::kernel;
-use crate::window::Window;
+use crate::machine::kernel::kernel;
+use crate::schedule::window::Window;
 
 impl Kqueue {
     /// Applies one change. What the filter writes into it goes back to the program with a

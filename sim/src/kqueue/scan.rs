@@ -10,11 +10,11 @@ use kqx::event::{EV_CLEAR, EV_DISPATCH, EV_ONESHOT, Kevent};
 use super::knote::drop_attached;
 use super::{BATCH, Kqueue, Locked};
 use crate::abi::{Knote, Shared};
-use crate::clock::Sbintime;
 use crate::errno::{EWOULDBLOCK, Errno};
-use crate::kernel::kernel;
-use crate::sched::Sleep;
-use crate::window::Window;
+use crate::machine::kernel::kernel;
+use crate::schedule::clock::Sbintime;
+use crate::schedule::sched::Sleep;
+use crate::schedule::window::Window;
 
 /// How long a kevent waits for the first event.
 #[derive(Clone, Copy)]

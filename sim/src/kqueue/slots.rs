@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 use super::filterops::NULL_FILTEROPS;
 use super::{builtin, nested};
 use crate::abi::{Filterops, Shared};
-use crate::config::Release;
+use crate::debug::inject::Failure;
 use crate::errno::{EBUSY, EEXIST, EINVAL, Errno, code};
-use crate::inject::Failure;
-use crate::kernel::kernel;
+use crate::machine::config::Release;
+use crate::machine::kernel::kernel;
 
 /// The one slot that is free: AIO and LIO, empty in the table too, are the standard
 /// kernel's AIO's from boot on.

@@ -9,7 +9,7 @@ use super::image::ModuleImage;
 use super::{LoadError, Refusal, elf, native};
 use crate::abi::{Moduledata, Shared, Sysinit};
 use crate::errno::{EEXIST, EINVAL, ENOENT, ENOEXEC, Errno, check};
-use crate::kernel::kernel;
+use crate::machine::kernel::kernel;
 
 const MOD_LOAD: c_int = 0;
 const MOD_UNLOAD: c_int = 1;

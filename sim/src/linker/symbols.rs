@@ -5,10 +5,12 @@ use std::sync::OnceLock;
 
 use super::mapping::Mapping;
 use crate::abi::SysctlOid;
-use crate::{
-    callout, clock, console, counter, curthread, eventhandler, kmem, kqueue, malloc, mtx, sdt,
-    strings, sysctl, taskqueue, ucred, uidinfo, uma,
+use crate::kpi::{
+    callout, console, counter, eventhandler, kmem, malloc, mtx, sdt, strings, sysctl, taskqueue,
+    ucred, uidinfo, uma,
 };
+use crate::kqueue;
+use crate::schedule::{clock, curthread};
 
 /// Where a symbol is.
 pub(super) enum Symbol {

@@ -1,5 +1,9 @@
 //! The machine: what a test holds.
 
+pub(crate) mod config;
+pub(crate) mod kernel;
+pub(crate) mod process;
+
 use std::ffi::c_int;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,16 +11,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::config::{ClockMode, Config};
+use crate::debug::fault::{Fault, FaultKind};
+use crate::debug::inject::Failure;
 use crate::errno::{ENOENT, Errno};
-use crate::fault::{Fault, FaultKind};
-use crate::inject::Failure;
-use crate::kernel::{Kernel, kernel};
+use crate::kpi::counter;
+use crate::kqueue;
 use crate::linker::LoadError;
-use crate::process::Process;
-use crate::sched::Sleep;
-use crate::window::{Meeting, Window};
-use crate::{counter, kqueue};
+use crate::machine::config::{ClockMode, Config};
+use crate::machine::kernel::{Kernel, kernel};
+use crate::machine::process::Process;
+use crate::schedule::sched::Sleep;
+use crate::schedule::window::{Meeting, Window};
 
 /// The event handler of a module's crate. Nothing is called through it: naming it makes
 /// the linker take the module, and its linker sets, into the program.

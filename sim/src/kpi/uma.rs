@@ -9,8 +9,8 @@ use std::ptr;
 
 use parking_lot::Mutex;
 
-use crate::kernel::{kassert, kernel};
-use crate::malloc::{M_WAITOK, M_ZERO, Owner, may_allocate};
+use crate::kpi::malloc::{M_WAITOK, M_ZERO, Owner, may_allocate};
+use crate::machine::kernel::{kassert, kernel};
 
 type Ctor = unsafe extern "C-unwind" fn(*mut c_void, c_int, *mut c_void, c_int) -> c_int;
 type Dtor = unsafe extern "C-unwind" fn(*mut c_void, c_int, *mut c_void);

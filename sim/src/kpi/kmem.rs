@@ -5,8 +5,8 @@ use std::ptr;
 
 use parking_lot::Mutex;
 
-use crate::kernel::{kassert, kernel};
-use crate::malloc::may_allocate;
+use crate::kpi::malloc::may_allocate;
+use crate::machine::kernel::{kassert, kernel};
 
 /// How many pages of memory the machine has: 2 GB.
 #[unsafe(no_mangle)]

@@ -12,9 +12,9 @@ use std::sync::OnceLock;
 use freebsd_kernel_sys::{KQX_TD_UCRED, RLIMIT_KQUEUES};
 use parking_lot::Mutex;
 
-use crate::kernel::kernel;
-use crate::ucred::Ucred;
-use crate::witness::Held;
+use crate::debug::witness::Held;
+use crate::kpi::ucred::Ucred;
+use crate::machine::kernel::kernel;
 
 /// `UMA_PCPU_ALLOC_SIZE` of amd64: how far apart one counter's words are.
 pub(crate) const PCPU_SIZE: usize = 4096;
@@ -133,7 +133,7 @@ impl Cpu {
 
 impl Drop for Cpu {
     fn drop(&mut self) {
-        crate::sched::forget_thread(self.registered.get());
+        crate::schedule::sched::forget_thread(self.registered.get());
         pages().taken.lock()[self.index] = false;
     }
 }

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::kernel::kernel;
-use crate::sched::Sleep;
+use crate::machine::kernel::kernel;
+use crate::schedule::sched::Sleep;
 
 /// A place in the kernel where a thread can be overtaken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

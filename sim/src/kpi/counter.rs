@@ -5,10 +5,10 @@ use std::ptr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::curthread::{COUNTER_BLOCKS, MAX_CPUS, PCPU_SIZE, cpus, pcpu_base};
-use crate::inject::Failure;
-use crate::kernel::kernel;
-use crate::witness::may_sleep;
+use crate::debug::inject::Failure;
+use crate::debug::witness::may_sleep;
+use crate::machine::kernel::kernel;
+use crate::schedule::curthread::{COUNTER_BLOCKS, MAX_CPUS, PCPU_SIZE, cpus, pcpu_base};
 
 const M_WAITOK: c_int = 0x0002;
 const WORDS: usize = PCPU_SIZE / 8;

@@ -9,8 +9,8 @@ use freebsd_kernel_sys::{eventhandler_entry, eventhandler_list};
 use parking_lot::Mutex;
 
 use crate::abi::{Mtx, Shared};
-use crate::kernel::kernel;
-use crate::mtx;
+use crate::kpi::mtx;
+use crate::machine::kernel::kernel;
 
 /// A list, with its entries, which do not move.
 struct List {

@@ -8,9 +8,9 @@ use std::mem::offset_of;
 use freebsd_kernel_sys::{task_fn_t, timeout_task};
 
 use crate::abi::{Callout, Shared};
-use crate::callout;
-use crate::curthread::run_as_taskqueue;
-use crate::kernel::kassert;
+use crate::kpi::callout;
+use crate::machine::kernel::kassert;
+use crate::schedule::curthread::run_as_taskqueue;
 
 /// `struct taskqueue`: the module only points to it.
 #[repr(C)]

@@ -8,11 +8,11 @@ use std::ptr;
 use parking_lot::Mutex;
 
 use crate::abi::{Shared, SysctlHandler, SysctlOid, SysctlReq};
-use crate::config::Config;
-use crate::counter;
 use crate::errno::{EINVAL, ENOENT, ENOMEM, EPERM, Errno, check, code};
-use crate::kernel::kernel;
+use crate::kpi::counter;
 use crate::linker::symbols;
+use crate::machine::config::Config;
+use crate::machine::kernel::kernel;
 
 const CTLTYPE: u32 = 0xf;
 const CTLTYPE_NODE: u32 = 1;
@@ -83,7 +83,7 @@ impl Sysctls {
             ],
             own: HashMap::from([
                 ("kern.kq_calloutmax", i64::from(config.kq_calloutmax)),
-                ("hw.physmem", crate::kmem::physmem * 4096),
+                ("hw.physmem", crate::kpi::kmem::physmem * 4096),
                 ("kern.osreldate", i64::from(osreldate)),
             ]),
             tunables: Mutex::new(config.tunables.iter().cloned().collect()),

@@ -1,7 +1,7 @@
 //! SDT(9): probes are never enabled here, so their functions are never called; a module
 //! still refers to them.
 
-use crate::kernel::kassert;
+use crate::machine::kernel::kassert;
 
 /// sdt_probe(9) of 15, behind a jump that DTrace would patch in.
 ///

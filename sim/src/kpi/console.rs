@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char, c_int};
 
 use parking_lot::Mutex;
 
-use crate::kernel::kernel;
+use crate::machine::kernel::kernel;
 
 /// What was printed, line by line.
 #[derive(Default)]

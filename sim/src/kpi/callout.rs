@@ -9,12 +9,12 @@ use std::sync::atomic::Ordering;
 use parking_lot::MutexGuard;
 
 use crate::abi::{Callout, Mtx, Shared};
-use crate::clock::Sbintime;
-use crate::curthread::run_as_softclock;
-use crate::kernel::{kassert, kernel};
-use crate::mtx;
-use crate::sched::{Sched, Sleep, State};
-use crate::witness::may_sleep;
+use crate::debug::witness::may_sleep;
+use crate::kpi::mtx;
+use crate::machine::kernel::{kassert, kernel};
+use crate::schedule::clock::Sbintime;
+use crate::schedule::curthread::run_as_softclock;
+use crate::schedule::sched::{Sched, Sleep, State};
 
 const CALLOUT_ACTIVE: i16 = 0x0002;
 const CALLOUT_PENDING: i16 = 0x0004;
@@ -152,7 +152,7 @@ pub(crate) fn run<'a>(
         if let Some(m) = lock.filter(|_| !returns_unlocked) {
             mtx::unlock(&m);
         }
-        let held = crate::curthread::curthread().held.borrow().len();
+        let held = crate::schedule::curthread::curthread().held.borrow().len();
         kassert!(held == 0, "a callout returned with {held} mutexes held");
     });
     let mut state = sched.lock();

@@ -1,4 +1,4 @@
-//! malloc(9), and the memory behind it and behind [`uma`](crate::uma): every allocation
+//! malloc(9), and the memory behind it and behind [`uma`](crate::kpi::uma): every allocation
 //! has an owner, freed memory is poisoned and kept aside for a while, so that leaks and
 //! late writes show.
 
@@ -10,10 +10,10 @@ use std::ptr;
 use parking_lot::Mutex;
 
 use crate::abi::MallocType;
-use crate::fault::FaultKind;
-use crate::inject::Failure;
-use crate::kernel::{kassert, kernel};
-use crate::witness::may_sleep;
+use crate::debug::fault::FaultKind;
+use crate::debug::inject::Failure;
+use crate::debug::witness::may_sleep;
+use crate::machine::kernel::{kassert, kernel};
 
 pub(crate) const M_NOWAIT: c_int = 0x0001;
 pub(crate) const M_WAITOK: c_int = 0x0002;

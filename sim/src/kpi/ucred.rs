@@ -8,9 +8,9 @@ use freebsd_kernel_sys::{KQX_CR_PRISON, KQX_CR_RUIDINFO, KQX_CR_UID, KQX_PR_PARE
 use parking_lot::Mutex;
 
 use crate::abi::Shared;
-use crate::fault::FaultKind;
-use crate::kernel::kernel;
-use crate::uidinfo::UidInfo;
+use crate::debug::fault::FaultKind;
+use crate::kpi::uidinfo::UidInfo;
+use crate::machine::kernel::kernel;
 
 /// Where a word that the module reads is, counted in words.
 const fn word(offset: u32) -> usize {

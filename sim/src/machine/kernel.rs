@@ -8,22 +8,22 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::clock::Clocks;
-use crate::config::Config;
-use crate::console::Console;
-use crate::eventhandler::Eventhandlers;
-use crate::fault::Faults;
-use crate::inject::Injector;
-use crate::kmem::Kmem;
+use crate::debug::fault::Faults;
+use crate::debug::inject::Injector;
+use crate::debug::witness::Witness;
+use crate::kpi::console::Console;
+use crate::kpi::eventhandler::Eventhandlers;
+use crate::kpi::kmem::Kmem;
+use crate::kpi::malloc::Heap;
+use crate::kpi::sysctl::Sysctls;
+use crate::kpi::ucred::Creds;
+use crate::kpi::uidinfo::Users;
 use crate::kqueue::Slots;
 use crate::linker::Linker;
-use crate::malloc::Heap;
-use crate::sched::Sched;
-use crate::sysctl::Sysctls;
-use crate::ucred::Creds;
-use crate::uidinfo::Users;
-use crate::window::Windows;
-use crate::witness::Witness;
+use crate::machine::config::Config;
+use crate::schedule::clock::Clocks;
+use crate::schedule::sched::Sched;
+use crate::schedule::window::Windows;
 
 /// All state of the simulated kernel.
 pub(crate) struct Kernel {

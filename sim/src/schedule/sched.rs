@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::callout::Wheel;
-use crate::clock::{Sbintime, nstosbt};
-use crate::config::ClockMode;
-use crate::curthread::{curthread, with_registration};
 use crate::errno::{EINTR, EWOULDBLOCK, Errno};
-use crate::kernel::kernel;
+use crate::kpi::callout::Wheel;
+use crate::machine::config::ClockMode;
+use crate::machine::kernel::kernel;
+use crate::schedule::clock::{Sbintime, nstosbt};
+use crate::schedule::curthread::{curthread, with_registration};
 
 /// What a thread sleeps on: an address, as in sleep(9).
 pub(crate) type Channel = usize;
@@ -308,7 +308,7 @@ impl Sched {
         while state.dead.is_none()
             && let Some(callout) = state.wheel.pop_due(time)
         {
-            state = crate::callout::run(self, state, callout);
+            state = crate::kpi::callout::run(self, state, callout);
             left -= 1;
             if left == 0 {
                 state.die(format!(
@@ -346,7 +346,7 @@ impl Sched {
             match state.wheel.next() {
                 Some(time) if time <= now => {
                     while let Some(callout) = state.wheel.pop_due(now) {
-                        state = crate::callout::run(self, state, callout);
+                        state = crate::kpi::callout::run(self, state, callout);
                     }
                 }
                 Some(time) => {
@@ -377,7 +377,7 @@ impl Sched {
                     "process {}: {}, {} ns left\n",
                     sleeper.pid,
                     sleeper.sleep.what,
-                    crate::clock::sbttons(left.max(0))
+                    crate::schedule::clock::sbttons(left.max(0))
                 ),
             };
         }
@@ -417,7 +417,7 @@ impl State {
 /// A host thread ends that was registered with the kernel of that number.
 pub(crate) fn forget_thread(serial: u64) {
     if serial != 0 {
-        crate::kernel::with_kernel(|kernel| {
+        crate::machine::kernel::with_kernel(|kernel| {
             if kernel.sched.serial == serial {
                 kernel.sched.leave();
             }

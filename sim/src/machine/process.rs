@@ -8,16 +8,16 @@ use kqx::event::Kevent;
 use parking_lot::Mutex;
 
 use crate::abi::Shared;
-use crate::clock::nstosbt;
-use crate::config::Release;
-use crate::curthread::run_as_process;
 use crate::errno::{EBADF, EINVAL, ENOENT, ENOMEM, EPERM, ESRCH, Errno};
-use crate::filedesc::{FIRST_FD, Filedesc};
-use crate::kernel::Kernel;
+use crate::kpi::ucred::{Prison, Ucred};
+use crate::kpi::uidinfo::charge;
+use crate::kqueue::filedesc::{FIRST_FD, Filedesc};
 use crate::kqueue::{KnoteInfo, Kqueue, Wait};
-use crate::sched::Sleep;
-use crate::ucred::{Prison, Ucred};
-use crate::uidinfo::charge;
+use crate::machine::config::Release;
+use crate::machine::kernel::Kernel;
+use crate::schedule::clock::nstosbt;
+use crate::schedule::curthread::run_as_process;
+use crate::schedule::sched::Sleep;
 
 /// A file descriptor.
 pub type Fd = i32;

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::abi::{Mtx, Shared};
-use crate::fault::FaultKind;
-use crate::kernel::kernel;
+use crate::debug::fault::FaultKind;
+use crate::machine::kernel::kernel;
 
 const CLASSES: usize = 256;
 
@@ -163,7 +163,7 @@ impl Witness {
 
 /// Something that may sleep is about to: a fault with a mutex held or in a callout.
 pub(crate) fn may_sleep(what: &str) {
-    let thread = crate::curthread::curthread();
+    let thread = crate::schedule::curthread::curthread();
     if thread.softclock {
         kernel()
             .faults

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use parking_lot::Mutex;
 
 use crate::abi::Shared;
-use crate::fault::FaultKind;
-use crate::inject::Failure;
-use crate::kernel::kernel;
+use crate::debug::fault::FaultKind;
+use crate::debug::inject::Failure;
+use crate::machine::kernel::kernel;
 
 /// `struct uidinfo`: the module only points to it.
 pub struct UidInfo {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
 
 use crate::abi::Bintime;
-use crate::config::ClockMode;
-use crate::kernel::kernel;
+use crate::machine::config::ClockMode;
+use crate::machine::kernel::kernel;
 
 /// A time or a duration as the kernel counts: 2^-32 s.
 pub(crate) type Sbintime = i64;

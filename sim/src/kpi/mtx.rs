@@ -10,10 +10,10 @@ use parking_lot::RawMutex;
 use parking_lot::lock_api::{RawMutex as _, RawMutexTimed as _};
 
 use crate::abi::{Mtx, Shared};
-use crate::curthread::{Thread, curthread};
-use crate::fault::FaultKind;
-use crate::kernel::{kassert, kernel};
-use crate::witness::{Class, Held, Place};
+use crate::debug::fault::FaultKind;
+use crate::debug::witness::{Class, Held, Place};
+use crate::machine::kernel::{kassert, kernel};
+use crate::schedule::curthread::{Thread, curthread};
 
 /// Options of mtx_init(9).
 pub(crate) const MTX_DEF: c_int = 0;

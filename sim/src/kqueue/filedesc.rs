@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use freebsd_kernel_sys::KQX_FD_HOLDCNT;
 use parking_lot::Mutex;
 
-use crate::fault::FaultKind;
-use crate::kernel::kernel;
+use crate::debug::fault::FaultKind;
 use crate::kqueue::Kqueue;
+use crate::machine::kernel::kernel;
 
 /// The first descriptor: after the three that every process has.
 pub(crate) const FIRST_FD: usize = 3;
