@@ -11,12 +11,17 @@ pub enum Failure {
     Charge,
     /// The registration of a filter: kqueue_add_filteropts, as if the slot were taken.
     Registration,
+    /// mtx_trylock(9), as if another thread held the mutex.
+    Trylock,
 }
+
+/// How many there are.
+const FAILURES: usize = 4;
 
 /// Counts the calls down to the one that fails.
 #[derive(Default)]
 pub(crate) struct Injector {
-    countdown: [AtomicU64; 3],
+    countdown: [AtomicU64; FAILURES],
 }
 
 impl Injector {

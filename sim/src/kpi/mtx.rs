@@ -11,6 +11,7 @@ use parking_lot::lock_api::{RawMutex as _, RawMutexTimed as _};
 
 use crate::abi::{Mtx, Shared};
 use crate::debug::fault::FaultKind;
+use crate::debug::inject::Failure;
 use crate::debug::witness::{Class, Held, Place};
 use crate::machine::kernel::{kassert, kernel};
 use crate::schedule::curthread::{Thread, curthread};
@@ -155,7 +156,7 @@ pub(crate) fn lock(m: &Mtx, place: Place) {
 /// the order of locks does not matter.
 fn trylock(m: &Mtx, place: Place) -> bool {
     let state = state(m, "mtx_trylock");
-    if !state.raw.try_lock() {
+    if kernel().inject.strikes(Failure::Trylock) || !state.raw.try_lock() {
         return false;
     }
     let thread = curthread();
