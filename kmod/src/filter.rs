@@ -112,7 +112,7 @@ pub(crate) fn event<F: Filter>(mut kn: Knote<'_, Active>) -> bool {
 #[inline(never)]
 pub(crate) fn change<F: Filter, E: Expire>(mut kn: Knote<'_, Changing>, kev: &mut Kevent) {
     const MORE: u16 = EV_ADD | EV_CLEAR | EV_RECEIPT | EV_FORCEONESHOT;
-    if kev.flags & MORE == 0 && !kn.has_timer() {
+    if kev.flags & MORE == 0 && kn.is_bare() {
         let mut filter = F::load(kn.words());
         let mut cx = Context::new(&KernelClock, Mode::of(&kn).added());
         if filter.change(&mut None, kev, &mut cx).is_ok() {

@@ -94,13 +94,14 @@ unsafe extern "C" fn f_event<O: Filterops>(kn: *mut sys::knote, hint: c_long) ->
     // SAFETY: as in `f_attach`. For a knote with a timer, `f_event_timed` has the mutex
     // before the filter runs.
     let kn = unsafe { Knote::<Active>::new(NonNull::new_unchecked(kn)) };
-    if kn.has_timer() {
-        return f_event_timed::<O>(kn, hint == FROM_KNOTE);
+    if kn.is_bare() {
+        return O::f_event(kn).into();
     }
     if let Some(member) = kn.member() {
         member.see();
+        return O::f_event(kn).into();
     }
-    O::f_event(kn).into()
+    f_event_timed::<O>(kn, hint == FROM_KNOTE)
 }
 
 /// f_event of a knote with a timer.
@@ -145,11 +146,11 @@ unsafe extern "C" fn f_touch<O: Filterops>(
     }
     // SAFETY: as above.
     let changing = unsafe { Knote::<Changing>::new(kn) };
-    let had_timer = changing.has_timer();
+    let bare = changing.is_bare();
     // SAFETY: `kev` is kqueue_kevent's own copy of the change, this thread's alone, and laid
     // out like `Kevent`.
     O::f_touch_register(changing, unsafe { &mut *kev });
-    if !had_timer {
+    if bare {
         // SAFETY: as above, and the filter's is gone.
         let kn = unsafe { Knote::<Changing>::new(kn) };
         if let Some(timer) = kn.timer_of_callback() {

@@ -176,11 +176,11 @@ impl<'a, P> Knote<'a, P> {
 
     #[inline(always)]
     fn timer_ptr(&self) -> Option<NonNull<Timer>> {
-        let attached = get!(self, kn_ptr.p_v);
-        if attached.addr() & WATCHER != 0 {
+        let attached = NonNull::new(get!(self, kn_ptr.p_v))?;
+        if attached.addr().get() & WATCHER != 0 {
             return None;
         }
-        NonNull::new(attached.cast())
+        Some(attached.cast())
     }
 
     fn watcher_ptr(&self) -> Option<NonNull<Watcher>> {
@@ -189,6 +189,12 @@ impl<'a, P> Knote<'a, P> {
             return None;
         }
         NonNull::new(attached.map_addr(|address| address & !WATCHER).cast())
+    }
+
+    /// Whether the knote has neither a timer nor a group.
+    #[inline(always)]
+    pub fn is_bare(&self) -> bool {
+        get!(self, kn_ptr.p_v).is_null()
     }
 
     /// Whether the knote has a timer.
@@ -353,7 +359,7 @@ impl Knote<'_, Changing> {
         &mut self,
         timed: T,
     ) -> Result<(), Errno> {
-        if get!(self, kn_ptr.p_v).is_null() {
+        if self.is_bare() {
             // SAFETY: f_touch, whose thunk releases the mutex; a knote with neither timer nor
             // group is on no list.
             unsafe { Timer::attach::<E, T>(self.raw, timed)? };
