@@ -39,7 +39,9 @@ errnos! {
     EBUSY = 16, "In use.";
     EEXIST = 17, "Already there.";
     EINVAL = 22, "Invalid argument.";
+    EWOULDBLOCK = 35, "The time-out has passed.";
     EOPNOTSUPP = 45, "Operation not supported.";
+    ENOSYS = 78, "Not implemented.";
 }
 
 impl Errno {

@@ -22,54 +22,7 @@ pub type Body<'a> = &'a (dyn Fn() -> Outcome + Sync);
 /// Memory that processes share.
 pub type SharedMemory = &'static [AtomicU64; 16];
 
-/// An error number, by FreeBSD's numbering on every host.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Errno(pub i32);
-
-macro_rules! errnos {
-    ($($name:ident = $number:literal, $text:literal;)*) => {
-        impl Errno {
-            $(#[doc = $text] pub const $name: Errno = Errno($number);)*
-
-            /// The symbol of intro(2), where it is one the cases know.
-            pub fn symbol(self) -> Option<&'static str> {
-                match self {
-                    $(Errno::$name => Some(stringify!($name)),)*
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
-errnos! {
-    EPERM = 1, "Operation not permitted.";
-    ENOENT = 2, "No such registration, or no such name.";
-    EINTR = 4, "Interrupted by a signal.";
-    ENOEXEC = 8, "What kldload(2) says of a module that refused to load.";
-    EBADF = 9, "Not a descriptor, or not a kqueue.";
-    ENOMEM = 12, "Out of memory, or over a limit.";
-    EFAULT = 14, "Bad address.";
-    EBUSY = 16, "In use.";
-    EEXIST = 17, "Already there.";
-    EINVAL = 22, "Invalid argument.";
-    EOPNOTSUPP = 45, "This system cannot do that.";
-}
-
-impl fmt::Debug for Errno {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.symbol() {
-            Some(symbol) => f.write_str(symbol),
-            None => write!(f, "errno {}", self.0),
-        }
-    }
-}
-
-impl fmt::Display for Errno {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
-    }
-}
+pub use kqx::errno::Errno;
 
 impl From<Errno> for Failure {
     /// A call failed that had to succeed: where, and how.

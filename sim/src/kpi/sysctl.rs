@@ -129,7 +129,10 @@ impl Sysctls {
         };
         let loaded = parse(&text).ok_or(EINVAL).and_then(|v| write(oid, v));
         if let Err(error) = loaded {
-            let message = format!("Setting sysctl {path} to '{text}' failed: {}\n", error.0);
+            let message = format!(
+                "Setting sysctl {path} to '{text}' failed: {}\n",
+                error.number()
+            );
             kernel().console.print(&message);
         }
     }
@@ -228,7 +231,7 @@ unsafe extern "C-unwind" fn copy_out(
     // SAFETY: called by a handler with the request it was given.
     let req = unsafe { &mut *req };
     if req.oldidx + length > req.oldlen {
-        return ENOMEM.0;
+        return ENOMEM.number().into();
     }
     let to = req.oldptr.wrapping_byte_add(req.oldidx);
     // SAFETY: checked to fit; the handler says that many bytes may be read.
@@ -244,7 +247,7 @@ unsafe extern "C-unwind" fn copy_in(req: *mut SysctlReq, to: *mut c_void, length
         return 0;
     }
     if req.newlen - req.newidx < length {
-        return EINVAL.0;
+        return EINVAL.number().into();
     }
     let from = req.newptr.wrapping_byte_add(req.newidx);
     // SAFETY: checked to be there; the handler says that many bytes may be written.
@@ -272,7 +275,7 @@ unsafe fn handle(arg1: *mut c_void, arg2: i64, req: *mut SysctlReq, length: usiz
         return result;
     }
     if arg1.is_null() {
-        return EPERM.0;
+        return EPERM.number().into();
     }
     // SAFETY: the caller's promise.
     unsafe { ((*req).newfunc)(req, arg1, length) }
@@ -347,7 +350,7 @@ pub unsafe extern "C-unwind" fn kernel_sysctlbyname(
     _flags: c_int,
 ) -> c_int {
     if !new.is_null() {
-        return EPERM.0;
+        return EPERM.number().into();
     }
     // SAFETY: the caller's promise.
     let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();

@@ -284,7 +284,7 @@ unsafe extern "C-unwind" fn timer_touch(kn: Shared<Knote>, kev: *mut Kevent, kin
         // The error stays on the knote for ever.
         Err(error) => kn.update(|kev| {
             kev.flags |= EV_ERROR;
-            kev.data = error.0.into();
+            kev.data = error.number().into();
         }),
     }
 }

@@ -20,7 +20,7 @@ pub(super) static NULL_FILTEROPS: Filterops = Filterops {
 };
 
 unsafe extern "C-unwind" fn null_attach(_kn: Shared<Knote>) -> c_int {
-    ENXIO.0
+    ENXIO.number().into()
 }
 
 const MISSING: &str = "the filter has no such function";

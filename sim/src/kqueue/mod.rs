@@ -195,7 +195,7 @@ impl Kqueue {
                 return result.map(|()| 0);
             };
             change.flags = EV_ERROR;
-            change.data = result.map_or_else(|e| i64::from(e.0), |()| 0);
+            change.data = result.map_or_else(|e| i64::from(e.number()), |()| 0);
             *slot = change;
             answered += 1;
         }

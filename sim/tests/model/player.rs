@@ -460,7 +460,7 @@ impl<'a> Player<'a> {
         let answered = self.process.kevent(fd, &[change], &mut events, now);
         events.truncate(answered.unwrap_or(0));
         self.note(format!("  {answered:?} {events:?}"));
-        let errno = |result: Result<(), Errno>| result.map_or_else(|e| e.0.into(), |()| 0);
+        let errno = |result: Result<(), Errno>| result.map_or_else(|e| e.number().into(), |()| 0);
         if takes && expected.result.is_ok() {
             self.take(at, &events, ALL);
             return None;

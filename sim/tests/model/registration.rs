@@ -262,7 +262,7 @@ impl Registration {
         let expected = if let Some(error) = error {
             Report {
                 flags: self.asked | EV_ERROR,
-                data: error.0.into(),
+                data: error.number().into(),
                 ..Report::default()
             }
         } else if self.once() {

@@ -239,7 +239,7 @@ fn refused_readd(sys: &dyn System) -> Outcome {
     while errors == 0 || counted < 4 {
         let event = queue.wait()?;
         if event.flags & EV_ERROR != 0 {
-            equal!(event.data, Errno::EINVAL.0.into());
+            equal!(event.data, Errno::EINVAL.number().into());
             errors += 1;
         } else {
             equal!(event.flags, EV_CLEAR);
@@ -264,7 +264,7 @@ fn refused_readd_oneshot(sys: &dyn System) -> Outcome {
     })?;
     let error = queue.take()?;
     equal!(error.flags & EV_ERROR, EV_ERROR);
-    equal!(error.data, Errno::EINVAL.0.into());
+    equal!(error.data, Errno::EINVAL.number().into());
     let event = queue.wait()?;
     // Without EV_CLEAR, at which kqueue_scan would have dropped it with the error's event.
     equal!(event.flags, EV_ONESHOT);

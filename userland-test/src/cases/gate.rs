@@ -139,7 +139,7 @@ fn refused_mode(sys: &dyn System) -> Outcome {
         let event = queue.take()?;
         equal!(
             (event.flags & EV_ERROR, event.data),
-            (EV_ERROR, i64::from(Errno::EINVAL.0))
+            (EV_ERROR, i64::from(Errno::EINVAL.number()))
         );
         queue.apply(trigger(GATE, 1))?;
         let event = queue.take()?;

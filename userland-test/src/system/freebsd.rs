@@ -114,9 +114,10 @@ impl Kernel {
 /// The result of a system call, or errno.
 pub(crate) fn check(result: c_int) -> Result<c_int, Errno> {
     if result == -1 {
-        Err(Errno(
-            std::io::Error::last_os_error().raw_os_error().unwrap_or(0),
-        ))
+        let errno = std::io::Error::last_os_error().raw_os_error();
+        Err(errno
+            .and_then(Errno::new)
+            .expect("a call that fails sets errno"))
     } else {
         Ok(result)
     }

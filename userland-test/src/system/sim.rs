@@ -34,12 +34,6 @@ thread_local! {
     static PROCESS: RefCell<Option<Process>> = const { RefCell::new(None) };
 }
 
-impl From<kqx_sim::Errno> for Errno {
-    fn from(errno: kqx_sim::Errno) -> Errno {
-        Errno(errno.0)
-    }
-}
-
 impl From<Window> for kqx_sim::Window {
     fn from(window: Window) -> kqx_sim::Window {
         match window {
@@ -140,11 +134,11 @@ impl System for Sim {
     }
 
     fn kqueue(&self) -> Result<Fd, Errno> {
-        Ok(self.process().kqueue()?)
+        self.process().kqueue()
     }
 
     fn close(&self, fd: Fd) -> Result<(), Errno> {
-        Ok(self.process().close(fd)?)
+        self.process().close(fd)
     }
 
     fn kevent(
@@ -154,11 +148,11 @@ impl System for Sim {
         events: &mut [Kevent],
         timeout: Option<Duration>,
     ) -> Result<usize, Errno> {
-        Ok(self.process().kevent(kq, changes, events, timeout)?)
+        self.process().kevent(kq, changes, events, timeout)
     }
 
     fn poll(&self, kq: Fd, timeout: Option<Duration>) -> Result<bool, Errno> {
-        Ok(self.process().poll(kq, timeout)?)
+        self.process().poll(kq, timeout)
     }
 
     fn clock(&self, clock: Clock) -> u64 {
@@ -195,11 +189,11 @@ impl System for Sim {
     }
 
     fn sysctl(&self, name: &str) -> Result<i64, Errno> {
-        Ok(self.process().sysctl(name)?)
+        self.process().sysctl(name)
     }
 
     fn set_sysctl(&self, name: &str, value: i64) -> Result<(), Errno> {
-        Ok(self.process().set_sysctl(name, value)?)
+        self.process().set_sysctl(name, value)
     }
 
     fn in_process(&self, body: &(dyn Fn() -> Outcome + Sync)) -> Outcome {
@@ -211,7 +205,7 @@ impl System for Sim {
 
     fn in_jail(&self, body: &(dyn Fn() -> Outcome + Sync)) -> Outcome {
         let child = self.process().fork();
-        child.jail().map_err(Errno::from)?;
+        child.jail()?;
         let outcome = run_in(&child, body);
         child.exit();
         outcome
@@ -229,7 +223,7 @@ impl System for Sim {
     ) -> Outcome {
         let first = self.process().fork();
         run_in(&first, owner)?;
-        let second = first.rfork().map_err(Errno::from)?;
+        let second = first.rfork()?;
         first.exit();
         let outcome = run_in(&second, heir);
         second.exit();
@@ -238,11 +232,11 @@ impl System for Sim {
 
     fn set_kqueue_limit(&self, limit: Option<u64>) -> Result<(), Errno> {
         let limit = limit.unwrap_or(UNLIMITED);
-        Ok(self.process().set_kqueue_limit(limit)?)
+        self.process().set_kqueue_limit(limit)
     }
 
     fn setuid(&self, uid: u32) -> Result<(), Errno> {
-        Ok(self.process().setuid(uid)?)
+        self.process().setuid(uid)
     }
 
     /// The calling thread alone is stopped: no case has another then.
@@ -268,11 +262,11 @@ impl System for Sim {
         if self.machine.kldstat().iter().any(|file| file == MODULE) {
             return Err(Errno::EEXIST);
         }
-        self.kldload().map_err(|error| error.errno.into())
+        self.kldload().map_err(|error| error.errno)
     }
 
     fn unload(&self, force: bool) -> Result<(), Errno> {
-        Ok(self.machine.kldunload(MODULE, force)?)
+        self.machine.kldunload(MODULE, force)
     }
 
     fn set_tunable(&self, name: &str, value: Option<&str>) -> Result<(), Errno> {

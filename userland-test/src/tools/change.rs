@@ -139,8 +139,5 @@ pub const fn deadline(clock: u32, at: u64) -> Kevent {
 /// Why the change of this receipt was refused: by kqueue in `data`, by a member of the
 /// family in `ext[1]`.
 pub fn refusal(receipt: &Kevent) -> Option<Errno> {
-    match (receipt.data as i32, receipt.ext[1] as i32) {
-        (0, 0) => None,
-        (0, errno) | (errno, _) => Some(Errno(errno)),
-    }
+    Errno::new(receipt.data as i32).or_else(|| Errno::new(receipt.ext[1] as i32))
 }

@@ -120,7 +120,7 @@ impl<'a> Queue<'a> {
             return Err(Failure::here(format_args!("{bad:x?} gives {refused:?}")));
         }
         let receipt = self.receipt(bad)?;
-        if receipt.data != Errno::EINVAL.0.into() {
+        if receipt.data != Errno::EINVAL.number().into() {
             return Err(Failure::here(format_args!("the receipt is {receipt:x?}")));
         }
         if self.apply(delete(bad.ident)) != Err(Errno::ENOENT) {

@@ -17,7 +17,10 @@ fn kqueue_no_registration(sys: &dyn System) -> Outcome {
         equal!(queue.apply(change(ident)), Err(Errno::ENOENT));
         equal!(queue.apply(trigger(ident, 1)), Err(Errno::ENOENT));
         equal!(queue.apply(delete(ident)), Err(Errno::ENOENT));
-        equal!(queue.receipt(delete(ident))?.data, Errno::ENOENT.0.into());
+        equal!(
+            queue.receipt(delete(ident))?.data,
+            Errno::ENOENT.number().into()
+        );
     }
     Ok(())
 }

@@ -28,7 +28,7 @@ fn refused_receipt(sys: &dyn System) -> Outcome {
     let receipt = queue.receipt(REFUSED)?;
     equal!(receipt.flags, EV_ERROR);
     equal!(receipt.data, 0);
-    equal!(receipt.ext[1], Errno::EINVAL.0 as u64);
+    equal!(receipt.ext[1], Errno::EINVAL.number().into());
     queue.quiet()
 }
 
@@ -40,7 +40,7 @@ fn refused_event(sys: &dyn System) -> Outcome {
     equal!(queue.apply(REFUSED), Ok(()));
     let event = queue.take()?;
     equal!(event.flags & EV_ERROR, EV_ERROR);
-    equal!(event.data, Errno::EINVAL.0.into());
+    equal!(event.data, Errno::EINVAL.number().into());
     equal!(event.ident, COUNTER);
     Ok(())
 }
@@ -54,7 +54,7 @@ fn refused_same_call(sys: &dyn System) -> Outcome {
     let count = queue.kevent(&[REFUSED], &mut events, Some(Duration::ZERO))?;
     equal!(count, 1);
     equal!(events[0].flags & EV_ERROR, EV_ERROR);
-    equal!(events[0].data, Errno::EINVAL.0.into());
+    equal!(events[0].data, Errno::EINVAL.number().into());
     Ok(())
 }
 

@@ -103,7 +103,7 @@ fn differs_error_kept(sys: &dyn System) -> Outcome {
     let flags = compare(sys, EVFILT_TIMER, |filter| {
         filter.apply(periodic(3600 * SEC))?;
         filter.apply(REFUSED)?;
-        equal!(filter.queue.wait()?.data, Errno::EINVAL.0.into());
+        equal!(filter.queue.wait()?.data, Errno::EINVAL.number().into());
         filter.apply(periodic(MS))?;
         Ok(filter.queue.wait()?.flags)
     })?;
