@@ -1,39 +1,50 @@
 //! The kernel structures that the module and the simulated kernel share.
 //!
-//! Layouts are the kernel's, field names too; every field the kernel changes is a cell,
-//! because the module's code reads and writes beside ours. That they agree with the
-//! headers of the release is asserted against the crate `freebsd-kernel-sys` when this
-//! is compiled.
+//! Layouts and field names are the kernel's. The module reads and writes these fields too,
+//! so every field that changes is a cell, or an atomic where a thread reads the field
+//! without the lock that guards it. Compile-time assertions compare the layouts with the
+//! headers of the release, as the crate `freebsd-kernel-sys` has them.
 
 use std::cell::Cell;
-use std::ffi::{c_char, c_int, c_long, c_ulong, c_void};
+use std::ffi::{CStr, c_char, c_int, c_long, c_ulong, c_void};
+use std::fmt;
 use std::mem::{offset_of, size_of};
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicI16, AtomicPtr, AtomicUsize};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{
+    AtomicI16, AtomicI32, AtomicI64, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
+};
 
 use freebsd_kernel_sys as sys;
 use kqx::event::Kevent;
 
 /// A pointer to a structure that the module and the kernel both hold.
 ///
-/// It is only made of pointers that came over the kernel's interface, and whoever passes
-/// one keeps what it points to alive until the interface says otherwise (a knote until
-/// its detach has returned, a callout until it was drained, a lock until it is
-/// destroyed). Fields are cells or atomics, so a reference claims nothing about them.
+/// # Invariant
+/// The structure is there as long as any copy of the pointer is followed, and every thread
+/// that follows one holds the locks that the kernel asks for. [`Shared::new`] and
+/// [`Shared::from_ref`] are unsafe because the compiler checks neither.
 #[repr(transparent)]
 pub(crate) struct Shared<T>(NonNull<T>);
 
 impl<T> Shared<T> {
-    /// Takes a pointer that came over the interface; null is a kernel panic.
-    pub(crate) fn new(p: *const T, what: &str) -> Self {
+    /// A pointer that came over the kernel's interface. Null is a kernel panic.
+    ///
+    /// # Safety
+    /// If `p` is not null, the invariant holds for it.
+    pub(crate) unsafe fn new(p: *const T, what: &str) -> Self {
         match NonNull::new(p.cast_mut()) {
             Some(p) => Shared(p),
-            None => panic!("{what}: null pointer"),
+            None => panic!("panic: {what}: null pointer"),
         }
     }
 
-    pub(crate) fn from_ref(r: &T) -> Self {
+    /// A pointer to a structure of this kernel.
+    ///
+    /// # Safety
+    /// The invariant holds for `r`, also after the borrow has ended.
+    pub(crate) unsafe fn from_ref(r: &T) -> Self {
         Shared(NonNull::from(r))
     }
 
@@ -60,14 +71,59 @@ impl<T> Deref for Shared<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the type's own invariant: what crossed the interface is alive, and all
-        // that anyone changes in it is in cells or atomics.
+        // SAFETY: by the invariant the structure is there, and what changes in it is in
+        // cells or atomics.
         unsafe { self.0.as_ref() }
     }
 }
 
-// SAFETY: a pointer may be sent; who may follow it when is the kernel's locking.
+// SAFETY: by the invariant, whichever thread follows the pointer holds the locks that the
+// kernel asks for.
 unsafe impl<T> Send for Shared<T> {}
+// SAFETY: the same.
+unsafe impl<T> Sync for Shared<T> {}
+
+/// A C string of the module's, as text.
+///
+/// # Safety
+/// `string` is a C string.
+pub(crate) unsafe fn c_string(string: *const c_char) -> String {
+    // SAFETY: the caller's promise.
+    let string = unsafe { CStr::from_ptr(string) };
+    string.to_string_lossy().into_owned()
+}
+
+/// Where a lock was taken: LOCK_FILE and LOCK_LINE.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    file: *const c_char,
+    line: c_int,
+}
+
+impl Place {
+    /// Where the kernel itself takes a lock.
+    pub(crate) const KERNEL: Place = Place {
+        file: ptr::null(),
+        line: 0,
+    };
+
+    /// # Safety
+    /// `file` is null, or a C string that stays as long as the place is known.
+    pub(crate) unsafe fn new(file: *const c_char, line: c_int) -> Place {
+        Place { file, line }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.file.is_null() {
+            return f.write_str("the kernel");
+        }
+        // SAFETY: the promise of whoever made the place.
+        let file = unsafe { c_string(self.file) };
+        write!(f, "{file}:{}", self.line)
+    }
+}
 
 /// `struct lock_object`.
 #[repr(C)]
@@ -75,14 +131,15 @@ pub(crate) struct LockObject {
     pub(crate) lo_name: Cell<*const c_char>,
     pub(crate) lo_flags: Cell<u32>,
     pub(crate) lo_data: Cell<u32>,
-    /// The kernel's own state of the lock; null before init and after destroy.
+    /// What this kernel keeps of the lock; null before mtx_init(9) and after mtx_destroy(9).
     pub(crate) lo_witness: AtomicPtr<c_void>,
 }
 
-/// `struct mtx`: `mtx_lock` is the owner, as mtx_owned() reads it inline.
+/// `struct mtx`.
 #[repr(C)]
 pub(crate) struct Mtx {
     pub(crate) lock_object: LockObject,
+    /// The owner, which mtx_owned() reads inline.
     pub(crate) mtx_lock: AtomicUsize,
 }
 
@@ -112,7 +169,7 @@ pub(crate) struct Knlist {
     pub(crate) kl_autodestroy: Cell<c_int>,
 }
 
-/// `struct filterops` as far as every release has it.
+/// `struct filterops`, up to the last callback that every release has.
 #[repr(C)]
 pub(crate) struct Filterops {
     pub(crate) f_isfd: c_int,
@@ -122,10 +179,7 @@ pub(crate) struct Filterops {
     pub(crate) f_touch: Option<unsafe extern "C-unwind" fn(Shared<Knote>, *mut Kevent, c_ulong)>,
 }
 
-// SAFETY: a filter's table is constant.
-unsafe impl Sync for Filterops {}
-
-/// A pointer to a knote where a list has one.
+/// Where a list points to its next knote.
 pub(crate) type Link = Cell<Option<Shared<Knote>>>;
 
 /// TAILQ_ENTRY of queue(3): the next knote, and what points to this one.
@@ -138,7 +192,7 @@ pub(crate) struct TailqEntry {
 /// `struct selinfo`.
 #[repr(C)]
 pub(crate) struct Selinfo {
-    /// The threads in poll(2) here; the kernel's own.
+    /// The kernel's own: the threads that are in select(2).
     pub(crate) si_tdlist: [Cell<usize>; 2],
     pub(crate) si_note: Knlist,
     pub(crate) si_mtx: Cell<*const Mtx>,
@@ -162,6 +216,76 @@ impl Selinfo {
     }
 }
 
+/// The `struct kevent` in a knote. A callout, f_touch and kern.proc.kq may come to it at once,
+/// here as in the kernel: each field is read and written as a whole, and all together are not.
+#[repr(C)]
+pub(crate) struct KnKevent {
+    ident: AtomicUsize,
+    filter: AtomicI16,
+    flags: AtomicU16,
+    fflags: AtomicU32,
+    data: AtomicI64,
+    udata: AtomicUsize,
+    ext: [AtomicU64; 4],
+}
+
+impl KnKevent {
+    /// As it stands.
+    pub(crate) fn get(&self) -> Kevent {
+        Kevent {
+            ident: self.ident.load(Relaxed),
+            filter: self.filter.load(Relaxed),
+            flags: self.flags(),
+            fflags: self.fflags.load(Relaxed),
+            data: self.data(),
+            udata: self.udata.load(Relaxed),
+            ext: self.ext.each_ref().map(|word| word.load(Relaxed)),
+        }
+    }
+
+    pub(crate) fn set(&self, kev: &Kevent) {
+        self.ident.store(kev.ident, Relaxed);
+        self.filter.store(kev.filter, Relaxed);
+        self.flags.store(kev.flags, Relaxed);
+        self.fflags.store(kev.fflags, Relaxed);
+        self.set_data(kev.data);
+        self.set_udata(kev.udata);
+        for (word, value) in self.ext.iter().zip(kev.ext) {
+            word.store(value, Relaxed);
+        }
+    }
+
+    pub(crate) fn flags(&self) -> u16 {
+        self.flags.load(Relaxed)
+    }
+
+    pub(crate) fn raise_flags(&self, flags: u16) {
+        self.flags.fetch_or(flags, Relaxed);
+    }
+
+    pub(crate) fn data(&self) -> i64 {
+        self.data.load(Relaxed)
+    }
+
+    pub(crate) fn set_data(&self, data: i64) {
+        self.data.store(data, Relaxed);
+    }
+
+    pub(crate) fn add_data(&self, data: i64) {
+        self.data.fetch_add(data, Relaxed);
+    }
+
+    pub(crate) fn set_udata(&self, udata: usize) {
+        self.udata.store(udata, Relaxed);
+    }
+
+    /// What EV_CLEAR does after a delivery.
+    pub(crate) fn reset(&self) {
+        self.set_data(0);
+        self.fflags.store(0, Relaxed);
+    }
+}
+
 /// `struct knote`.
 #[repr(C)]
 pub(crate) struct Knote {
@@ -170,14 +294,15 @@ pub(crate) struct Knote {
     /// The next of its knlist.
     pub(crate) kn_selnext: Link,
     pub(crate) kn_knlist: Cell<Option<Shared<Knlist>>>,
-    /// Its neighbours among the active.
+    /// Its neighbours on the kqueue's queue.
     pub(crate) kn_tqe: TailqEntry,
     pub(crate) kn_kq: Cell<*const c_void>,
-    pub(crate) kn_kevent: Cell<Kevent>,
+    pub(crate) kn_kevent: KnKevent,
     pub(crate) kn_hook: Cell<*mut c_void>,
     pub(crate) kn_hookid: Cell<c_int>,
-    pub(crate) kn_status: Cell<c_int>,
-    pub(crate) kn_influx: Cell<c_int>,
+    /// Changed under the kqueue's lock; kqueue_register and knlist_add read both without.
+    pub(crate) kn_status: AtomicI32,
+    pub(crate) kn_influx: AtomicI32,
     pub(crate) kn_sfflags: Cell<u32>,
     pub(crate) kn_sdata: Cell<i64>,
     pub(crate) kn_ptr: Cell<*mut c_void>,
@@ -187,7 +312,8 @@ pub(crate) struct Knote {
 /// `struct callout`.
 #[repr(C)]
 pub(crate) struct Callout {
-    /// The link to its wheel; here: its sequence number on it, and nothing.
+    /// The kernel links callouts here. This one keeps the callout's sequence number on the
+    /// wheel in the first word, and nothing in the second.
     pub(crate) c_links: [Cell<u64>; 2],
     pub(crate) c_time: Cell<i64>,
     pub(crate) c_precision: Cell<i64>,
@@ -284,7 +410,7 @@ pub(crate) struct Moduledata {
     pub(crate) priv_: *mut c_void,
 }
 
-/// `struct malloc_type`, as far as a name goes.
+/// `struct malloc_type`, up to its name.
 #[repr(C)]
 pub(crate) struct MallocType {
     pub(crate) ks_next: *const c_void,
@@ -313,6 +439,7 @@ same_layout!(Knlist, knlist; kl_list kl_lock kl_unlock kl_assert_lock kl_lockarg
 same_layout!(Selinfo, selinfo; si_tdlist si_note si_mtx);
 same_layout!(Knote, knote; kn_link kn_selnext kn_knlist kn_tqe kn_kq kn_kevent kn_hook kn_hookid
     kn_status kn_influx kn_sfflags kn_sdata kn_ptr kn_fop);
+same_layout!(KnKevent, kevent; ident filter flags fflags data udata ext);
 same_layout!(Callout, callout; c_links c_time c_precision c_arg c_func c_lock c_flags c_iflags
     c_cpu);
 same_layout!(SysctlOid, sysctl_oid; oid_children oid_parent oid_number oid_kind oid_arg1

@@ -1,4 +1,4 @@
-//! What the kernel found wrong: recorded, and asked for when the test ends.
+//! What the kernel found wrong, kept until the test asks or ends.
 
 use std::backtrace::Backtrace;
 use std::fmt;
@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 pub enum FaultKind {
     /// Two locks were taken in both orders.
     LockOrder,
-    /// A lock was taken that the thread holds, or two of one kind at once.
+    /// A thread took two locks of one kind at once.
     DuplicateLock,
-    /// A lock was destroyed while somebody held it.
+    /// A lock was destroyed while a thread held it.
     DestroyedHeld,
     /// Something that may sleep was called with a lock held, or from a callout.
     Sleep,
@@ -26,14 +26,15 @@ pub enum FaultKind {
     WildCall,
 }
 
-/// One thing that was wrong, in words, with the stacks that show where.
+/// A thing that was wrong, in words, with the stacks that show where.
 #[derive(Clone, Debug)]
 pub struct Fault {
     /// What it is.
     pub kind: FaultKind,
     /// One line: what is wrong, with the names of what takes part.
     pub message: String,
-    /// Where it was noticed, and before that where its other half happened.
+    /// Titles and stacks: where the kernel noticed, and before that where the other half of
+    /// the fault happened.
     pub stacks: Vec<(String, String)>,
 }
 
@@ -47,41 +48,38 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The faults nobody has asked for yet.
-#[derive(Default)]
-pub(crate) struct Faults(Mutex<Vec<Fault>>);
+/// The faults that nobody has asked for yet.
+static FOUND: Mutex<Vec<Fault>> = Mutex::new(Vec::new());
 
-impl Faults {
-    /// Records a fault with the stack of the caller.
-    pub(crate) fn report(&self, kind: FaultKind, message: String) {
-        self.report_after(kind, message, None);
-    }
+/// Records a fault, with the caller's stack.
+pub(crate) fn report(kind: FaultKind, message: String) {
+    report_after(kind, message, None);
+}
 
-    /// Records a fault of two halves: `earlier` is where the first one happened.
-    pub(crate) fn report_after(
-        &self,
-        kind: FaultKind,
-        message: String,
-        earlier: Option<(String, &Backtrace)>,
-    ) {
-        let now = ("here".to_string(), Backtrace::force_capture().to_string());
-        let earlier = earlier.map(|(title, stack)| (title, stack.to_string()));
-        self.0.lock().push(Fault {
-            kind,
-            message,
-            stacks: earlier.into_iter().chain([now]).collect(),
-        });
-    }
+/// Records a fault of two halves, with the caller's stack. `earlier` has a title for the
+/// first half, and the stack where that happened.
+pub(crate) fn report_after(
+    kind: FaultKind,
+    message: String,
+    earlier: Option<(String, &Backtrace)>,
+) {
+    let now = ("here".to_string(), Backtrace::force_capture().to_string());
+    let earlier = earlier.map(|(title, stack)| (title, stack.to_string()));
+    FOUND.lock().push(Fault {
+        kind,
+        message,
+        stacks: earlier.into_iter().chain([now]).collect(),
+    });
+}
 
-    /// The first lock order reversal among them, in words.
-    pub(crate) fn lock_order(&self) -> Option<String> {
-        let faults = self.0.lock();
-        let reversal = faults.iter().find(|f| f.kind == FaultKind::LockOrder)?;
-        Some(reversal.message.clone())
-    }
+/// The first lock order reversal among the faults, in words.
+pub(crate) fn lock_order() -> Option<String> {
+    let found = FOUND.lock();
+    let reversal = found.iter().find(|f| f.kind == FaultKind::LockOrder)?;
+    Some(reversal.message.clone())
+}
 
-    /// Hands over what was recorded.
-    pub(crate) fn take(&self) -> Vec<Fault> {
-        std::mem::take(&mut *self.0.lock())
-    }
+/// Hands over what was recorded.
+pub(crate) fn take() -> Vec<Fault> {
+    std::mem::take(&mut *FOUND.lock())
 }

@@ -1,4 +1,4 @@
-//! Failures on demand: the n-th allocation, charge or registration fails.
+//! Failures on demand: the n-th allocation, charge, registration or trylock fails.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,29 +15,31 @@ pub enum Failure {
     Trylock,
 }
 
-/// How many there are.
+/// How many kinds there are.
 const FAILURES: usize = 4;
 
-/// Counts the calls down to the one that fails.
-#[derive(Default)]
-pub(crate) struct Injector {
-    countdown: [AtomicU64; FAILURES],
+/// How many calls of each kind there are until one fails; 0: none fails.
+static COUNTDOWN: [AtomicU64; FAILURES] = [const { AtomicU64::new(0) }; FAILURES];
+
+/// Has the `nth` call from now fail (1: the next); 0 takes it back.
+pub(crate) fn arm(what: Failure, nth: u64) {
+    COUNTDOWN[what as usize].store(nth, Ordering::Relaxed);
 }
 
-impl Injector {
-    /// Lets the `nth` call from now fail (1: the next); 0 takes it back.
-    pub(crate) fn arm(&self, what: Failure, nth: u64) {
-        self.countdown[what as usize].store(nth, Ordering::Relaxed);
+/// Takes back every failure, at the end of a machine.
+pub(crate) fn disarm() {
+    for countdown in &COUNTDOWN {
+        countdown.store(0, Ordering::Relaxed);
     }
+}
 
-    /// Whether this call is the one.
-    pub(crate) fn strikes(&self, what: Failure) -> bool {
-        let count = &self.countdown[what as usize];
-        if count.load(Ordering::Relaxed) == 0 {
-            return false;
-        }
-        count
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
-            .is_ok_and(|n| n == 1)
+/// Whether this call is the one that fails.
+pub(crate) fn strikes(what: Failure) -> bool {
+    let countdown = &COUNTDOWN[what as usize];
+    if countdown.load(Ordering::Relaxed) == 0 {
+        return false;
     }
+    countdown
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
+        .is_ok_and(|n| n == 1)
 }

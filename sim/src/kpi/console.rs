@@ -4,26 +4,26 @@ use std::ffi::{CStr, c_char, c_int};
 
 use parking_lot::Mutex;
 
-use crate::machine::kernel::kernel;
+/// What was printed.
+static PRINTED: Mutex<String> = Mutex::new(String::new());
 
-/// What was printed, line by line.
-#[derive(Default)]
-pub(crate) struct Console {
-    text: Mutex<String>,
+/// Prints on the console.
+pub(crate) fn print(text: &str) {
+    PRINTED.lock().push_str(text);
 }
 
-impl Console {
-    pub(crate) fn print(&self, text: &str) {
-        self.text.lock().push_str(text);
-    }
+/// What was printed, line by line.
+pub(crate) fn lines() -> Vec<String> {
+    PRINTED.lock().lines().map(str::to_string).collect()
+}
 
-    pub(crate) fn lines(&self) -> Vec<String> {
-        self.text.lock().lines().map(str::to_string).collect()
-    }
+/// Clears the console, at the end of a machine.
+pub(crate) fn clear() {
+    PRINTED.lock().clear();
 }
 
 /// printf(9) into a string: `%s %.*s %c %d %i %u %x %p` with `h`, `l`, `ll`, `j`, `z`,
-/// a width, `0`, `-` and `#`. Anything else is shown as it stands.
+/// a width, `0`, `-` and `#`. Any other conversion is shown as it stands.
 ///
 /// # Safety
 /// `format` is a C string, and `args` are what its conversions ask for.
@@ -101,9 +101,8 @@ pub(crate) unsafe fn format(format: *const c_char, args: &[u64]) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// printf(9). Variadic in the kernel; as amd64 passes integers, up to five of them
-/// arrive in registers and the rest on the stack, where a function of fixed arity finds
-/// them.
+/// printf(9). It is variadic in the kernel. amd64 passes the first five integers after the
+/// format in registers, where a function of fixed arity finds them; no caller here has more.
 ///
 /// # Safety
 /// As [`format`].
@@ -118,7 +117,7 @@ pub unsafe extern "C-unwind" fn printf(
 ) -> c_int {
     // SAFETY: the caller's promise.
     let text = unsafe { format(fmt, &[a, b, c, d, e]) };
-    kernel().console.print(&text);
+    print(&text);
     text.len() as c_int
 }
 
@@ -137,7 +136,7 @@ pub unsafe extern "C-unwind" fn kernel_panic(
 ) -> ! {
     // SAFETY: the caller's promise.
     let text = unsafe { format(fmt, &[a, b, c, d, e]) };
-    kernel().console.print(&format!("panic: {text}\n"));
+    print(&format!("panic: {text}\n"));
     panic!("panic: {text}");
 }
 

@@ -1,69 +1,95 @@
-//! EVENTHANDLER(9): lists by name. Nothing here invokes them; they keep what a module
-//! leaves in them.
+//! EVENTHANDLER(9): lists by name. Nothing here invokes the handlers; the lists keep what a
+//! module leaves in them.
 
-use std::collections::HashMap;
-use std::ffi::{CStr, c_char, c_int, c_void};
-use std::ptr;
+use std::collections::BTreeMap;
+use std::ffi::{c_char, c_int, c_void};
+use std::ptr::{self, NonNull};
 
 use freebsd_kernel_sys::{eventhandler_entry, eventhandler_list};
 use parking_lot::Mutex;
 
-use crate::abi::{Mtx, Shared};
-use crate::kpi::mtx;
-use crate::machine::kernel::kernel;
+use super::mtx;
+use crate::abi::{Mtx, Place, Shared, c_string};
+use crate::debug::kassert;
 
-/// A list, with its entries, which do not move.
-struct List {
-    list: Box<eventhandler_list>,
-    #[expect(clippy::vec_box, reason = "the list points to them")]
-    entries: Vec<Box<eventhandler_entry>>,
-}
+/// Lists, by name. Freed when dropped.
+pub(crate) struct Lists(BTreeMap<String, List>);
 
-/// All lists.
-#[derive(Default)]
-pub(crate) struct Eventhandlers(Mutex<HashMap<String, List>>);
+static LISTS: Mutex<Lists> = Mutex::new(Lists(BTreeMap::new()));
 
-// SAFETY: the lists are reached under the lock here, and what is in them is changed by
-// this kernel alone.
-unsafe impl Send for Eventhandlers {}
-// SAFETY: the same.
-unsafe impl Sync for Eventhandlers {}
+/// A list, in memory of its own: the module has pointers to it and to its entries.
+#[derive(Clone, Copy)]
+struct List(NonNull<eventhandler_list>);
+
+// SAFETY: the list is there until the machine is gone, and is changed with its mutex held.
+unsafe impl Send for List {}
 
 impl List {
     fn new() -> List {
-        // SAFETY: integers and pointers: all zeroes is a value, a list without a name.
-        let mut list: Box<eventhandler_list> = Box::new(unsafe { std::mem::zeroed() });
-        list.el_entries.tqh_last = &raw mut list.el_entries.tqh_first;
-        mtx::init(&lock(&list), c"eventhandler", mtx::MTX_DEF);
-        List {
-            list,
-            entries: Vec::new(),
+        // SAFETY: integers and pointers: all zeroes is a list without a name.
+        let list: Box<eventhandler_list> = Box::new(unsafe { std::mem::zeroed() });
+        let list = NonNull::from(Box::leak(list));
+        let at = list.as_ptr();
+        // SAFETY: leaked until the list is dropped, and nobody else knows it yet.
+        unsafe { (*at).el_entries.tqh_last = &raw mut (*at).el_entries.tqh_first };
+        let list = List(list);
+        mtx::init(&list.lock(), c"eventhandler", mtx::MTX_DEF);
+        list
+    }
+
+    /// The mutex of the list.
+    fn lock(self) -> Shared<Mtx> {
+        // SAFETY: a field of the list, with the layout of a `struct mtx`.
+        unsafe {
+            let lock = &raw const (*self.0.as_ptr()).el_lock;
+            Shared::new(lock.cast(), "eventhandler_list")
         }
     }
 
     /// Puts an entry at the end: the priorities of what is kept do not matter.
-    fn push(&mut self, arg: *mut c_void, priority: c_int) -> *mut eventhandler_entry {
-        // SAFETY: as in `new`.
-        let mut entry: Box<eventhandler_entry> = Box::new(unsafe { std::mem::zeroed() });
-        entry.ee_priority = priority;
-        entry.ee_arg = arg;
-        entry.ee_link.tqe_prev = self.list.el_entries.tqh_last;
-        let at = &raw mut *entry;
-        // SAFETY: the last link of the list: its head, or an entry that is in a box of ours.
-        unsafe { *self.list.el_entries.tqh_last = at };
-        self.list.el_entries.tqh_last = &raw mut entry.ee_link.tqe_next;
-        self.entries.push(entry);
-        at
+    fn push(self, arg: *mut c_void, priority: c_int) -> *mut eventhandler_entry {
+        // SAFETY: integers and pointers: all zeroes is an entry that is on no list.
+        let entry: Box<eventhandler_entry> = Box::new(unsafe { std::mem::zeroed() });
+        let entry = Box::into_raw(entry);
+        let list = self.0.as_ptr();
+        mtx::lock(&self.lock(), Place::KERNEL);
+        // SAFETY: with the list's mutex held, its last link is its head or in an entry of its
+        // own; the new entry is in a box that the list takes back when it is dropped.
+        unsafe {
+            (*entry).ee_priority = priority;
+            (*entry).ee_arg = arg;
+            (*entry).ee_link.tqe_prev = (*list).el_entries.tqh_last;
+            *(*list).el_entries.tqh_last = entry;
+            (*list).el_entries.tqh_last = &raw mut (*entry).ee_link.tqe_next;
+        }
+        mtx::unlock(&self.lock());
+        entry
     }
 }
 
-fn lock(list: &eventhandler_list) -> Shared<Mtx> {
-    Shared::new((&raw const list.el_lock).cast(), "eventhandler_list")
+/// Takes all lists out of the kernel, at the end of a machine.
+///
+/// # Safety
+/// When the lists are dropped, nobody follows a pointer to them any more.
+pub(crate) unsafe fn take() -> Lists {
+    std::mem::replace(&mut LISTS.lock(), Lists(BTreeMap::new()))
 }
 
-fn name<'a>(name: *const c_char) -> std::borrow::Cow<'a, str> {
-    // SAFETY: the caller of the C interface passes a C string.
-    unsafe { CStr::from_ptr(name) }.to_string_lossy()
+impl Drop for Lists {
+    fn drop(&mut self) {
+        for list in self.0.values() {
+            // SAFETY: lists are only dropped out of `take`, whose caller promises that nobody
+            // uses them, nor their entries. `new` and `push` have put them in boxes.
+            unsafe {
+                mtx::destroy(&list.lock());
+                let list = Box::from_raw(list.0.as_ptr());
+                let mut next = list.el_entries.tqh_first;
+                while !next.is_null() {
+                    next = Box::from_raw(next).ee_link.tqe_next;
+                }
+            }
+        }
+    }
 }
 
 /// eventhandler_find_list: the list of that name, locked, or null.
@@ -72,46 +98,36 @@ fn name<'a>(name: *const c_char) -> std::borrow::Cow<'a, str> {
 /// The name is a C string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn eventhandler_find_list(
-    list: *const c_char,
+    name: *const c_char,
 ) -> *mut eventhandler_list {
-    let mut lists = kernel().eventhandlers.0.lock();
-    let Some(found) = lists.get_mut(&*name(list)) else {
+    // SAFETY: the caller's promise.
+    let name = unsafe { c_string(name) };
+    let found = LISTS.lock().0.get(&name).copied();
+    let Some(list) = found else {
         return ptr::null_mut();
     };
-    let found = &raw mut *found.list;
-    drop(lists);
-    // SAFETY: lists stay where they are until the machine ends.
-    mtx::lock(&lock(unsafe { &*found }), mtx::KERNEL);
-    found
+    mtx::lock(&list.lock(), Place::KERNEL);
+    list.0.as_ptr()
 }
 
-/// eventhandler_register, of a list by its name, which is made if there is none.
+/// eventhandler_register, on a list by its name, which is made if there is none.
 ///
 /// # Safety
 /// The name is a C string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn eventhandler_register(
     list: *mut eventhandler_list,
-    list_name: *const c_char,
+    name: *const c_char,
     _func: *mut c_void,
     arg: *mut c_void,
     priority: c_int,
 ) -> *mut eventhandler_entry {
-    assert!(
+    kassert!(
         list.is_null(),
         "eventhandler_register: lists go by their names here"
     );
-    let mut lists = kernel().eventhandlers.0.lock();
-    let list = lists
-        .entry(name(list_name).into_owned())
-        .or_insert_with(List::new);
+    // SAFETY: the caller's promise.
+    let name = unsafe { c_string(name) };
+    let list = *LISTS.lock().0.entry(name).or_insert_with(List::new);
     list.push(arg, priority)
-}
-
-impl Drop for Eventhandlers {
-    fn drop(&mut self) {
-        for (_, list) in self.0.get_mut().drain() {
-            mtx::destroy(&lock(&list.list));
-        }
-    }
 }

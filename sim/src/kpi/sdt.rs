@@ -1,9 +1,9 @@
-//! SDT(9): probes are never enabled here, so their functions are never called; a module
-//! still refers to them.
+//! SDT(9). No probe is ever enabled here, so nobody calls these functions; a module refers to
+//! them all the same.
 
-use crate::machine::kernel::kassert;
+use crate::debug::kassert;
 
-/// sdt_probe(9) of 15, behind a jump that DTrace would patch in.
+/// sdt_probe of 15: DTrace would patch in a jump to a call of it.
 ///
 /// # Safety
 /// None beyond the C interface.
@@ -12,7 +12,7 @@ pub unsafe extern "C-unwind" fn sdt_probe(_id: u32, _a: u64, _b: u64, _c: u64, _
     kassert!(false, "sdt_probe called, but no probe was enabled");
 }
 
-/// What `sdt_probe_func` of 14 points to: sdt_probe_stub.
+/// sdt_probe_stub of 14, to which `sdt_probe_func` points.
 ///
 /// # Safety
 /// None beyond the C interface.

@@ -1,18 +1,16 @@
 //! sysctl(9): the tree, its handlers, and the tunables it loads.
 
 use std::cell::Cell;
-use std::collections::HashMap;
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::collections::BTreeMap;
+use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::ptr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
-use crate::abi::{Shared, SysctlHandler, SysctlOid, SysctlReq};
+use super::{console, counter, kmem};
+use crate::abi::{Shared, SysctlHandler, SysctlOid, SysctlReq, c_string};
 use crate::errno::{EINVAL, ENOENT, ENOMEM, EPERM, Errno, check, code};
-use crate::kpi::counter;
-use crate::linker::symbols;
-use crate::machine::config::Config;
-use crate::machine::kernel::kernel;
 
 const CTLTYPE: u32 = 0xf;
 const CTLTYPE_NODE: u32 = 1;
@@ -20,17 +18,23 @@ const CTLFLAG_WR: u32 = 0x4000_0000;
 const CTLFLAG_TUN: u32 = 0x0008_0000;
 const CTLFLAG_NOFETCH: u32 = 0x0000_1000;
 
-/// The registered entries, the kernel's own values, and kenv(1).
-pub(crate) struct Sysctls {
-    oids: Mutex<Vec<Shared<SysctlOid>>>,
-    /// The node kern, for natively built modules and for files.
-    kern: [usize; 2],
-    own: HashMap<&'static str, i64>,
-    tunables: Mutex<HashMap<String, String>>,
-}
+type Oid = Shared<SysctlOid>;
+
+/// The modules' entries. A thread that follows one of them holds this lock, so that no entry
+/// goes meanwhile with its module.
+static OIDS: RwLock<Vec<Oid>> = RwLock::new(Vec::new());
+
+/// The kernel's own values.
+static CONSTANTS: Mutex<BTreeMap<&'static str, i64>> = Mutex::new(BTreeMap::new());
+
+/// Where the node kern is: for a natively built module, and for files.
+static KERN: Mutex<[usize; 2]> = Mutex::new([0; 2]);
+
+/// kenv(1).
+static TUNABLES: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
 
 impl SysctlOid {
-    /// A node of the kernel, `sysctl___NAME`, for modules to hang theirs from.
+    /// A node of the kernel, `sysctl___NAME`, under which modules put entries.
     pub(crate) const fn node() -> SysctlOid {
         SysctlOid {
             oid_children: Cell::new(ptr::null_mut()),
@@ -54,10 +58,13 @@ impl SysctlOid {
         if self.oid_name.is_null() {
             return String::new();
         }
-        // SAFETY: SYSCTL_OID's name is a string literal of the module.
-        unsafe { CStr::from_ptr(self.oid_name) }
-            .to_string_lossy()
-            .into_owned()
+        // SAFETY: SYSCTL_OID(9)'s name is a string literal of the module, which is there as
+        // long as the entry.
+        unsafe { c_string(self.oid_name) }
+    }
+
+    fn is_node(&self) -> bool {
+        self.oid_kind.get() & CTLTYPE == CTLTYPE_NODE
     }
 }
 
@@ -68,122 +75,124 @@ pub struct Node(SysctlOid);
 // SAFETY: only its address is used.
 unsafe impl Sync for Node {}
 
-/// The node kern, which natively built modules hang their entries from.
+/// The node kern, under which natively built modules put their entries.
 #[unsafe(no_mangle)]
 pub static sysctl___kern: Node = Node(SysctlOid::node());
 
-impl Sysctls {
-    pub(crate) fn new(config: &Config) -> Self {
-        let osreldate = config.release.osreldate();
-        Sysctls {
-            oids: Mutex::default(),
-            kern: [
-                ptr::from_ref(&sysctl___kern) as usize,
-                symbols::sysctl_kern(),
-            ],
-            own: HashMap::from([
-                ("kern.kq_calloutmax", i64::from(config.kq_calloutmax)),
-                ("hw.physmem", crate::kpi::kmem::physmem * 4096),
-                ("kern.osreldate", i64::from(osreldate)),
-            ]),
-            tunables: Mutex::new(config.tunables.iter().cloned().collect()),
-        }
-    }
+/// Starts with the kernel's own values, and with tunables as the loader has them.
+/// `kern_of_files` is the address of the node kern for modules that come as files.
+pub(crate) fn boot(
+    constants: &[(&'static str, i64)],
+    tunables: &[(String, String)],
+    kern_of_files: usize,
+) {
+    *KERN.lock() = [ptr::from_ref(&sysctl___kern) as usize, kern_of_files];
+    *CONSTANTS.lock() = constants.iter().copied().collect();
+    CONSTANTS.lock().insert("hw.physmem", kmem::physmem * 4096);
+    *TUNABLES.lock() = tunables.iter().cloned().collect();
+}
 
-    /// kenv(1): sets a tunable, or with None forgets it.
-    pub(crate) fn set_tunable(&self, name: &str, value: Option<&str>) {
-        let mut tunables = self.tunables.lock();
-        match value {
-            Some(value) => tunables.insert(name.into(), value.into()),
-            None => tunables.remove(name),
-        };
-    }
+/// Forgets the modules' entries, at the end of a machine.
+pub(crate) fn forget() {
+    OIDS.write().clear();
+}
 
-    fn tunable(&self, name: &str) -> Option<String> {
-        self.tunables.lock().get(name).cloned()
-    }
+/// kenv(1): sets a tunable, or with None forgets it.
+pub(crate) fn set_tunable(name: &str, value: Option<&str>) {
+    let mut tunables = TUNABLES.lock();
+    match value {
+        Some(value) => tunables.insert(name.into(), value.into()),
+        None => tunables.remove(name),
+    };
+}
 
-    /// The full name of an entry: an entry's children hang from its first field.
-    fn path(&self, oid: Shared<SysctlOid>) -> String {
-        let parent = oid.oid_parent as usize;
-        let parent_name = if self.kern.contains(&parent) {
-            "kern".into()
-        } else {
-            let oids = self.oids.lock().clone();
-            let parent = oids.into_iter().find(|o| o.as_ptr() as usize == parent);
-            parent.map(|parent| self.path(parent)).unwrap_or_default()
-        };
-        format!("{parent_name}.{}", oid.name())
-    }
+fn tunable(name: &str) -> Option<String> {
+    TUNABLES.lock().get(name).cloned()
+}
 
-    /// Registers an entry, and loads its tunable.
-    pub(crate) fn register(&self, oid: Shared<SysctlOid>) {
-        self.oids.lock().push(oid);
-        let kind = oid.oid_kind.get();
-        if kind & CTLFLAG_TUN == 0 || kind & CTLFLAG_NOFETCH != 0 || oid.oid_handler.is_none() {
-            return;
-        }
-        let path = self.path(oid);
-        let Some(text) = self.tunable(&path) else {
-            return;
-        };
-        let loaded = parse(&text).ok_or(EINVAL).and_then(|v| write(oid, v));
-        if let Err(error) = loaded {
-            let message = format!(
-                "Setting sysctl {path} to '{text}' failed: {}\n",
-                error.number()
-            );
-            kernel().console.print(&message);
-        }
-    }
+/// The full name of an entry. `oid_parent` is the address of the parent: its list of children
+/// is its first field.
+fn path(oids: &[Oid], oid: Oid) -> String {
+    let parent = oid.oid_parent as usize;
+    let parent = if KERN.lock().contains(&parent) {
+        "kern".into()
+    } else {
+        let parent = oids.iter().find(|o| o.as_ptr() as usize == parent);
+        parent.map(|parent| path(oids, *parent)).unwrap_or_default()
+    };
+    format!("{parent}.{}", oid.name())
+}
 
-    pub(crate) fn unregister(&self, oid: Shared<SysctlOid>) {
-        self.oids.lock().retain(|o| *o != oid);
+/// sysctl_register_oid(9), and loads the entry's tunable.
+pub(crate) fn register(oid: Oid) {
+    OIDS.write().push(oid);
+    let kind = oid.oid_kind.get();
+    if kind & CTLFLAG_TUN == 0 || kind & CTLFLAG_NOFETCH != 0 || oid.oid_handler.is_none() {
+        return;
     }
-
-    fn find(&self, name: &str) -> Option<Shared<SysctlOid>> {
-        let oids = self.oids.lock().clone();
-        let mut leaves = oids
-            .into_iter()
-            .filter(|oid| oid.oid_kind.get() & CTLTYPE != CTLTYPE_NODE);
-        leaves.find(|oid| self.path(*oid) == name)
-    }
-
-    pub(crate) fn get(&self, name: &str) -> Result<i64, Errno> {
-        if let Some(value) = self.own.get(name) {
-            return Ok(*value);
-        }
-        let oid = self.find(name).ok_or(ENOENT)?;
-        let mut value = [0; 8];
-        let length = request(oid, &mut value, &[])?;
-        // Signed where the type is: SYSCTL_INT, S8 to S64, LONG.
-        let signed = matches!(oid.oid_kind.get() & CTLTYPE, 2 | 4 | 7 | 0xc..=0xe);
-        let wide = i64::from_le_bytes(value);
-        let shift = 64 - 8 * length as u32;
-        Ok(if signed { wide << shift >> shift } else { wide })
-    }
-
-    pub(crate) fn set(&self, name: &str, value: i64) -> Result<(), Errno> {
-        if self.own.contains_key(name) {
-            return Err(EPERM);
-        }
-        let oid = self.find(name).ok_or(ENOENT)?;
-        if oid.oid_kind.get() & CTLFLAG_WR == 0 {
-            return Err(EPERM);
-        }
-        write(oid, value)
-    }
-
-    /// All names, for a listing.
-    pub(crate) fn names(&self) -> Vec<String> {
-        let oids = self.oids.lock().clone();
-        let leaves = oids.into_iter();
-        let leaves = leaves.filter(|oid| oid.oid_kind.get() & CTLTYPE != CTLTYPE_NODE);
-        leaves.map(|oid| self.path(oid)).collect()
+    let oids = OIDS.read_recursive();
+    let path = path(&oids, oid);
+    let Some(text) = tunable(&path) else {
+        return;
+    };
+    let loaded = parse(&text).ok_or(EINVAL).and_then(|v| write(oid, v));
+    if let Err(error) = loaded {
+        console::print(&format!(
+            "Setting sysctl {path} to '{text}' failed: {}\n",
+            error.0
+        ));
     }
 }
 
-/// An integer as strtoq(3) reads it, with the suffixes of kenv(2) left out.
+/// sysctl_unregister_oid(9): waits for those that use the entry.
+pub(crate) fn unregister(oid: Oid) {
+    OIDS.write().retain(|o| *o != oid);
+}
+
+fn find(oids: &[Oid], name: &str) -> Result<Oid, Errno> {
+    let mut leaves = oids.iter().filter(|oid| !oid.is_node());
+    let found = leaves.find(|oid| path(oids, **oid) == name);
+    found.copied().ok_or(ENOENT)
+}
+
+/// Reads an integer.
+pub(crate) fn get(name: &str) -> Result<i64, Errno> {
+    if let Some(value) = CONSTANTS.lock().get(name) {
+        return Ok(*value);
+    }
+    // A handler may ask for another entry.
+    let oids = OIDS.read_recursive();
+    let oid = find(&oids, name)?;
+    let mut value = [0; 8];
+    let length = request(oid, &mut value, &mut [])?;
+    // Signed where the type is: SYSCTL_INT, S8 to S64, LONG.
+    let signed = matches!(oid.oid_kind.get() & CTLTYPE, 2 | 4 | 7 | 0xc..=0xe);
+    let wide = i64::from_le_bytes(value);
+    let shift = 64 - 8 * length as u32;
+    Ok(if signed { wide << shift >> shift } else { wide })
+}
+
+/// Writes an integer.
+pub(crate) fn set(name: &str, value: i64) -> Result<(), Errno> {
+    if CONSTANTS.lock().contains_key(name) {
+        return Err(EPERM);
+    }
+    let oids = OIDS.read_recursive();
+    let oid = find(&oids, name)?;
+    if oid.oid_kind.get() & CTLFLAG_WR == 0 {
+        return Err(EPERM);
+    }
+    write(oid, value)
+}
+
+/// The names of the modules' entries, for a listing.
+pub(crate) fn names() -> Vec<String> {
+    let oids = OIDS.read_recursive();
+    let leaves = oids.iter().filter(|oid| !oid.is_node());
+    leaves.map(|oid| path(&oids, *oid)).collect()
+}
+
+/// An integer as strtoq(3) reads it, without the suffixes of kenv(2).
 fn parse(text: &str) -> Option<i64> {
     let text = text.trim();
     match text.strip_prefix("0x") {
@@ -192,13 +201,13 @@ fn parse(text: &str) -> Option<i64> {
     }
 }
 
-fn write(oid: Shared<SysctlOid>, value: i64) -> Result<(), Errno> {
+fn write(oid: Oid, value: i64) -> Result<(), Errno> {
     // The handler takes as many bytes as its variable has.
-    request(oid, &mut [0; 8], &value.to_le_bytes()).map(|_| ())
+    request(oid, &mut [0; 8], &mut value.to_le_bytes()).map(drop)
 }
 
-/// Calls an entry's handler. Returns how many bytes it gave out.
-fn request(oid: Shared<SysctlOid>, old: &mut [u8], new: &[u8]) -> Result<usize, Errno> {
+/// Calls an entry's handler, with [`OIDS`] locked. Returns how many bytes it gave out.
+fn request(oid: Oid, old: &mut [u8], new: &mut [u8]) -> Result<usize, Errno> {
     let handler: SysctlHandler = oid.oid_handler.ok_or(ENOENT)?;
     let mut req = SysctlReq {
         td: ptr::null_mut(),
@@ -210,7 +219,7 @@ fn request(oid: Shared<SysctlOid>, old: &mut [u8], new: &[u8]) -> Result<usize, 
         newptr: if new.is_empty() {
             ptr::null()
         } else {
-            new.as_ptr().cast()
+            new.as_mut_ptr().cast()
         },
         newlen: new.len(),
         newidx: 0,
@@ -218,9 +227,34 @@ fn request(oid: Shared<SysctlOid>, old: &mut [u8], new: &[u8]) -> Result<usize, 
         validlen: old.len(),
         flags: 0,
     };
-    // SAFETY: the entry's own handler, arguments and a request whose buffers are alive.
+    // SAFETY: the entry's own handler and arguments, which are there while the entry is, and a
+    // request whose buffers are.
     check(unsafe { handler(oid.as_ptr(), oid.oid_arg1, oid.oid_arg2, &mut req) })?;
     Ok(req.oldidx)
+}
+
+/// Copies a variable of the module's, or to it. The module reads and writes its variables
+/// while a handler runs, so a word is copied as a word.
+///
+/// # Safety
+/// `from` and `to` are variables of `length` bytes. Nobody else uses the variable that is not
+/// the module's.
+unsafe fn copy(from: *const c_void, to: *mut c_void, length: usize) {
+    let aligned = |size: usize| from.addr().is_multiple_of(size) && to.addr().is_multiple_of(size);
+    // SAFETY: the caller's promise; the words are aligned.
+    unsafe {
+        match length {
+            4 if aligned(4) => {
+                let value = AtomicU32::from_ptr(from.cast_mut().cast()).load(Ordering::Relaxed);
+                AtomicU32::from_ptr(to.cast()).store(value, Ordering::Relaxed);
+            }
+            8 if aligned(8) => {
+                let value = AtomicU64::from_ptr(from.cast_mut().cast()).load(Ordering::Relaxed);
+                AtomicU64::from_ptr(to.cast()).store(value, Ordering::Relaxed);
+            }
+            _ => to.cast::<u8>().copy_from(from.cast(), length),
+        }
+    }
 }
 
 unsafe extern "C-unwind" fn copy_out(
@@ -228,30 +262,30 @@ unsafe extern "C-unwind" fn copy_out(
     from: *const c_void,
     length: usize,
 ) -> c_int {
-    // SAFETY: called by a handler with the request it was given.
+    // SAFETY: called by a handler with the request that it was given.
     let req = unsafe { &mut *req };
     if req.oldidx + length > req.oldlen {
-        return ENOMEM.number().into();
+        return ENOMEM.0;
     }
     let to = req.oldptr.wrapping_byte_add(req.oldidx);
-    // SAFETY: checked to fit; the handler says that many bytes may be read.
-    unsafe { to.cast::<u8>().copy_from(from.cast(), length) };
+    // SAFETY: it fits the request's buffer; `from` is the handler's variable.
+    unsafe { copy(from, to, length) };
     req.oldidx += length;
     0
 }
 
 unsafe extern "C-unwind" fn copy_in(req: *mut SysctlReq, to: *mut c_void, length: usize) -> c_int {
-    // SAFETY: called by a handler with the request it was given.
+    // SAFETY: called by a handler with the request that it was given.
     let req = unsafe { &mut *req };
     if req.newptr.is_null() {
         return 0;
     }
     if req.newlen - req.newidx < length {
-        return EINVAL.number().into();
+        return EINVAL.0;
     }
     let from = req.newptr.wrapping_byte_add(req.newidx);
-    // SAFETY: checked to be there; the handler says that many bytes may be written.
-    unsafe { to.cast::<u8>().copy_from(from.cast(), length) };
+    // SAFETY: the request's buffer has as much; `to` is the handler's variable.
+    unsafe { copy(from, to, length) };
     req.newidx += length;
     0
 }
@@ -262,9 +296,9 @@ unsafe extern "C-unwind" fn copy_in(req: *mut SysctlReq, to: *mut c_void, length
 /// # Safety
 /// `arg1` is null or a variable of `length` bytes, `req` a request.
 unsafe fn handle(arg1: *mut c_void, arg2: i64, req: *mut SysctlReq, length: usize) -> c_int {
-    let constant = arg2.to_le_bytes();
+    let mut constant = arg2.to_le_bytes();
     let source: *const c_void = if arg1.is_null() {
-        constant.as_ptr().cast()
+        constant.as_mut_ptr().cast()
     } else {
         arg1
     };
@@ -275,7 +309,7 @@ unsafe fn handle(arg1: *mut c_void, arg2: i64, req: *mut SysctlReq, length: usiz
         return result;
     }
     if arg1.is_null() {
-        return EPERM.number().into();
+        return EPERM.0;
     }
     // SAFETY: the caller's promise.
     unsafe { ((*req).newfunc)(req, arg1, length) }
@@ -324,9 +358,9 @@ pub unsafe extern "C-unwind" fn sysctl_handle_counter_u64(
     let req = req.cast::<SysctlReq>();
     // SAFETY: the caller's promise.
     let counter = unsafe { *arg1.cast::<usize>() };
-    let sum = counter::fetch(counter);
+    let mut sum = counter::fetch(counter);
     // SAFETY: the caller's promise; the sum has 8 bytes.
-    let result = unsafe { ((*req).oldfunc)(req, (&raw const sum).cast(), 8) };
+    let result = unsafe { ((*req).oldfunc)(req, (&raw mut sum).cast(), 8) };
     // SAFETY: the caller's promise.
     if result == 0 && unsafe { !(*req).newptr.is_null() } {
         counter::zero(counter);
@@ -350,11 +384,11 @@ pub unsafe extern "C-unwind" fn kernel_sysctlbyname(
     _flags: c_int,
 ) -> c_int {
     if !new.is_null() {
-        return EPERM.number().into();
+        return EPERM.0;
     }
     // SAFETY: the caller's promise.
-    let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();
-    code(kernel().sysctls.get(&name).and_then(|value| {
+    let name = unsafe { c_string(name) };
+    code(get(&name).and_then(|value| {
         // SAFETY: the caller's promise.
         let length = unsafe { *oldlen };
         if !matches!(length, 4 | 8) {
@@ -377,12 +411,8 @@ pub unsafe extern "C-unwind" fn kernel_sysctlbyname(
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn getenv_int(name: *const c_char, data: *mut c_int) -> c_int {
     // SAFETY: the caller's promise.
-    let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();
-    let Some(value) = kernel()
-        .sysctls
-        .tunable(&name)
-        .and_then(|text| parse(&text))
-    else {
+    let name = unsafe { c_string(name) };
+    let Some(value) = tunable(&name).and_then(|text| parse(&text)) else {
         return 0;
     };
     // SAFETY: the caller's promise.

@@ -7,12 +7,12 @@ use std::mem::offset_of;
 
 use freebsd_kernel_sys::{task_fn_t, timeout_task};
 
+use super::callout;
 use crate::abi::{Callout, Shared};
-use crate::kpi::callout;
-use crate::machine::kernel::kassert;
+use crate::debug::kassert;
 use crate::schedule::curthread::run_as_taskqueue;
 
-/// `struct taskqueue`: the module only points to it.
+/// `struct taskqueue`, of which the module has only pointers.
 #[repr(C)]
 pub struct Taskqueue(u64);
 
@@ -29,14 +29,17 @@ unsafe impl Sync for Pointer {}
 #[unsafe(no_mangle)]
 pub static taskqueue_thread: Pointer = Pointer(&raw const QUEUE);
 
-/// Where that pointer is, for a loaded file.
+/// What that pointer is, for a loaded file.
 pub(crate) fn thread() -> usize {
     &raw const QUEUE as usize
 }
 
-fn callout_of(task: *mut timeout_task) -> Shared<Callout> {
+/// # Safety
+/// `task` is there as long as the pointer is followed.
+unsafe fn callout_of(task: *mut timeout_task) -> Shared<Callout> {
     let callout = task.wrapping_byte_add(offset_of!(timeout_task, c));
-    Shared::new(callout.cast(), "timeout_task")
+    // SAFETY: the caller's promise.
+    unsafe { Shared::new(callout.cast(), "timeout_task") }
 }
 
 /// TIMEOUT_TASK_INIT.
@@ -77,16 +80,19 @@ pub unsafe extern "C-unwind" fn taskqueue_enqueue_timeout_sbt(
         sbt > 0,
         "taskqueue_enqueue_timeout_sbt: a task at once is not played"
     );
-    callout::reset(callout_of(task), sbt, precision, run, task.cast(), flags);
+    // SAFETY: the caller's promise: `run` may follow `task` until it is drained.
+    unsafe { callout::reset(callout_of(task), sbt, precision, run, task.cast(), flags) };
     0
 }
 
+/// # Safety
+/// `task` is a timeout task that was enqueued.
 unsafe extern "C-unwind" fn run(task: *mut c_void) {
     let task = task.cast::<timeout_task>();
-    // SAFETY: initialised; whoever frees it drains it first.
+    // SAFETY: the caller's promise; the task is drained before its memory goes.
     let (func, context) = unsafe { ((*task).t.ta_func, (*task).t.ta_context) };
     let func = func.expect("TIMEOUT_TASK_INIT was given a function");
-    // SAFETY: function and argument go together.
+    // SAFETY: TIMEOUT_TASK_INIT was given the function and the argument for each other.
     run_as_taskqueue(|| unsafe { func(context, 1) });
 }
 
@@ -99,5 +105,6 @@ pub unsafe extern "C-unwind" fn taskqueue_drain_timeout(
     _queue: *mut c_void,
     task: *mut timeout_task,
 ) {
-    callout::stop(callout_of(task), true);
+    // SAFETY: the caller's promise.
+    callout::drain(unsafe { callout_of(task) });
 }

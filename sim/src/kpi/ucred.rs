@@ -1,16 +1,15 @@
 //! Credentials and jails, as far as the module looks.
 
 use std::ffi::c_void;
-use std::mem::size_of;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use freebsd_kernel_sys::{KQX_CR_PRISON, KQX_CR_RUIDINFO, KQX_CR_UID, KQX_PR_PARENT};
 use parking_lot::Mutex;
 
+use super::uidinfo::UidInfo;
 use crate::abi::Shared;
-use crate::debug::fault::FaultKind;
-use crate::kpi::uidinfo::UidInfo;
-use crate::machine::kernel::kernel;
+use crate::debug::fault::{self, FaultKind};
 
 /// Where a word that the module reads is, counted in words.
 const fn word(offset: u32) -> usize {
@@ -21,89 +20,75 @@ const fn word(offset: u32) -> usize {
 const CR_RUIDINFO: usize = word(KQX_CR_RUIDINFO);
 const CR_PRISON: usize = word(KQX_CR_PRISON);
 const PR_PARENT: usize = word(KQX_PR_PARENT);
+/// Half of this word is `cr_uid`.
+const CR_UID: usize = KQX_CR_UID as usize / size_of::<usize>();
 
-/// `struct prison`: `pr_parent` is where it is there, and null for the host.
+/// `struct prison`: `pr_parent` is where the headers have it, and null for the host.
+#[repr(C)]
 pub(crate) struct Prison {
     image: [usize; PR_PARENT + 1],
+    /// Keeps what `image` points to.
+    parent: Option<Arc<Prison>>,
 }
 
-/// `struct ucred`: what the module reads is where it is there.
+/// `struct ucred`: what the module reads is where the headers have it.
 #[repr(C, align(16))]
 pub(crate) struct Ucred {
     image: [usize; CR_PRISON + 1],
     references: AtomicI64,
+    /// Keep what `image` points to.
+    kept: (Arc<UidInfo>, Arc<Prison>),
 }
 
-/// All prisons and credentials; they stay until the machine ends.
-#[expect(clippy::vec_box, reason = "the module and the processes point to them")]
-#[derive(Default)]
-pub(crate) struct Creds {
-    prisons: Mutex<Vec<Box<Prison>>>,
-    ucreds: Mutex<Vec<Box<Ucred>>>,
-}
+/// All credentials. They stay until the machine is gone, because the module may have a pointer
+/// to each, and to its user and its prison.
+static UCREDS: Mutex<Vec<Arc<Ucred>>> = Mutex::new(Vec::new());
 
-impl Creds {
-    /// The host's own prison.
-    pub(crate) fn host(&self) -> Shared<Prison> {
-        let host = self
-            .prisons
-            .lock()
-            .first()
-            .map(|host| Shared::from_ref(&**host));
-        host.unwrap_or_else(|| self.prison(None))
-    }
-
+impl Prison {
     /// A jail inside of `parent`; without a parent, the host's own prison.
-    pub(crate) fn prison(&self, parent: Option<Shared<Prison>>) -> Shared<Prison> {
-        let mut prison = Box::new(Prison {
-            image: [0; PR_PARENT + 1],
-        });
-        prison.image[PR_PARENT] = parent.map_or(0, |parent| parent.as_ptr() as usize);
-        let mut prisons = self.prisons.lock();
-        prisons.push(prison);
-        Shared::from_ref(prisons.last().expect("pushed"))
+    pub(crate) fn new(parent: Option<Arc<Prison>>) -> Arc<Prison> {
+        let mut image = [0; PR_PARENT + 1];
+        image[PR_PARENT] = parent.as_ref().map_or(0, |p| Arc::as_ptr(p) as usize);
+        Arc::new(Prison { image, parent })
     }
+}
 
+impl Ucred {
     /// The credential of a user in a prison.
-    pub(crate) fn ucred(
-        &self,
-        uid: u32,
-        ruidinfo: Shared<UidInfo>,
-        prison: Shared<Prison>,
-    ) -> Shared<Ucred> {
-        let mut ucred = Box::new(Ucred {
-            image: [0; CR_PRISON + 1],
+    pub(crate) fn new(uid: u32, ruidinfo: Arc<UidInfo>, prison: Arc<Prison>) -> Arc<Ucred> {
+        let mut image = [0; CR_PRISON + 1];
+        let shift = 8 * (KQX_CR_UID as usize % size_of::<usize>());
+        image[CR_UID] = (uid as usize) << shift;
+        image[CR_RUIDINFO] = Arc::as_ptr(&ruidinfo) as usize;
+        image[CR_PRISON] = Arc::as_ptr(&prison) as usize;
+        let ucred = Arc::new(Ucred {
+            image,
             references: AtomicI64::new(0),
+            kept: (ruidinfo, prison),
         });
-        ucred.image[CR_RUIDINFO] = ruidinfo.as_ptr() as usize;
-        ucred.image[CR_PRISON] = prison.as_ptr() as usize;
-        let at = (&raw mut ucred.image).cast::<u8>();
-        // SAFETY: a 32-bit word inside the image, before the words above (asserted by their
-        // indices being larger).
-        unsafe {
-            at.add(KQX_CR_UID as usize)
-                .cast::<u32>()
-                .write_unaligned(uid)
-        };
-        let mut ucreds = self.ucreds.lock();
-        ucreds.push(ucred);
-        Shared::from_ref(ucreds.last().expect("pushed"))
+        UCREDS.lock().push(ucred.clone());
+        ucred
     }
+}
 
-    /// Faults for the references that nobody gave back.
-    pub(crate) fn report_leaks(&self) {
-        for ucred in self.ucreds.lock().iter() {
-            let references = ucred.references.load(Ordering::Relaxed);
-            if references != 0 {
-                let message = format!("{references} references to a credential left");
-                kernel().faults.report(FaultKind::Leak, message);
-            }
+/// Faults for the references that nobody gave back.
+pub(crate) fn report_leaks() {
+    for ucred in UCREDS.lock().iter() {
+        let references = ucred.references.load(Ordering::Relaxed);
+        if references != 0 {
+            let message = format!("{references} references to a credential left");
+            fault::report(FaultKind::Leak, message);
         }
     }
 }
 
-// SAFETY: what the module reads never changes once it is made.
-unsafe impl Sync for Ucred {}
+/// Takes all credentials out of the kernel, at the end of a machine.
+///
+/// # Safety
+/// When the credentials are dropped, the module follows no pointer to them any more.
+pub(crate) unsafe fn take() -> Vec<Arc<Ucred>> {
+    std::mem::take(&mut UCREDS.lock())
+}
 
 /// crhold(9).
 ///
@@ -111,7 +96,8 @@ unsafe impl Sync for Ucred {}
 /// `cr` is a credential that somebody holds.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn crhold(cr: *mut c_void) -> *mut c_void {
-    let ucred = Shared::<Ucred>::new(cr.cast(), "crhold");
+    // SAFETY: the caller's promise.
+    let ucred = unsafe { Shared::<Ucred>::new(cr.cast(), "crhold") };
     ucred.references.fetch_add(1, Ordering::Relaxed);
     cr
 }
@@ -122,9 +108,10 @@ pub unsafe extern "C-unwind" fn crhold(cr: *mut c_void) -> *mut c_void {
 /// `cr` is a credential that the caller holds, and lets go of.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn crfree(cr: *mut c_void) {
-    let ucred = Shared::<Ucred>::new(cr.cast(), "crfree");
+    // SAFETY: the caller's promise.
+    let ucred = unsafe { Shared::<Ucred>::new(cr.cast(), "crfree") };
     if ucred.references.fetch_sub(1, Ordering::AcqRel) <= 0 {
         let message = "crfree of a credential that is not held".into();
-        kernel().faults.report(FaultKind::Leak, message);
+        fault::report(FaultKind::Leak, message);
     }
 }

@@ -1,64 +1,73 @@
-//! uidinfo(9) and what it limits.
+//! uidinfo(9): users, and what their limits count.
 
-use std::collections::HashMap;
-use std::ffi::c_int;
+use std::collections::BTreeMap;
+use std::ffi::{c_int, c_void};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use freebsd_kernel_sys::RLIMIT_KQUEUES;
 use parking_lot::Mutex;
 
+use super::console;
 use crate::abi::Shared;
-use crate::debug::fault::FaultKind;
-use crate::debug::inject::Failure;
-use crate::machine::kernel::kernel;
+use crate::debug::fault::{self, FaultKind};
+use crate::debug::inject::{self, Failure};
+use crate::debug::kassert;
+use crate::schedule::curthread::curthread;
 
-/// `struct uidinfo`: the module only points to it.
+/// `struct uidinfo`, of which the module has only pointers.
 pub struct UidInfo {
     uid: u32,
     kqueues: AtomicI64,
 }
 
-/// All users ever seen; they stay until the machine ends.
-#[derive(Default)]
-pub(crate) struct Users(Mutex<HashMap<u32, Box<UidInfo>>>);
+/// All users that were ever seen. They stay until the machine is gone.
+static USERS: Mutex<BTreeMap<u32, Arc<UidInfo>>> = Mutex::new(BTreeMap::new());
 
-impl Users {
-    /// uifind(9), without the reference.
-    pub(crate) fn find(&self, uid: u32) -> Shared<UidInfo> {
-        let mut users = self.0.lock();
-        let user = users.entry(uid).or_insert_with(|| {
-            Box::new(UidInfo {
-                uid,
-                kqueues: AtomicI64::new(0),
-            })
-        });
-        Shared::from_ref(user)
-    }
+/// uifind(9).
+pub(crate) fn find(uid: u32) -> Arc<UidInfo> {
+    let mut users = USERS.lock();
+    let user = users.entry(uid).or_insert_with(|| {
+        Arc::new(UidInfo {
+            uid,
+            kqueues: AtomicI64::new(0),
+        })
+    });
+    user.clone()
+}
 
-    /// What is charged to a user: kqueues, and what the module adds.
-    pub(crate) fn charged(&self, uid: u32) -> i64 {
-        self.find(uid).kqueues.load(Ordering::Relaxed)
-    }
+/// What is charged to a user: kqueues, and what the module adds.
+pub(crate) fn charged(uid: u32) -> i64 {
+    find(uid).kqueues.load(Ordering::Relaxed)
+}
 
-    /// Faults for the charges that nobody gave back.
-    pub(crate) fn report_leaks(&self) {
-        for user in self.0.lock().values() {
-            let charged = user.kqueues.load(Ordering::Relaxed);
-            if charged != 0 {
-                kernel().faults.report(
-                    FaultKind::Limit,
-                    format!(
-                        "user {} is still charged {charged} of RLIMIT_KQUEUES",
-                        user.uid
-                    ),
-                );
-            }
+/// Faults for the charges that nobody gave back.
+pub(crate) fn report_leaks() {
+    for user in USERS.lock().values() {
+        let charged = user.kqueues.load(Ordering::Relaxed);
+        if charged != 0 {
+            fault::report(
+                FaultKind::Limit,
+                format!(
+                    "user {} is still charged {charged} of RLIMIT_KQUEUES",
+                    user.uid
+                ),
+            );
         }
     }
 }
 
+/// Takes all users out of the kernel, at the end of a machine.
+///
+/// # Safety
+/// When the users are dropped, the module follows no pointer to them any more.
+pub(crate) unsafe fn take() -> BTreeMap<u32, Arc<UidInfo>> {
+    std::mem::take(&mut USERS.lock())
+}
+
 /// chgkqcnt(9): whether the charge was taken. A limit of 0 is none.
 pub(crate) fn charge(user: &UidInfo, diff: c_int, max: u64) -> bool {
-    if diff > 0 && kernel().inject.strikes(Failure::Charge) {
+    if diff > 0 && inject::strikes(Failure::Charge) {
         return false;
     }
     let diff = i64::from(diff);
@@ -70,8 +79,8 @@ pub(crate) fn charge(user: &UidInfo, diff: c_int, max: u64) -> bool {
         }
     } else if new < 0 {
         let message = format!("negative kqcnt for uid = {}", user.uid);
-        kernel().console.print(&format!("{message}\n"));
-        kernel().faults.report(FaultKind::Limit, message);
+        console::print(&format!("{message}\n"));
+        fault::report(FaultKind::Limit, message);
     }
     true
 }
@@ -82,5 +91,26 @@ pub(crate) fn charge(user: &UidInfo, diff: c_int, max: u64) -> bool {
 /// `uip` is a uidinfo that the caller holds.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn chgkqcnt(uip: *const UidInfo, diff: c_int, max: u64) -> c_int {
-    c_int::from(charge(&Shared::new(uip, "chgkqcnt"), diff, max))
+    // SAFETY: the caller's promise.
+    let user = unsafe { Shared::new(uip, "chgkqcnt") };
+    c_int::from(charge(&user, diff, max))
+}
+
+/// lim_cur(9): RLIMIT_KQUEUES is the process', every other limit is none.
+///
+/// # Safety
+/// None beyond the C interface: `td` is compared with curthread, not followed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn lim_cur(td: *const c_void, which: c_int) -> u64 {
+    curthread(|current| {
+        kassert!(
+            td.addr() == current.address(),
+            "lim_cur of another thread is not played"
+        );
+        if which as u32 == RLIMIT_KQUEUES {
+            current.kqueue_limit()
+        } else {
+            i64::MAX as u64
+        }
+    })
 }

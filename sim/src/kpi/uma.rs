@@ -1,23 +1,24 @@
 //! uma(9): zones of items.
 //!
-//! Items of a zone with `uminit` or `fini` are type-stable: freed, they keep what they
-//! hold, and are handed out again before new ones are made. Items of other zones are
-//! poisoned as malloc(9)'s memory is.
+//! Items of a zone with `uminit` or `fini` are type-stable: a freed item keeps what it holds,
+//! and is handed out again before a new one is made. Items of other zones are poisoned as
+//! malloc(9)'s memory is.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 
 use parking_lot::Mutex;
 
-use crate::kpi::malloc::{M_WAITOK, M_ZERO, Owner, may_allocate};
-use crate::machine::kernel::{kassert, kernel};
+use super::heap::{self, M_WAITOK, M_ZERO, Owner, may_allocate};
+use crate::abi::c_string;
+use crate::debug::kassert;
 
 type Ctor = unsafe extern "C-unwind" fn(*mut c_void, c_int, *mut c_void, c_int) -> c_int;
 type Dtor = unsafe extern "C-unwind" fn(*mut c_void, c_int, *mut c_void);
 type Init = unsafe extern "C-unwind" fn(*mut c_void, c_int, c_int) -> c_int;
 type Fini = unsafe extern "C-unwind" fn(*mut c_void, c_int);
 
-/// `struct uma_zone`: the module only points to it.
+/// `struct uma_zone`, of which the module has only pointers.
 pub struct Zone {
     size: usize,
     ctor: Option<Ctor>,
@@ -33,7 +34,7 @@ impl Zone {
         ptr::from_ref(self) as Owner
     }
 
-    /// Who owns the items in the cache.
+    /// The owner of the items in the cache.
     fn cache_owner(&self) -> Owner {
         self.owner() + 1
     }
@@ -46,23 +47,19 @@ impl Zone {
     fn take(&self, flags: c_int) -> *mut c_void {
         let cached = self.cache.lock().pop();
         if let Some(item) = cached {
-            if !may_allocate(flags) {
+            if !may_allocate("uma_zalloc", flags) {
                 self.cache.lock().push(item);
                 return ptr::null_mut();
             }
             let item = item as *mut c_void;
-            kernel()
-                .heap
-                .hand_over(item, self.cache_owner(), self.owner());
+            heap::hand_over(item, self.cache_owner(), self.owner());
             return item;
         }
-        let item = kernel()
-            .heap
-            .allocate(self.owner(), self.size, flags & !M_ZERO);
+        let item = heap::allocate(self.owner(), self.size, flags & !M_ZERO);
         if let (Some(uminit), false) = (self.uminit, item.is_null()) {
             // SAFETY: the zone's own function, on a new item of its size.
             if unsafe { uminit(item, self.size as c_int, flags) } != 0 {
-                kernel().heap.free(self.owner(), item);
+                heap::free(self.owner(), item);
                 return ptr::null_mut();
             }
         }
@@ -70,41 +67,41 @@ impl Zone {
     }
 
     /// Takes an item back, after its destructor.
-    fn give(&self, item: *mut c_void) {
+    fn give_back(&self, item: *mut c_void) {
         if !self.type_stable() {
-            kernel().heap.free(self.owner(), item);
+            heap::free(self.owner(), item);
             return;
         }
-        kernel().heap.check_idle(self.owner(), item, self.size);
-        let own = kernel()
-            .heap
-            .hand_over(item, self.owner(), self.cache_owner());
+        heap::check_idle(self.owner(), item, self.size);
+        let own = heap::hand_over(item, self.owner(), self.cache_owner());
         kassert!(own, "uma_zfree: an item that is not the zone's, or is free");
         self.cache.lock().push(item as usize);
     }
 
-    fn drain(&self) {
+    fn empty_cache(&self) {
         for item in self.cache.lock().drain(..) {
             let item = item as *mut c_void;
             if let Some(fini) = self.fini {
-                // SAFETY: the zone's own function, on an item nobody uses.
+                // SAFETY: the zone's own function, on an item that nobody uses.
                 unsafe { fini(item, self.size as c_int) };
             }
-            kernel().heap.free(self.cache_owner(), item);
+            heap::free(self.cache_owner(), item);
         }
     }
 }
 
-fn zone<'a>(zone: *const Zone) -> &'a Zone {
+/// # Safety
+/// `zone` is null, or from [`uma_zcreate`] and not destroyed before the reference is dropped.
+unsafe fn zone_of<'a>(zone: *const Zone) -> &'a Zone {
     kassert!(!zone.is_null(), "uma: null zone");
-    // SAFETY: a zone that uma_zcreate made and uma_zdestroy has not seen.
+    // SAFETY: the caller's promise.
     unsafe { &*zone }
 }
 
 /// uma_zcreate(9).
 ///
 /// # Safety
-/// `name` is a C string; the functions are the zone's.
+/// `name` is a C string; the functions do what uma(9) asks, on items of that size.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn uma_zcreate(
     name: *const c_char,
@@ -117,7 +114,7 @@ pub unsafe extern "C-unwind" fn uma_zcreate(
     _flags: u32,
 ) -> *mut Zone {
     // SAFETY: the caller's promise.
-    let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();
+    let name = unsafe { c_string(name) };
     let zone = Box::new(Zone {
         size,
         ctor,
@@ -126,37 +123,38 @@ pub unsafe extern "C-unwind" fn uma_zcreate(
         fini,
         cache: Mutex::default(),
     });
-    kernel().heap.name(zone.owner(), name.into_owned());
+    heap::name(zone.owner(), name);
     Box::into_raw(zone)
 }
 
 /// uma_zdestroy(9).
 ///
 /// # Safety
-/// `pointer` came from [`uma_zcreate`], and nobody uses it again.
+/// `pointer` came from [`uma_zcreate`], and nobody uses the zone again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn uma_zdestroy(pointer: *mut Zone) {
-    zone(pointer).drain();
-    kernel()
-        .heap
-        .forget(zone(pointer).owner(), |name, count, _| {
-            format!("Freed UMA keg ({name}) was not empty ({count} items).")
-        });
-    // SAFETY: the box of uma_zcreate, by the caller's promise.
+    // SAFETY: the caller's promise; the reference is dropped before the box.
+    let zone = unsafe { zone_of(pointer) };
+    zone.empty_cache();
+    heap::forget(zone.owner(), |name, count, _| {
+        format!("Freed UMA keg ({name}) was not empty ({count} items).")
+    });
+    // SAFETY: the box of `uma_zcreate`, which nobody uses again.
     drop(unsafe { Box::from_raw(pointer) });
 }
 
 /// uma_zalloc_arg(9).
 ///
 /// # Safety
-/// `pointer` came from [`uma_zcreate`].
+/// `pointer` came from [`uma_zcreate`], and the zone is not destroyed meanwhile.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn uma_zalloc_arg(
     pointer: *const Zone,
     arg: *mut c_void,
     flags: c_int,
 ) -> *mut c_void {
-    let zone = zone(pointer);
+    // SAFETY: the caller's promise.
+    let zone = unsafe { zone_of(pointer) };
     let item = zone.take(flags);
     if item.is_null() {
         return item;
@@ -164,7 +162,7 @@ pub unsafe extern "C-unwind" fn uma_zalloc_arg(
     if let Some(ctor) = zone.ctor {
         // SAFETY: the zone's own function, on an item of its size.
         if unsafe { ctor(item, zone.size as c_int, arg, flags) } != 0 {
-            zone.give(item);
+            zone.give_back(item);
             kassert!(
                 flags & M_WAITOK == 0,
                 "uma_zalloc(M_WAITOK): the constructor failed"
@@ -182,7 +180,8 @@ pub unsafe extern "C-unwind" fn uma_zalloc_arg(
 /// uma_zfree_arg(9).
 ///
 /// # Safety
-/// `item` is null or came from this zone; nobody uses it.
+/// `pointer` came from [`uma_zcreate`], and the zone is not destroyed meanwhile. `item` is
+/// null or an item of the zone that nobody uses.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn uma_zfree_arg(
     pointer: *const Zone,
@@ -192,10 +191,11 @@ pub unsafe extern "C-unwind" fn uma_zfree_arg(
     if item.is_null() {
         return;
     }
-    let zone = zone(pointer);
+    // SAFETY: the caller's promise.
+    let zone = unsafe { zone_of(pointer) };
     if let Some(dtor) = zone.dtor {
         // SAFETY: the zone's own function, on an item of its size.
         unsafe { dtor(item, zone.size as c_int, arg) };
     }
-    zone.give(item);
+    zone.give_back(item);
 }

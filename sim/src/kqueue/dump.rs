@@ -3,7 +3,7 @@
 use freebsd_kernel_sys::{KN_ACTIVE, KN_DETACHED, KN_DISABLED, KN_QUEUED};
 use kqx::event::Kevent;
 
-use super::{CHAINS, Kqueue};
+use super::kq::Kqueue;
 
 /// One registration as kern.proc.kq shows it: `struct kinfo_knote`.
 #[derive(Clone, Copy, Debug)]
@@ -21,13 +21,13 @@ pub struct KnoteInfo {
 }
 
 impl Kqueue {
-    /// Reports every knote. Each is in flux meanwhile, without KN_SCAN, so an event on it
-    /// is passed by; `during` runs then.
+    /// Reports every knote. Each is in flux meanwhile, without KN_SCAN, so that knote(9) passes
+    /// it by; `during` runs then.
     pub(crate) fn dump(&self, mut during: impl FnMut(&KnoteInfo)) -> Vec<KnoteInfo> {
         let mut infos = Vec::new();
         let mut locked = self.lock();
-        for chain in 0..CHAINS {
-            let mut next = locked.chains.get().and_then(|chains| chains[chain].get());
+        for chain in 0..locked.chains().len() {
+            let mut next = locked.chains()[chain].get();
             while let Some(kn) = next {
                 let info = KnoteInfo {
                     event: kn.kn_kevent.get(),
@@ -38,9 +38,7 @@ impl Kqueue {
                 };
                 kn.enter_flux();
                 locked.unlock_flux();
-                if let Some(filterops) = kn.kn_fop.get() {
-                    filterops.expect_none_behind_touch(0, "f_userdump");
-                }
+                kn.filterops().expect_none_behind_touch(0, "f_userdump");
                 during(&info);
                 infos.push(info);
                 locked = self.lock();
@@ -54,19 +52,11 @@ impl Kqueue {
 
     /// What fork(2) of 15.1 does with the knotes of a kqueue made with KQUEUE_CPONFORK: asks
     /// each filter to copy its own. No filter here does.
-    pub(crate) fn copy_knotes(&self) {
-        let locked = self.lock();
-        for chain in locked
-            .chains
-            .get()
-            .into_iter()
-            .flat_map(|chains| chains.iter())
-        {
+    pub(super) fn copy_knotes(&self) {
+        for chain in self.lock().chains() {
             let mut next = chain.get();
             while let Some(kn) = next {
-                if let Some(filterops) = kn.kn_fop.get() {
-                    filterops.expect_none_behind_touch(1, "f_copy");
-                }
+                kn.filterops().expect_none_behind_touch(1, "f_copy");
                 next = kn.kn_link.get();
             }
         }

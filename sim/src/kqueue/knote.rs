@@ -1,31 +1,36 @@
 //! Knotes: making and dropping them, flux, and becoming active.
 
-use std::mem::size_of;
 use std::ptr;
+use std::sync::atomic::Ordering::Relaxed;
 
-use freebsd_kernel_sys::{KN_ACTIVE, KN_DETACHED, KN_DISABLED, KN_QUEUED, KN_SCAN};
+use freebsd_kernel_sys::{KN_ACTIVE, KN_DETACHED, KN_DISABLED, KN_MARKER, KN_QUEUED, KN_SCAN};
 
 use super::filterops::NULL_FILTEROPS;
-use super::{Kqueue, Locked};
-use crate::abi::{Knlist, Knote, Link, Shared};
-use crate::machine::kernel::{kassert, kernel};
+use super::kq::{Kqueue, Locked};
+use super::slots;
+use crate::abi::{Filterops, Knlist, Knote, Link, Shared};
+use crate::debug::kassert;
+use crate::kpi::heap::{self, M_WAITOK, M_ZERO};
 
-const M_WAITOK_ZERO: i32 = 0x0002 | 0x0100;
-
-/// The zone of the knotes, as an owner of memory.
-fn zone() -> usize {
-    ptr::from_ref(&NULL_FILTEROPS) as usize
+/// The zone of the knotes, as an owner of memory: an address that no other owner has.
+fn zone() -> heap::Owner {
+    ptr::from_ref(&NULL_FILTEROPS) as heap::Owner
 }
 
-/// A knote that is not on a kqueue yet; freed when dropped.
+/// Names the zone, for the messages about what is left in it.
+pub(super) fn name_zone() {
+    heap::name(zone(), "KNOTE".into());
+}
+
+/// A knote that is on no kqueue; freed when dropped.
 pub(super) struct Spare(Shared<Knote>);
 
 impl Spare {
     pub(super) fn new() -> Self {
-        let kn = kernel()
-            .heap
-            .allocate(zone(), size_of::<Knote>(), M_WAITOK_ZERO);
-        Spare(Shared::new(kn.cast(), "knote_alloc"))
+        let kn = heap::allocate(zone(), size_of::<Knote>(), M_WAITOK | M_ZERO);
+        // SAFETY: all zero is a valid knote. The memory stays until a `Spare` of it is dropped,
+        // which `drop_detached` does when nobody can find the knote any more.
+        Spare(unsafe { Shared::new(kn.cast(), "knote_alloc") })
     }
 
     /// The knote, which [`drop_detached`] frees from now on.
@@ -38,45 +43,81 @@ impl Spare {
 
 impl Drop for Spare {
     fn drop(&mut self) {
-        kernel().heap.free(zone(), self.0.as_ptr().cast());
+        heap::free(zone(), self.0.as_ptr().cast());
     }
 }
 
-/// Names the zone, for the messages about what is left in it.
-pub(crate) fn name_zone() {
-    kernel().heap.name(zone(), "KNOTE".into());
+/// A scan's marker on the queue. If the scan panics with the marker queued, the marker's memory
+/// is leaked, for other threads may come to it.
+pub(super) struct Marker(Shared<Knote>);
+
+impl Marker {
+    pub(super) fn new() -> Marker {
+        // SAFETY: all zero is a valid knote.
+        let marker: Box<Knote> = Box::new(unsafe { std::mem::zeroed() });
+        // SAFETY: the box stays until the marker is dropped.
+        let marker = unsafe { Shared::new(Box::into_raw(marker), "marker") };
+        marker.set(KN_MARKER);
+        Marker(marker)
+    }
+
+    /// The marker, as the queue has it.
+    pub(super) fn knote(&self) -> Shared<Knote> {
+        self.0
+    }
+}
+
+impl Drop for Marker {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: `new`'s box; the scan has taken the marker off the queue.
+            drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+        }
+    }
 }
 
 impl Shared<Knote> {
     pub(super) fn has(self, status: u32) -> bool {
-        self.kn_status.get() as u32 & status != 0
+        self.kn_status.load(Relaxed) as u32 & status != 0
     }
 
+    /// Needs the lock of its kqueue, or a knote that is in flux without KN_SCAN.
     pub(super) fn set(self, status: u32) {
-        self.kn_status.set(self.kn_status.get() | status as i32);
+        let before = self.kn_status.load(Relaxed);
+        self.kn_status.store(before | status as i32, Relaxed);
     }
 
+    /// Needs what [`Self::set`] needs.
     pub(super) fn clear(self, status: u32) {
-        self.kn_status.set(self.kn_status.get() & !(status as i32));
+        let before = self.kn_status.load(Relaxed);
+        self.kn_status.store(before & !(status as i32), Relaxed);
     }
 
-    pub(super) fn flags(self) -> u16 {
-        self.kn_kevent.get().flags
+    /// The filter that attached it, or is about to.
+    pub(super) fn filterops(self) -> Shared<Filterops> {
+        self.kn_fop.get().expect("kqueue_register set it")
     }
 
     pub(super) fn in_flux(self) -> bool {
-        self.kn_influx.get() > 0
+        self.kn_influx.load(Relaxed) > 0
+    }
+
+    /// Whether one thread alone has it in flux.
+    fn in_flux_once(self) -> bool {
+        self.kn_influx.load(Relaxed) == 1
     }
 
     /// Needs the lock of its kqueue.
     pub(super) fn enter_flux(self) {
-        self.kn_influx.set(self.kn_influx.get() + 1);
+        let before = self.kn_influx.load(Relaxed);
+        self.kn_influx.store(before + 1, Relaxed);
     }
 
     /// Needs the lock of its kqueue.
     pub(super) fn leave_flux(self) {
         kassert!(self.in_flux(), "knote left flux without being in it");
-        self.kn_influx.set(self.kn_influx.get() - 1);
+        let before = self.kn_influx.load(Relaxed);
+        self.kn_influx.store(before - 1, Relaxed);
     }
 
     /// Takes the lock of the knlist that it is on, if it is on one.
@@ -90,7 +131,7 @@ impl Shared<Knote> {
 }
 
 impl Locked<'_> {
-    /// Puts a knote at the end of the queue and wakes who waits for events.
+    /// Puts a knote at the end of the queue, and wakes the threads that wait for an event.
     pub(super) fn enqueue(&self, kn: Shared<Knote>) {
         kassert!(!kn.has(KN_QUEUED), "knote already queued");
         self.kq_head.push_back(kn);
@@ -114,8 +155,8 @@ impl Locked<'_> {
         }
     }
 
-    /// Whether events on the knote are to be left alone: somebody has it in flux who
-    /// does not look at its state again.
+    /// Whether knote(9) passes the knote by: the thread that has it in flux may not ask the
+    /// filter again.
     pub(super) fn skips(&self, kn: Shared<Knote>) -> bool {
         kn.in_flux() && !kn.has(KN_SCAN)
     }
@@ -124,8 +165,7 @@ impl Locked<'_> {
 /// Detaches a knote that the caller has in flux, and frees it.
 pub(super) fn drop_attached(kn: Shared<Knote>) {
     if !kn.has(KN_DETACHED) {
-        let filterops = kn.kn_fop.get().expect("a knote on a kqueue has a filter");
-        filterops.detach(kn);
+        kn.filterops().detach(kn);
     }
     drop_detached(kn);
 }
@@ -137,7 +177,7 @@ pub(super) fn drop_detached(kn: Shared<Knote>) {
     let mut locked = kq.lock();
     loop {
         kassert!(kn.in_flux(), "knote_drop of a knote that is not in flux");
-        if kn.kn_influx.get() == 1 {
+        if kn.in_flux_once() {
             break;
         }
         locked = locked.sleep_flux("kqflxwt");
@@ -147,7 +187,7 @@ pub(super) fn drop_detached(kn: Shared<Knote>) {
         locked.dequeue(kn);
     }
     locked.unlock_flux();
-    kernel().slots.release(kn.kn_kevent.get().filter);
+    slots::drop_reference(kn.kn_kevent.get().filter);
     drop(Spare(kn));
 }
 
@@ -166,7 +206,7 @@ impl Locked<'_> {
     }
 }
 
-/// Takes a knote out of a singly linked list.
+/// Takes a knote out of a singly linked list, in which `link` leads to the next knote.
 pub(super) fn unlink(head: &Link, kn: Shared<Knote>, link: fn(&Knote) -> &Link) {
     let mut before: Option<Shared<Knote>> = None;
     let mut next = head.get();

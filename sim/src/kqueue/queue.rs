@@ -1,10 +1,10 @@
-//! The queue of active knotes: TAILQ of queue(3), as the module's C code may change it too.
+//! The queue of active knotes: TAILQ of queue(3). The module takes knotes off it too.
 
 use std::cell::Cell;
 
 use crate::abi::{Knote, Link, Shared};
 
-/// TAILQ_HEAD: the first knote, and the link that ends the queue.
+/// TAILQ_HEAD: the first knote, and the last link, to which the next knote is added.
 #[repr(C)]
 pub(super) struct Tailq {
     tqh_first: Link,
@@ -12,7 +12,7 @@ pub(super) struct Tailq {
 }
 
 impl Tailq {
-    /// To be followed by [`Tailq::init`] where it stays.
+    /// [`Tailq::init`] sets the queue up, once it does not move any more.
     pub(super) const fn uninit() -> Tailq {
         Tailq {
             tqh_first: Cell::new(None),
@@ -21,8 +21,13 @@ impl Tailq {
     }
 
     /// TAILQ_INIT.
-    pub(super) fn init(&self) {
-        self.tqh_last.set(Some(Shared::from_ref(&self.tqh_first)));
+    ///
+    /// # Safety
+    /// The queue does not move any more.
+    pub(super) unsafe fn init(&self) {
+        // SAFETY: the queue, or a knote on it, has the link as long as the queue is used.
+        let first = unsafe { Shared::from_ref(&self.tqh_first) };
+        self.tqh_last.set(Some(first));
     }
 
     /// TAILQ_FIRST.
@@ -32,7 +37,8 @@ impl Tailq {
 
     /// TAILQ_INSERT_TAIL.
     pub(super) fn push_back(&self, kn: Shared<Knote>) {
-        let own = Shared::from_ref(&kn.kn_tqe.tqe_next);
+        // SAFETY: a knote is taken off the queue before it goes.
+        let own = unsafe { Shared::from_ref(&kn.kn_tqe.tqe_next) };
         let last = self.tqh_last.replace(Some(own));
         let last = last.expect("the queue is initialised");
         kn.kn_tqe.tqe_next.set(None);

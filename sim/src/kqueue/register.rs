@@ -1,4 +1,4 @@
-//! Applying a change.
+//! kqueue_register: applies a change.
 
 use std::cell::Cell;
 
@@ -9,21 +9,20 @@ use kqx::event::{
 };
 
 use super::knote::{Spare, drop_attached, drop_detached};
-use super::slots::Hold;
-use super::{CHAINS, Kqueue, Locked};
+use super::kq::{CHAINS, Kqueue, Locked};
+use super::slots::{self, Reference};
 use crate::abi::{Knlist, Knote, Shared};
 use crate::errno::{EBADF, EINVAL, ENOENT, Errno};
-use crate::machine::kernel::kernel;
-use crate::schedule::window::Window;
+use crate::schedule::window::{Window, may_be_overtaken};
 
 impl Kqueue {
-    /// Applies one change. What the filter writes into it goes back to the program with a
+    /// Applies a change. What the filter writes into `kev` goes back to the program with a
     /// receipt.
     pub(super) fn register(&self, kev: &mut Kevent) -> Result<(), Errno> {
         if kev.flags & (EV_ENABLE | EV_DISABLE) == EV_ENABLE | EV_DISABLE {
             return Err(EINVAL);
         }
-        let hold = kernel().slots.hold(kev.filter)?;
+        let filter = slots::find(kev.filter)?;
         let mut spare = None;
         if kev.flags & EV_ADD != 0 {
             if kev.flags & EV_KEEPUDATA != 0 {
@@ -31,14 +30,14 @@ impl Kqueue {
             }
             spare = Some(Spare::new());
         }
-        kernel().windows.pass(Window::Find);
-        if hold.filterops.f_isfd != 0 && kev.filter != EVFILT_READ {
+        may_be_overtaken(Window::Find);
+        if filter.filterops.f_isfd != 0 && kev.filter != EVFILT_READ {
             // A process here has no descriptors but kqueues.
             return Err(EBADF);
         }
         let (locked, found) = self.find_stable(kev);
         match (found, spare) {
-            (None, Some(spare)) => self.add(locked, hold, spare, kev),
+            (None, Some(spare)) => self.add(locked, filter, spare, kev),
             (None, None) => Err(ENOENT),
             (Some(kn), _) if kev.flags & EV_DELETE != 0 => {
                 kn.enter_flux();
@@ -47,13 +46,13 @@ impl Kqueue {
                 Ok(())
             }
             (Some(kn), _) => {
-                self.change(locked, &hold, kn, kev);
+                self.change(locked, &filter, kn, kev);
                 Ok(())
             }
         }
     }
 
-    /// The knote of a change, once nobody has it in flux.
+    /// The knote of a change, once no thread has it in flux.
     fn find_stable(&self, kev: &Kevent) -> (Locked<'_>, Option<Shared<Knote>>) {
         let mut locked = self.lock();
         if kev.flags & EV_ADD != 0 {
@@ -73,19 +72,18 @@ impl Kqueue {
     fn add(
         &self,
         locked: Locked<'_>,
-        hold: Hold,
+        filter: Reference,
         spare: Spare,
         kev: &mut Kevent,
     ) -> Result<(), Errno> {
         const ACTIONS: u16 = EV_ADD | EV_DELETE | EV_ENABLE | EV_DISABLE | EV_FORCEONESHOT;
         let kn = spare.take();
-        let filterops = hold.filterops;
-        hold.keep();
+        let filterops = filter.keep();
         kn.kn_kq.set(std::ptr::from_ref(self).cast());
         kn.kn_fop.set(Some(filterops));
         kn.kn_sfflags.set(std::mem::take(&mut kev.fflags));
         kn.kn_sdata.set(std::mem::take(&mut kev.data));
-        kn.kn_kevent.set(Kevent {
+        kn.kn_kevent.set(&Kevent {
             flags: kev.flags & !ACTIONS,
             ..*kev
         });
@@ -100,19 +98,15 @@ impl Kqueue {
             drop_detached(kn);
             return Err(error);
         }
-        kernel().windows.pass(Window::Attach);
+        may_be_overtaken(Window::Attach);
         self.evaluate(kn, kn.lock_list());
         Ok(())
     }
 
     /// A change of a registration that exists.
-    fn change(&self, locked: Locked<'_>, hold: &Hold, kn: Shared<Knote>, kev: &mut Kevent) {
+    fn change(&self, locked: Locked<'_>, filter: &Reference, kn: Shared<Knote>, kev: &mut Kevent) {
         if kev.flags & EV_FORCEONESHOT != 0 {
-            let now = kn.kn_kevent.get();
-            kn.kn_kevent.set(Kevent {
-                flags: now.flags | EV_ONESHOT,
-                ..now
-            });
+            kn.kn_kevent.raise_flags(EV_ONESHOT);
             locked.activate(kn);
         }
         if kev.flags & EV_ENABLE != 0 {
@@ -123,17 +117,13 @@ impl Kqueue {
         kn.set(KN_SCAN);
         kn.enter_flux();
         drop(locked);
-        kernel().windows.pass(Window::Change);
+        may_be_overtaken(Window::Change);
         let list = kn.lock_list();
         if kev.flags & EV_KEEPUDATA == 0 {
-            let now = kn.kn_kevent.get();
-            kn.kn_kevent.set(Kevent {
-                udata: kev.udata,
-                ..now
-            });
+            kn.kn_kevent.set_udata(kev.udata);
         }
-        if hold.filterops.touches() {
-            hold.filterops.touch_register(kn, kev);
+        if filter.filterops.touches() {
+            filter.filterops.touch_register(kn, kev);
         } else {
             kn.kn_sfflags.set(kev.fflags);
             kn.kn_sdata.set(kev.data);
@@ -141,10 +131,10 @@ impl Kqueue {
         self.evaluate(kn, list);
     }
 
-    /// Asks the filter whether the event is due, and ends the change.
+    /// Asks the filter whether the event is due, takes the knote out of flux, and unlocks its
+    /// list.
     fn evaluate(&self, kn: Shared<Knote>, list: Option<Shared<Knlist>>) {
-        let filterops = kn.kn_fop.get().expect("set when it was added");
-        let due = !kn.has(KN_DISABLED) && filterops.event(kn, 0);
+        let due = !kn.has(KN_DISABLED) && kn.filterops().event(kn, 0);
         let locked = self.lock();
         if due {
             kn.set(KN_ACTIVE);

@@ -1,37 +1,30 @@
-//! Delivery.
-
-use std::mem::MaybeUninit;
+//! kqueue_scan: delivers.
 
 use freebsd_kernel_sys::{
-    EV_DROP, KN_ACTIVE, KN_DISABLED, KN_MARKER, KN_QUEUED, KN_SCAN, KQ_SLEEP,
+    EV_DROP, KN_ACTIVE, KN_DISABLED, KN_MARKER, KN_QUEUED, KN_SCAN, KQ_NEVENTS,
 };
 use kqx::event::{EV_CLEAR, EV_DISPATCH, EV_ONESHOT, Kevent};
 
-use super::knote::drop_attached;
-use super::{BATCH, Kqueue, Locked};
+use super::knote::{Marker, drop_attached};
+use super::kq::{Kqueue, Locked};
+use super::wait::Wait;
 use crate::abi::{Knote, Shared};
-use crate::errno::{EWOULDBLOCK, Errno};
-use crate::machine::kernel::kernel;
-use crate::schedule::clock::Sbintime;
-use crate::schedule::sched::Sleep;
-use crate::schedule::window::Window;
+use crate::errno::Errno;
+use crate::schedule::window::{Window, may_be_overtaken};
 
-/// How long a kevent waits for the first event.
-#[derive(Clone, Copy)]
-pub(crate) enum Wait {
-    /// Not at all.
-    No,
-    /// Until that uptime.
-    Until(Sbintime),
-    /// For ever.
-    Forever,
-}
+/// How many events are copied out at a time.
+const BATCH: usize = KQ_NEVENTS as usize;
 
-/// What became of a knote at the head of the queue.
-enum Outcome {
-    Delivered,
-    Nothing,
-}
+/// What an event holds before a filter's f_touch, which is to fill all of it.
+const UNFILLED: Kevent = Kevent {
+    ident: usize::MAX,
+    filter: i16::MAX,
+    flags: u16::MAX,
+    fflags: u32::MAX,
+    data: i64::MAX,
+    udata: usize::MAX,
+    ext: [u64::MAX; 4],
+};
 
 impl Kqueue {
     /// Waits for active knotes and delivers what their filters still find due.
@@ -39,40 +32,17 @@ impl Kqueue {
         if events.is_empty() {
             return Ok(0);
         }
-        // SAFETY: all zero is a valid knote.
-        let marker: Knote = unsafe { MaybeUninit::zeroed().assume_init() };
-        let marker = Shared::from_ref(&marker);
-        marker.set(KN_MARKER);
+        let marker = Marker::new();
         let mut locked = self.lock();
         loop {
-            while locked.kq_count.get() == 0 {
-                let deadline = match wait {
-                    Wait::No => return Ok(0),
-                    Wait::Until(uptime) => Some(uptime),
-                    Wait::Forever => None,
-                };
-                locked.raise(KQ_SLEEP);
-                let sleep = Sleep {
-                    what: "kqread",
-                    deadline,
-                    interruptible: true,
-                };
-                let (again, ended) = locked.sleep(sleep);
-                locked = again;
-                match ended {
-                    Ok(()) => (),
-                    Err(EWOULDBLOCK) => {
-                        locked.unlock_flux();
-                        return Ok(0);
-                    }
-                    Err(error) => {
-                        locked.unlock_flux();
-                        return Err(error);
-                    }
-                }
+            let queued;
+            (locked, queued) = locked.wait_for_event(wait, "kqread");
+            if queued != Ok(true) {
+                locked.unlock_flux();
+                return queued.map(|_| 0);
             }
             let delivered;
-            (locked, delivered) = self.deliver(locked, marker, events);
+            (locked, delivered) = self.deliver(locked, marker.knote(), events);
             if delivered > 0 {
                 locked.unlock_flux();
                 return Ok(delivered);
@@ -80,8 +50,8 @@ impl Kqueue {
         }
     }
 
-    /// One round of the queue: up to the marker, or until `events` is full. Returns
-    /// how many are filled.
+    /// A round of the queue: up to the marker, or until `events` is full. Returns how many
+    /// are filled.
     fn deliver<'a>(
         &'a self,
         mut locked: Locked<'a>,
@@ -105,11 +75,12 @@ impl Kqueue {
                 locked.wake_flux();
                 return (locked, delivered);
             }
-            let outcome;
-            (locked, outcome) = self.take(locked, kn, &mut events[delivered], &mut was_in_flux);
-            if matches!(outcome, Outcome::Nothing) {
+            let event;
+            (locked, event) = self.deliver_one(locked, kn, &mut was_in_flux);
+            let Some(event) = event else {
                 continue;
-            }
+            };
+            events[delivered] = event;
             delivered += 1;
             if delivered.is_multiple_of(BATCH) {
                 // The kernel copies a batch out, without its lock.
@@ -122,68 +93,64 @@ impl Kqueue {
         (locked, delivered)
     }
 
-    /// Takes the first knote off the queue and delivers its event, if it is due.
-    fn take<'a>(
+    /// Takes the first knote, `kn`, off the queue. Returns its event, if that is due.
+    fn deliver_one<'a>(
         &'a self,
         locked: Locked<'a>,
         kn: Shared<Knote>,
-        event: &mut Kevent,
         was_in_flux: &mut bool,
-    ) -> (Locked<'a>, Outcome) {
+    ) -> (Locked<'a>, Option<Kevent>) {
         locked.kq_head.remove(kn);
-        let unqueue = |locked: &Locked<'_>| locked.kq_count.set(locked.kq_count.get() - 1);
+        let unqueue = |locked: &Locked<'_>| {
+            kn.clear(KN_QUEUED);
+            locked.kq_count.set(locked.kq_count.get() - 1);
+        };
         if kn.has(KN_DISABLED) {
-            kn.clear(KN_QUEUED);
             unqueue(&locked);
-            return (locked, Outcome::Nothing);
+            return (locked, None);
         }
-        let drops = u32::from(kn.flags()) & EV_DROP != 0;
-        if drops || kn.flags() & EV_ONESHOT != 0 {
-            kn.clear(KN_QUEUED);
-            kn.enter_flux();
+        let flags = kn.kn_kevent.flags();
+        let drops = u32::from(flags) & EV_DROP != 0;
+        if drops || flags & EV_ONESHOT != 0 {
             unqueue(&locked);
+            kn.enter_flux();
             drop(locked);
-            let outcome = if drops {
-                Outcome::Nothing
-            } else {
-                kernel().windows.pass(Window::Scan);
+            let event = (!drops).then(|| {
+                may_be_overtaken(Window::Scan);
                 // As it stands: no filter is asked.
-                *event = kn.kn_kevent.get();
-                Outcome::Delivered
-            };
+                kn.kn_kevent.get()
+            });
             drop_attached(kn);
-            return (self.lock(), outcome);
+            return (self.lock(), event);
         }
         kn.set(KN_SCAN);
         kn.enter_flux();
         drop(locked);
-        kernel().windows.pass(Window::Scan);
+        may_be_overtaken(Window::Scan);
         let list = kn.lock_list();
-        let filterops = kn.kn_fop.get().expect("a queued knote has a filter");
-        let due = filterops.event(kn, 0);
+        let filterops = kn.filterops();
         let touches = filterops.touches();
-        if due && touches {
-            filterops.touch_process(kn, event);
-        } else if due {
-            *event = kn.kn_kevent.get();
-        }
-        let locked = self.lock();
-        if !due {
-            kn.clear(KN_QUEUED | KN_ACTIVE);
-            unqueue(&locked);
-        } else if kn.flags() & (EV_CLEAR | EV_DISPATCH) != 0 {
-            if !touches && kn.flags() & EV_CLEAR != 0 {
-                let now = kn.kn_kevent.get();
-                kn.kn_kevent.set(Kevent {
-                    data: 0,
-                    fflags: 0,
-                    ..now
-                });
+        let event = filterops.event(kn, 0).then(|| {
+            if !touches {
+                return kn.kn_kevent.get();
             }
-            if kn.flags() & EV_DISPATCH != 0 {
+            let mut event = UNFILLED;
+            filterops.touch_process(kn, &mut event);
+            event
+        });
+        let locked = self.lock();
+        let flags = kn.kn_kevent.flags();
+        if event.is_none() {
+            kn.clear(KN_ACTIVE);
+            unqueue(&locked);
+        } else if flags & (EV_CLEAR | EV_DISPATCH) != 0 {
+            if !touches && flags & EV_CLEAR != 0 {
+                kn.kn_kevent.reset();
+            }
+            if flags & EV_DISPATCH != 0 {
                 kn.set(KN_DISABLED);
             }
-            kn.clear(KN_QUEUED | KN_ACTIVE);
+            kn.clear(KN_ACTIVE);
             unqueue(&locked);
         } else {
             locked.kq_head.push_back(kn);
@@ -194,13 +161,6 @@ impl Kqueue {
             list.unlock();
         }
         *was_in_flux = true;
-        (
-            locked,
-            if due {
-                Outcome::Delivered
-            } else {
-                Outcome::Nothing
-            },
-        )
+        (locked, event)
     }
 }

@@ -1,54 +1,53 @@
-//! The table of filters: kqueue_add_filteropts, kqueue_del_filteropts, and the count of
-//! those who use a slot.
+//! The slots of filters: kqueue_add_filteropts, kqueue_del_filteropts, and the count of
+//! references to a slot.
 
 use std::ffi::c_int;
 
+use kqx::event::EVFILT_SENDFILE;
 use parking_lot::Mutex;
 
 use super::filterops::NULL_FILTEROPS;
-use super::{builtin, nested};
 use crate::abi::{Filterops, Shared};
-use crate::debug::inject::Failure;
+use crate::debug::inject::{self, Failure};
 use crate::errno::{EBUSY, EEXIST, EINVAL, Errno, code};
-use crate::machine::config::Release;
-use crate::machine::kernel::kernel;
+use crate::kpi::{console, kmem};
 
-/// The one slot that is free: AIO and LIO, empty in the table too, are the standard
-/// kernel's AIO's from boot on.
-const SENDFILE: usize = 11;
-const READ: usize = 0;
-const TIMER: usize = 6;
-const USER: usize = 10;
+/// The one slot that is free. AIO's and LIO's are empty in the kernel's source too, but the
+/// standard kernel's AIO takes them at boot.
+const FREE: i16 = EVFILT_SENDFILE;
 
 struct Slot {
     filterops: Shared<Filterops>,
-    /// One of the kernel's own: never counted, never replaced. Of those this kernel plays
-    /// two; an EV_ADD of the others is refused with ENXIO.
+    /// A filter of the kernel's own, which is never counted and never replaced. This kernel
+    /// plays three of them, and refuses an EV_ADD of the others with ENXIO.
     builtin: bool,
-    /// Changes in progress, and knotes. Below 0 after the kernel's own race: a change that
-    /// found the slot empty ends after a filter was put there, which had set it to 0.
+    /// How many changes in progress and knotes use the slot. Falls below 0 in a race that the
+    /// kernel has: a change finds the slot empty, then a filter is put there, which sets the
+    /// count to 0, then the change ends.
     references: i32,
 }
 
-/// The table.
-pub(crate) struct Slots(Mutex<Vec<Slot>>);
+/// sysfilt_ops, by [`index`].
+static SLOTS: Mutex<Vec<Slot>> = Mutex::new(Vec::new());
 
-/// A reference to a slot; gone when dropped, unless a knote keeps it.
-pub(super) struct Hold {
+/// A reference to a slot, given back when dropped, unless a knote keeps it.
+pub(super) struct Reference {
     filter: i16,
     pub(super) filterops: Shared<Filterops>,
 }
 
-impl Hold {
-    /// The reference is a knote's now, until [`Slots::release`].
-    pub(super) fn keep(self) {
+impl Reference {
+    /// The reference is a knote's now, until [`drop_reference`].
+    pub(super) fn keep(self) -> Shared<Filterops> {
+        let filterops = self.filterops;
         std::mem::forget(self);
+        filterops
     }
 }
 
-impl Drop for Hold {
+impl Drop for Reference {
     fn drop(&mut self) {
-        kernel().slots.release(self.filter);
+        drop_reference(self.filter);
     }
 }
 
@@ -56,110 +55,110 @@ fn index(filter: c_int) -> Option<usize> {
     usize::try_from(!filter).ok()
 }
 
-impl Slots {
-    pub(crate) fn new(release: Release) -> Self {
-        let filterops = |index| match index {
-            TIMER => builtin::TIMER.filterops(),
-            USER => builtin::USER.filterops(),
-            READ => nested::READ.filterops(),
-            _ => Shared::from_ref(&NULL_FILTEROPS),
-        };
-        let slot = |index| Slot {
-            filterops: filterops(index),
-            builtin: index != SENDFILE,
+fn empty() -> Shared<Filterops> {
+    // SAFETY: a constant.
+    unsafe { Shared::from_ref(&NULL_FILTEROPS) }
+}
+
+/// Starts with as many slots as the release has, and with the filters of the kernel's own.
+pub(super) fn boot(slots: usize, builtin: &[(i16, Shared<Filterops>)]) {
+    let slot = |i: usize| {
+        let played = builtin
+            .iter()
+            .find(|(filter, _)| index((*filter).into()) == Some(i));
+        Slot {
+            filterops: played.map_or_else(empty, |(_, filterops)| *filterops),
+            builtin: index(FREE.into()) != Some(i),
             references: 0,
-        };
-        Slots(Mutex::new((0..release.filter_slots()).map(slot).collect()))
-    }
-
-    /// Finds the filter and takes a reference.
-    pub(super) fn hold(&self, filter: i16) -> Result<Hold, Errno> {
-        let mut slots = self.0.lock();
-        let slot = index(filter.into()).and_then(|i| slots.get_mut(i));
-        let slot = slot.ok_or(EINVAL)?;
-        if !slot.builtin {
-            slot.references += 1;
         }
-        Ok(Hold {
-            filter,
-            filterops: slot.filterops,
-        })
-    }
+    };
+    *SLOTS.lock() = (0..slots).map(slot).collect();
+}
 
-    /// Gives a reference back.
-    pub(super) fn release(&self, filter: i16) {
-        let mut slots = self.0.lock();
-        let slot = index(filter.into()).and_then(|i| slots.get_mut(i));
-        if let Some(slot) = slot.filter(|slot| !slot.builtin) {
-            slot.references -= 1;
-        }
+/// kqueue_fo_find: finds the filter, and takes a reference.
+pub(super) fn find(filter: i16) -> Result<Reference, Errno> {
+    let mut slots = SLOTS.lock();
+    let slot = index(filter.into()).and_then(|i| slots.get_mut(i));
+    let slot = slot.ok_or(EINVAL)?;
+    if !slot.builtin {
+        slot.references += 1;
     }
+    Ok(Reference {
+        filter,
+        filterops: slot.filterops,
+    })
+}
 
-    /// How many use a filter's slot.
-    pub(crate) fn references(&self, filter: i16) -> Option<i32> {
-        let slots = self.0.lock();
-        slots.get(index(filter.into())?).map(|slot| slot.references)
+/// kqueue_fo_release: gives a reference back.
+pub(super) fn drop_reference(filter: i16) {
+    let mut slots = SLOTS.lock();
+    let slot = index(filter.into()).and_then(|i| slots.get_mut(i));
+    if let Some(slot) = slot.filter(|slot| !slot.builtin) {
+        slot.references -= 1;
     }
+}
 
-    /// Whether a module has left a filter in the table that is not in memory which outlives
-    /// modules.
-    pub(crate) fn dangle(&self) -> bool {
-        let empty = Shared::from_ref(&NULL_FILTEROPS);
-        let slots = self.0.lock();
-        slots.iter().any(|slot| {
-            let stays = kernel().kmem.contains(slot.filterops.as_ptr() as usize);
-            !slot.builtin && slot.filterops != empty && !stays
-        })
-    }
+/// How many references to a filter's slot there are; None: no such slot.
+pub(crate) fn references(filter: i16) -> Option<i32> {
+    let slots = SLOTS.lock();
+    slots.get(index(filter.into())?).map(|slot| slot.references)
+}
 
-    fn add(&self, filter: c_int, filterops: Shared<Filterops>) -> Result<(), Errno> {
-        let mut slots = self.0.lock();
-        if filter > 0 || filter + (slots.len() as c_int) < 0 {
-            kernel().console.print(&format!(
-                "trying to add a filterop that is out of range: {} is beyond {}\n",
-                !filter,
-                slots.len()
-            ));
-            return Err(EINVAL);
-        }
-        // Filter 0 passes the kernel's check and is written before the table.
-        let slot = index(filter).and_then(|i| slots.get_mut(i));
-        let slot = slot.expect("panic: kqueue_add_filteropts(0) writes outside of the table");
-        let empty = Shared::from_ref(&NULL_FILTEROPS);
-        if slot.builtin || slot.filterops != empty || kernel().inject.strikes(Failure::Registration)
-        {
-            return Err(EEXIST);
-        }
-        slot.filterops = filterops;
-        slot.references = 0;
-        Ok(())
-    }
+/// Whether a module has left its `struct filterops` in a slot, in memory that went with it.
+pub(crate) fn dangle() -> bool {
+    SLOTS.lock().iter().any(|slot| {
+        let stays = kmem::contains(slot.filterops.as_ptr() as usize);
+        !slot.builtin && slot.filterops != empty() && !stays
+    })
+}
 
-    fn delete(&self, filter: c_int) -> Result<(), Errno> {
-        let mut slots = self.0.lock();
-        let empty = Shared::from_ref(&NULL_FILTEROPS);
-        let slot = index(filter).and_then(|i| slots.get_mut(i));
-        let slot = slot.filter(|slot| !slot.builtin && slot.filterops != empty);
-        let slot = slot.ok_or(EINVAL)?;
-        if slot.references != 0 {
-            return Err(EBUSY);
-        }
-        slot.filterops = empty;
-        Ok(())
+fn add(filter: c_int, filterops: Shared<Filterops>) -> Result<(), Errno> {
+    let mut slots = SLOTS.lock();
+    if filter > 0 || filter + (slots.len() as c_int) < 0 {
+        console::print(&format!(
+            "trying to add a filterop that is out of range: {} is beyond {}\n",
+            !filter,
+            slots.len()
+        ));
+        return Err(EINVAL);
     }
+    // Filter 0 passes the kernel's check, and the kernel writes in front of its slots.
+    let slot = index(filter).and_then(|i| slots.get_mut(i));
+    let slot = slot.expect("panic: kqueue_add_filteropts(0) writes outside of the slots");
+    let taken = slot.builtin || slot.filterops != empty();
+    if taken || inject::strikes(Failure::Registration) {
+        return Err(EEXIST);
+    }
+    slot.filterops = filterops;
+    slot.references = 0;
+    Ok(())
+}
+
+fn delete(filter: c_int) -> Result<(), Errno> {
+    let mut slots = SLOTS.lock();
+    let slot = index(filter).and_then(|i| slots.get_mut(i));
+    let slot = slot.filter(|slot| !slot.builtin && slot.filterops != empty());
+    let slot = slot.ok_or(EINVAL)?;
+    if slot.references != 0 {
+        return Err(EBUSY);
+    }
+    slot.filterops = empty();
+    Ok(())
 }
 
 /// kqueue_add_filteropts(9).
 ///
 /// # Safety
-/// `filterops` and what it names stay until [`kqueue_del_filteropts`] has succeeded.
+/// `filterops` and its functions stay until [`kqueue_del_filteropts`] has succeeded, and as
+/// long as a thread may have found them before.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn kqueue_add_filteropts(
     filter: c_int,
     filterops: *const Filterops,
 ) -> c_int {
-    let filterops = Shared::new(filterops, "kqueue_add_filteropts");
-    code(kernel().slots.add(filter, filterops))
+    // SAFETY: the caller's promise.
+    let filterops = unsafe { Shared::new(filterops, "kqueue_add_filteropts") };
+    code(add(filter, filterops))
 }
 
 /// kqueue_del_filteropts(9).
@@ -168,5 +167,5 @@ pub unsafe extern "C-unwind" fn kqueue_add_filteropts(
 /// None beyond the C interface.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn kqueue_del_filteropts(filter: c_int) -> c_int {
-    code(kernel().slots.delete(filter))
+    code(delete(filter))
 }

@@ -2,18 +2,19 @@
 //! sys/amd64/amd64/elf_machdep.c accept, and nothing else.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader, Rela, SectionHeader, SectionTable, Sym, SymbolTable};
 use object::{LittleEndian as LE, SectionIndex, SymbolIndex};
 
-use super::Refusal;
 use super::image::ModuleImage;
-use super::mapping::{Mapping, PAGE, Protection};
+use super::mapping::{Blank, PAGE, Protection};
+use super::refusal::Refusal;
 use super::symbols::{self, Symbol};
 use crate::errno::{ENOENT, ENOEXEC, ENOMEM, ENOSYS};
 
-/// More than any module needs; keeps a broken size from taking all memory.
+/// More than any module needs. Keeps a broken size from taking all memory.
 const MAX_SIZE: u64 = 64 << 20;
 /// `jmp *0(%rip)` and the address it jumps to.
 const STUB: usize = 16;
@@ -24,7 +25,7 @@ fn broken(reason: impl Into<String>) -> Refusal {
     Refusal::new(ENOEXEC, reason)
 }
 
-/// Whatever the reader of the file objects to.
+/// The file cannot be read as what its header says.
 fn unreadable(error: object::read::Error) -> Refusal {
     broken(format!("damaged file: {error}"))
 }
@@ -37,11 +38,12 @@ struct Placed {
     name: String,
 }
 
-struct Link<'a> {
+/// A file that is being put into memory.
+struct Linking<'a> {
     sections: SectionTable<'a, Header>,
     symbols: SymbolTable<'a, Header>,
     placed: Vec<Placed>,
-    mapping: Mapping,
+    memory: Blank,
     /// The offset of the stub of each function of the kernel that the file names.
     stubs: HashMap<String, usize>,
     bytes: &'a [u8],
@@ -69,39 +71,36 @@ pub(super) fn link(bytes: &[u8]) -> Result<ModuleImage, Refusal> {
         }
     }
     let layout = Layout::new(&sections, stub_names.len() * STUB)?;
-    let mut mapping = Mapping::new(layout.size)?;
+    let mut memory = Blank::new(layout.size)?;
     for placed in &layout.placed {
         let section = sections
             .section(SectionIndex(placed.index))
             .map_err(unreadable)?;
         // Empty for a section without contents.
         let data = section.data(LE, bytes).map_err(unreadable)?;
-        mapping.bytes()[placed.offset..][..data.len()].copy_from_slice(data);
+        memory.bytes()[placed.offset..][..data.len()].copy_from_slice(data);
     }
     let mut stubs = HashMap::new();
     for (index, (name, address)) in stub_names.into_iter().enumerate() {
         let offset = layout.stubs + index * STUB;
-        let stub = &mut mapping.bytes()[offset..][..STUB];
+        let stub = &mut memory.bytes()[offset..][..STUB];
         stub[..6].copy_from_slice(&[0xff, 0x25, 0, 0, 0, 0]);
         stub[6..14].copy_from_slice(&address.to_le_bytes());
         stubs.insert(name, offset);
     }
-    let placed = layout.placed;
-    let mut link = Link {
+    let mut linking = Linking {
         sections,
         symbols,
-        placed,
-        mapping,
+        placed: layout.placed,
+        memory,
         stubs,
         bytes,
     };
-    link.relocate()?;
-    for (offset, length, protection) in layout.ranges {
-        link.mapping.protect(offset, length, protection)?;
-    }
-    let sets = link.sets();
+    linking.relocate()?;
+    let sets = linking.sets();
+    let mapping = linking.memory.protect(&layout.ranges)?;
     let set = |name: &str| sets.get(name).cloned().unwrap_or_default();
-    ModuleImage::new(Some(link.mapping), set)
+    ModuleImage::new(Some(mapping), set)
 }
 
 /// The checks of link_elf_load_file on the header, in its order and words.
@@ -132,7 +131,7 @@ fn check_header(bytes: &[u8]) -> Result<&Header, Refusal> {
     Ok(header)
 }
 
-/// link_elf_obj.c runs what these sections list, at load and at unload; here nothing would.
+/// link_elf_obj.c runs what these sections list, at load and at unload; nothing here does.
 fn refuse_constructors(sections: &SectionTable<'_, Header>) -> Result<(), Refusal> {
     for section in sections.iter() {
         let name = sections.section_name(LE, section).map_err(unreadable)?;
@@ -152,7 +151,8 @@ fn refuse_constructors(sections: &SectionTable<'_, Header>) -> Result<(), Refusa
 /// Where everything goes: code with the stubs behind it, constants, data.
 struct Layout {
     placed: Vec<Placed>,
-    ranges: Vec<(usize, usize, Protection)>,
+    /// Of whole pages.
+    ranges: Vec<(Range<usize>, Protection)>,
     stubs: usize,
     size: usize,
 }
@@ -177,7 +177,7 @@ impl Layout {
                 layout.size = layout.stubs + stubs_size;
             }
             layout.size = layout.size.next_multiple_of(PAGE);
-            layout.ranges.push((start, layout.size - start, wanted));
+            layout.ranges.push((start..layout.size, wanted));
         }
         if layout.placed.is_empty() {
             return Err(broken("file has no contents"));
@@ -237,7 +237,7 @@ fn protection(section: &elf::SectionHeader64<LE>) -> Option<Protection> {
     })
 }
 
-impl Link<'_> {
+impl Linking<'_> {
     fn placed(&self, index: usize) -> Option<&Placed> {
         self.placed.iter().find(|placed| placed.index == index)
     }
@@ -263,7 +263,7 @@ impl Link<'_> {
                 }
             }
         }
-        let memory = self.mapping.bytes();
+        let memory = self.memory.bytes();
         for (offset, value) in patches {
             match value {
                 Value::Word(word) => memory[offset..][..8].copy_from_slice(&word.to_le_bytes()),
@@ -303,11 +303,11 @@ impl Link<'_> {
             )));
         }
         let offset = placed.offset + within as usize;
-        let place = (self.mapping.base() + offset) as i64;
-        let base = (self.mapping.base() + placed.offset) as i64;
+        let place = (self.memory.base() + offset) as i64;
+        let base = (self.memory.base() + placed.offset) as i64;
         let addend = rela.r_addend(LE);
         let sum = |value: i64| value.wrapping_add(addend);
-        let symbol = |link: &Self| link.symbol(symbol as usize);
+        let symbol = |linking: &Self| linking.symbol(symbol as usize);
         let value = match kind {
             elf::R_X86_64_64 => Value::Word(sum(symbol(self)?) as u64),
             elf::R_X86_64_GLOB_DAT | elf::R_X86_64_JUMP_SLOT => Value::Word(symbol(self)? as u64),
@@ -341,7 +341,7 @@ impl Link<'_> {
                 let placed = self.placed(section.into()).ok_or_else(|| {
                     broken(format!("symbol {name} is in a section that is not loaded"))
                 })?;
-                let address = self.mapping.base() + placed.offset;
+                let address = self.memory.base() + placed.offset;
                 Ok((address as i64).wrapping_add(symbol.st_value(LE) as i64))
             }
         }
@@ -353,11 +353,11 @@ impl Link<'_> {
             let set = set.and_then(|set| self.placed.iter().find(|p| p.name == set));
             if let Some(set) = set {
                 let offset = set.offset + if at_end { set.size } else { 0 };
-                return Ok((self.mapping.base() + offset) as i64);
+                return Ok((self.memory.base() + offset) as i64);
             }
         }
         if let Some(stub) = self.stubs.get(name) {
-            return Ok((self.mapping.base() + stub) as i64);
+            return Ok((self.memory.base() + stub) as i64);
         }
         match symbols::find(name) {
             Some(Symbol::Variable(address)) => Ok(address as i64),
@@ -369,30 +369,27 @@ impl Link<'_> {
     /// The linker sets: the first section of each name, as an array of addresses.
     fn sets(&mut self) -> HashMap<String, Vec<usize>> {
         let mut sets = HashMap::new();
-        let base = self.mapping.base();
-        let in_file_order = {
-            let mut placed: Vec<_> = self.placed.iter().collect();
-            placed.sort_by_key(|placed| placed.index);
-            placed
-        };
-        for placed in in_file_order.iter().filter(|p| p.name.starts_with("set_")) {
-            let start = (base + placed.offset) as *const usize;
-            let entries = (0..placed.size / 8)
-                // SAFETY: inside of the section, which may be read.
-                .map(|i| unsafe { start.add(i).read_unaligned() })
-                .collect();
-            sets.entry(placed.name.clone()).or_insert(entries);
+        self.placed.sort_by_key(|placed| placed.index);
+        let memory = self.memory.bytes();
+        for placed in self.placed.iter().filter(|p| p.name.starts_with("set_")) {
+            let section = &memory[placed.offset..][..placed.size];
+            let (words, _) = section.as_chunks();
+            let entries = words.iter().map(|word| usize::from_le_bytes(*word));
+            sets.entry(placed.name.clone())
+                .or_insert_with(|| entries.collect());
         }
         sets
     }
 }
 
+/// What a relocation writes.
 enum Value {
     Word(u64),
     Half(i32),
 }
 
-/// A 32-bit field, sign-extended. The kernel cuts what does not fit; here it is refused.
+/// A 32-bit field, sign-extended. The kernel cuts a value that does not fit; here the file is
+/// refused.
 fn half(value: i64, placed: &Placed) -> Result<Value, Refusal> {
     let half = i32::try_from(value);
     half.map(Value::Half).map_err(|_| {

@@ -1,10 +1,11 @@
-//! The module's crate linked into this process: its linker sets are ours.
+//! The module's crate, linked into this process. The host's linker has collected its linker
+//! sets.
 
 use std::arch::global_asm;
 use std::sync::OnceLock;
 
-use super::Refusal;
 use super::image::ModuleImage;
+use super::refusal::Refusal;
 use crate::errno::ENOENT;
 
 // Weak, so that a process without a module links too: both ends are then 0.
@@ -43,7 +44,7 @@ fn set(name: &str) -> Vec<usize> {
     if start == 0 {
         return Vec::new();
     }
-    // SAFETY: the linker's own symbols around an array of pointers.
+    // SAFETY: the host's linker puts these symbols around an array of pointers.
     unsafe { std::slice::from_raw_parts(start as *const usize, (stop - start) / 8) }.to_vec()
 }
 
@@ -54,13 +55,12 @@ pub(super) fn image() -> Result<ModuleImage, Refusal> {
         let reason = "no module is linked into this program: use its crate";
         return Err(Refusal::new(ENOENT, reason));
     }
-    restore_variables(&image);
     Ok(image)
 }
 
-/// A file starts anew at each load; here the variables behind sysctls, which tunables and
-/// writes have changed, get back what they held at the first.
-fn restore_variables(image: &ModuleImage) {
+/// A file's variables are new at each load. Here the variables behind sysctls, which tunables
+/// and writes have changed, get back what they held at the first load.
+pub(super) fn restore_variables(image: &ModuleImage) {
     static FIRST: OnceLock<Vec<(usize, i32)>> = OnceLock::new();
     /// CTLTYPE_INT and CTLTYPE_UINT.
     const INTEGERS: [u32; 2] = [2, 6];
@@ -70,12 +70,14 @@ fn restore_variables(image: &ModuleImage) {
         });
         let variables = integers.map(|oid| oid.oid_arg1.cast::<i32>());
         variables
-            // SAFETY: the variable of SYSCTL_INT or SYSCTL_UINT.
+            // SAFETY: the variable of SYSCTL_INT or SYSCTL_UINT, at the first load, before any
+            // function of the module has run.
             .map(|variable| (variable as usize, unsafe { *variable }))
             .collect()
     });
     for &(variable, value) in first {
-        // SAFETY: as above; the module is not loaded, so nobody else uses it.
+        // SAFETY: the same variable. The module is being loaded, and was not loaded before, or
+        // its registration would have been refused: nobody else uses its variables.
         unsafe { *(variable as *mut i32) = value };
     }
 }

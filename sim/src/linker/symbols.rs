@@ -3,20 +3,21 @@
 use std::ffi::{c_int, c_long};
 use std::sync::OnceLock;
 
-use super::mapping::Mapping;
+use super::mapping::Blank;
+use super::module;
 use crate::abi::SysctlOid;
 use crate::kpi::{
-    callout, console, counter, eventhandler, kmem, malloc, mtx, sdt, strings, sysctl, taskqueue,
-    ucred, uidinfo, uma,
+    callout, console, counter, eventhandler, kmem, libkern, malloc, mtx, sdt, sysctl, taskqueue,
+    time, ucred, uidinfo, uma,
 };
-use crate::kqueue;
-use crate::schedule::{clock, curthread};
+use crate::kqueue::{knlist, slots};
+use crate::schedule::pcpu;
 
 /// Where a symbol is.
 pub(super) enum Symbol {
     /// A function of this process, anywhere: reached through a stub.
     Function(usize),
-    /// A variable in the low 2 GB.
+    /// A variable, in the low 2 GB.
     Variable(usize),
 }
 
@@ -31,7 +32,6 @@ macro_rules! functions {
 
 /// A function of the kernel by its name.
 fn function(name: &str) -> Option<usize> {
-    use kqueue::{knlist, slots};
     functions! { name;
         "kqueue_add_filteropts" => slots::kqueue_add_filteropts,
         "kqueue_del_filteropts" => slots::kqueue_del_filteropts,
@@ -53,8 +53,8 @@ fn function(name: &str) -> Option<usize> {
         "_timeout_task_init" => taskqueue::_timeout_task_init,
         "taskqueue_enqueue_timeout_sbt" => taskqueue::taskqueue_enqueue_timeout_sbt,
         "taskqueue_drain_timeout" => taskqueue::taskqueue_drain_timeout,
-        "binuptime" => clock::binuptime,
-        "getboottimebin" => clock::getboottimebin,
+        "binuptime" => time::binuptime,
+        "getboottimebin" => time::getboottimebin,
         "malloc" => malloc::malloc,
         "free" => malloc::free,
         "malloc_init" => malloc::malloc_init,
@@ -69,7 +69,7 @@ fn function(name: &str) -> Option<usize> {
         "crhold" => ucred::crhold,
         "crfree" => ucred::crfree,
         "chgkqcnt" => uidinfo::chgkqcnt,
-        "lim_cur" => curthread::lim_cur,
+        "lim_cur" => uidinfo::lim_cur,
         "counter_u64_alloc" => counter::counter_u64_alloc,
         "counter_u64_free" => counter::counter_u64_free,
         "counter_u64_fetch" => counter::counter_u64_fetch,
@@ -88,15 +88,15 @@ fn function(name: &str) -> Option<usize> {
         "printf" => console::printf,
         "panic" => console::kernel_panic,
         "sdt_probe" => sdt::sdt_probe,
-        "module_register_init" => super::load::module_register_init,
-        "memcpy" => strings::memcpy,
-        "memmove" => strings::memmove,
-        "memset" => strings::memset,
-        "memcmp" => strings::memcmp,
-        "bcmp" => strings::memcmp,
-        "strlcpy" => strings::strlcpy,
-        "strlen" => strings::strlen,
-        "arc4random" => strings::arc4random,
+        "module_register_init" => module::module_register_init,
+        "memcpy" => libkern::memcpy,
+        "memmove" => libkern::memmove,
+        "memset" => libkern::memset,
+        "memcmp" => libkern::memcmp,
+        "bcmp" => libkern::memcmp,
+        "strlcpy" => libkern::strlcpy,
+        "strlen" => libkern::strlen,
+        "arc4random" => libkern::arc4random,
     }
 }
 
@@ -115,13 +115,13 @@ struct Variables {
 fn variables() -> *mut Variables {
     static MAPPING: OnceLock<usize> = OnceLock::new();
     let address = *MAPPING.get_or_init(|| {
-        let Ok(mapping) = Mapping::new(size_of::<Variables>()) else {
+        let Ok(page) = Blank::new(size_of::<Variables>()) else {
             panic!("no page below 2 GB for the kernel's variables");
         };
-        let variables = mapping.base() as *mut Variables;
+        let variables = page.base() as *mut Variables;
         let initial = Variables {
             sysctl_kern: SysctlOid::node(),
-            pcpu: curthread::pcpu_base(),
+            pcpu: pcpu::base(),
             sdt_probe_func: sdt::probe_func as *const () as usize,
             sdt_probes_enabled: 0,
             hz: 1000,
@@ -130,13 +130,13 @@ fn variables() -> *mut Variables {
         };
         // SAFETY: a new page, large enough, that is never unmapped.
         unsafe { variables.write(initial) };
-        std::mem::forget(mapping);
+        std::mem::forget(page);
         variables as usize
     });
     address as *mut Variables
 }
 
-/// The address of the node kern that a loaded file hangs its sysctls from.
+/// The address of the node kern under which a loaded file puts its sysctls.
 pub(crate) fn sysctl_kern() -> usize {
     // SAFETY: only the address of the field is taken.
     unsafe { &raw const (*variables()).sysctl_kern as usize }

@@ -2,9 +2,11 @@
 
 use freebsd_kernel_sys::FREEBSD_VERSION;
 
+pub use crate::schedule::clock::ClockMode;
+
 /// The release whose kernel is played.
 ///
-/// Layouts come from the headers the crate was built with; this chooses the behaviour
+/// Layouts come from the headers that the crate was built with. This chooses the behaviour
 /// that differs: the number of filter slots, `f_userdump`, kern.proc.kq.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Release {
@@ -15,7 +17,7 @@ pub enum Release {
 }
 
 impl Release {
-    /// The release this crate was built for (`KQX_TARGET`).
+    /// The release that this crate was built for (`KQX_TARGET`).
     pub const BUILT_FOR: Release = if FREEBSD_VERSION >= 1_500_000 {
         Release::V15
     } else {
@@ -39,26 +41,15 @@ impl Release {
     }
 }
 
-/// Which time passes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClockMode {
-    /// Time stands still while any thread runs. It moves when told
-    /// ([`Machine::advance`](crate::Machine::advance)), and when every thread waits, to
-    /// the next callout or time-out. Runs of one thread are deterministic.
-    Virtual,
-    /// The host's monotonic clock; callouts run on a thread of their own.
-    Real,
-}
-
-/// How a machine is set up; [`Config::default`] is a FreeBSD of the release built for, on
+/// How a machine is set up; [`Config::default`] is a FreeBSD of [`Release::BUILT_FOR`], on
 /// virtual time.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The release whose kernel is played.
     pub release: Release,
-    /// A later kernel of the same major, whose `struct filterops` has a callback more than
-    /// the headers: `f_userdump`, with kern.proc.kq, on 14; `f_copy`, with KQUEUE_CPONFORK,
-    /// on 15.
+    /// A later kernel of the same major, whose `struct filterops` has one more callback than
+    /// the headers: on 14 `f_userdump`, with kern.proc.kq; on 15 `f_copy`, with
+    /// KQUEUE_CPONFORK.
     pub later: bool,
     /// Which time passes.
     pub clock: ClockMode,
@@ -75,7 +66,7 @@ impl Default for Config {
             later: false,
             clock: ClockMode::Virtual,
             tunables: Vec::new(),
-            // Not the kernel's own 4096: who falls back to that, and does not ask, is found.
+            // Not the kernel's own 4096, so that a program which does not ask is found.
             kq_calloutmax: 5000,
         }
     }

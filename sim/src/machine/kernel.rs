@@ -1,127 +1,98 @@
-//! The one kernel of this process.
+//! The one kernel of this process: its start and its end.
 //!
-//! The module's code calls kernel functions that carry no context, so at any time one
-//! kernel plays in a process; making another waits until the first is gone.
+//! The module's code calls kernel functions that carry no context, so that the parts of the
+//! kernel are static, as a kernel's are, and a process has one kernel at a time. Making
+//! another waits until the first is gone.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::debug::fault::Faults;
-use crate::debug::inject::Injector;
-use crate::debug::witness::Witness;
-use crate::kpi::console::Console;
-use crate::kpi::eventhandler::Eventhandlers;
-use crate::kpi::kmem::Kmem;
-use crate::kpi::malloc::Heap;
-use crate::kpi::sysctl::Sysctls;
-use crate::kpi::ucred::Creds;
-use crate::kpi::uidinfo::Users;
-use crate::kqueue::Slots;
-use crate::linker::Linker;
-use crate::machine::config::Config;
-use crate::schedule::clock::Clocks;
-use crate::schedule::sched::Sched;
-use crate::schedule::window::Windows;
+use super::config::Config;
+use crate::debug::{fault, inject, witness};
+use crate::kpi::ucred::Prison;
+use crate::kpi::{callout, console, counter, eventhandler, heap, kmem, sysctl, ucred, uidinfo};
+use crate::kqueue;
+use crate::linker::{load, symbols};
+use crate::schedule::{clock, sched, window};
 
-/// All state of the simulated kernel.
-pub(crate) struct Kernel {
-    pub(crate) config: Config,
-    pub(crate) faults: Faults,
-    pub(crate) inject: Injector,
-    pub(crate) windows: Windows,
-    pub(crate) console: Console,
-    pub(crate) witness: Witness,
-    pub(crate) clocks: Clocks,
-    pub(crate) sched: Sched,
-    pub(crate) heap: Heap,
-    pub(crate) kmem: Kmem,
-    pub(crate) eventhandlers: Eventhandlers,
-    pub(crate) creds: Creds,
-    pub(crate) users: Users,
-    pub(crate) slots: Slots,
-    /// How many knotes knote(9) has come to.
-    pub(crate) notified: AtomicU64,
-    pub(crate) sysctls: Sysctls,
-    pub(crate) linker: Linker,
+/// The kernel plays as long as a reference to this exists. The machine, its processes and its
+/// threads have one each.
+pub(super) struct Kernel {
+    pub(super) config: Config,
+    /// The host's own prison.
+    pub(super) host: Arc<Prison>,
 }
 
-static CURRENT: AtomicPtr<Kernel> = AtomicPtr::new(std::ptr::null_mut());
 static PLAYING: Mutex<bool> = Mutex::new(false);
-/// Held while the kernel goes, and by who looks whether it is there.
-static LIFE: Mutex<()> = Mutex::new(());
 static FREE: Condvar = Condvar::new();
 
-/// The kernel that plays.
-///
-/// # Panics
-/// If none does: a kernel function was called outside of a machine's life.
-pub(crate) fn kernel() -> &'static Kernel {
-    let kernel = CURRENT.load(Ordering::Acquire);
-    assert!(
-        !kernel.is_null(),
-        "no machine: make a kqx_sim::Machine first"
-    );
-    // SAFETY: the pointer is set while an Arc is alive whose last drop clears it, and
-    // kernel functions are called from inside calls on handles that hold such an Arc.
-    unsafe { &*kernel }
-}
-
-/// Runs `body` with the kernel that plays, if one does, which stays meanwhile.
-pub(crate) fn with_kernel(body: impl FnOnce(&Kernel)) {
-    let _life = LIFE.lock();
-    if !CURRENT.load(Ordering::Acquire).is_null() {
-        body(kernel());
-    }
-}
-
 impl Kernel {
-    /// Waits for its turn, then starts to play.
-    pub(crate) fn start(config: Config) -> Arc<Kernel> {
+    /// Waits until no other kernel plays, then boots.
+    pub(super) fn boot(config: Config) -> Arc<Kernel> {
         let mut playing = PLAYING.lock();
         FREE.wait_while(&mut playing, |playing| *playing);
         *playing = true;
-        let kernel = Arc::new(Kernel {
-            faults: Faults::default(),
-            inject: Injector::default(),
-            windows: Windows::default(),
-            console: Console::default(),
-            witness: Witness::default(),
-            clocks: Clocks::new(config.clock),
-            sched: Sched::new(config.clock),
-            heap: Heap::default(),
-            kmem: Kmem::default(),
-            eventhandlers: Eventhandlers::default(),
-            creds: Creds::default(),
-            users: Users::default(),
-            slots: Slots::new(config.release),
-            notified: AtomicU64::new(0),
-            sysctls: Sysctls::new(&config),
-            linker: Linker::default(),
-            config,
-        });
-        CURRENT.store(Arc::as_ptr(&kernel).cast_mut(), Ordering::Release);
-        kernel
+        clock::boot(config.clock);
+        sched::boot(callout::softclock);
+        kqueue::boot(config.release.filter_slots(), config.kq_calloutmax);
+        let constants = [
+            ("kern.kq_calloutmax", i64::from(config.kq_calloutmax)),
+            ("kern.osreldate", i64::from(config.release.osreldate())),
+        ];
+        sysctl::boot(&constants, &config.tunables, symbols::sysctl_kern());
+        let host = Prison::new(None);
+        Arc::new(Kernel { config, host })
+    }
+
+    /// Faults for what was not given back.
+    pub(super) fn report_leaks(&self) {
+        use fault::FaultKind::Leak;
+        let callouts = sched::lock().wheel.pending();
+        if callouts != 0 {
+            fault::report(Leak, format!("{callouts} callouts are still pending"));
+        }
+        let counters = counter::live();
+        if counters != 0 {
+            fault::report(Leak, format!("{counters} counters left"));
+        }
+        if kqueue::slots::dangle() {
+            let message = "a filter is still registered, and its struct filterops is gone".into();
+            fault::report(Leak, message);
+        }
+        uidinfo::report_leaks();
+        ucred::report_leaks();
+        heap::report_leaks();
     }
 }
 
 impl Drop for Kernel {
     fn drop(&mut self) {
-        let life = LIFE.lock();
-        CURRENT.store(std::ptr::null_mut(), Ordering::Release);
-        drop(life);
+        let files = load::take();
+        // SAFETY: the machine, its processes and its threads are gone. Only a module that
+        // could not be unloaded has pointers to this memory, and then it is not dropped.
+        let memory = unsafe {
+            (
+                eventhandler::take(),
+                ucred::take(),
+                uidinfo::take(),
+                heap::take(),
+                kmem::take(),
+            )
+        };
+        if files.is_empty() {
+            drop(memory);
+        } else {
+            // The next load of a native module finds its variables as they were left.
+            std::mem::forget((files, memory));
+        }
+        counter::free_all();
+        window::close_all();
+        inject::disarm();
+        console::clear();
+        witness::forget();
+        fault::take();
         *PLAYING.lock() = false;
         FREE.notify_one();
     }
 }
-
-/// What KASSERT is in a kernel with INVARIANTS: a panic that names the rule.
-macro_rules! kassert {
-    ($condition:expr, $($message:tt)+) => {
-        if !$condition {
-            panic!("panic: {}", format_args!($($message)+));
-        }
-    };
-}
-pub(crate) use kassert;

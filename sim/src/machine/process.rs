@@ -7,17 +7,18 @@ use std::time::Duration;
 use kqx::event::Kevent;
 use parking_lot::Mutex;
 
-use crate::abi::Shared;
+use super::config::Release;
+use super::kernel::Kernel;
 use crate::errno::{EBADF, EINVAL, ENOENT, ENOMEM, EPERM, ESRCH, Errno};
+use crate::kpi::sysctl;
 use crate::kpi::ucred::{Prison, Ucred};
-use crate::kpi::uidinfo::charge;
-use crate::kqueue::filedesc::{FIRST_FD, Filedesc};
-use crate::kqueue::{KnoteInfo, Kqueue, Wait};
-use crate::machine::config::Release;
-use crate::machine::kernel::Kernel;
-use crate::schedule::clock::nstosbt;
+use crate::kpi::uidinfo::{self, charge};
+use crate::kqueue::file::File;
+use crate::kqueue::filedesc::Filedesc;
+use crate::kqueue::{KnoteInfo, Wait};
+use crate::schedule::clock::{self, nstosbt};
 use crate::schedule::curthread::run_as_process;
-use crate::schedule::sched::Sleep;
+use crate::schedule::sched::{self, Sleep};
 
 /// A file descriptor.
 pub type Fd = i32;
@@ -25,20 +26,31 @@ pub type Fd = i32;
 /// RLIM_INFINITY.
 pub const UNLIMITED: u64 = i64::MAX as u64;
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Credential {
     uid: u32,
-    prison: Shared<Prison>,
-    ucred: Shared<Ucred>,
+    prison: Arc<Prison>,
+    ucred: Arc<Ucred>,
 }
 
-struct State {
+impl Credential {
+    fn new(uid: u32, prison: Arc<Prison>) -> Self {
+        Credential {
+            uid,
+            ucred: Ucred::new(uid, uidinfo::find(uid), prison.clone()),
+            prison,
+        }
+    }
+}
+
+/// `struct proc`.
+struct Proc {
     pid: u32,
     credential: Mutex<Credential>,
-    limit: AtomicU64,
-    /// None once it has exited.
+    kqueue_limit: AtomicU64,
+    /// None once the process has exited.
     files: Mutex<Option<Arc<Filedesc>>>,
-    /// Threads inside a system call.
+    /// How many threads are inside a system call.
     in_kernel: AtomicUsize,
     exiting: AtomicBool,
     kernel: Arc<Kernel>,
@@ -47,29 +59,34 @@ struct State {
 /// A process of the simulated machine. Any thread of the test may act for it; clones are
 /// the same process.
 ///
-/// It goes with [`Process::exit`], or when the last clone is dropped.
+/// A process ends with [`Process::exit`], or when its last clone is dropped.
 #[derive(Clone)]
-pub struct Process(Arc<State>);
+pub struct Process(Arc<Proc>);
 
-impl Drop for State {
+impl Drop for Proc {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // Its kqueues go as they are, with callouts that are not drained.
+            // The process' kqueues stay as they are, with callouts that are not drained.
             let why = "a thread of the test has panicked, see the first panic above";
-            self.kernel.sched.die(why.into());
-        } else if self.kernel.sched.dead().is_none() {
+            sched::die(why.into());
+        } else if sched::dead().is_none() {
             self.exit();
         }
     }
 }
 
-impl State {
-    fn new(kernel: &Arc<Kernel>, credential: Credential, limit: u64, files: Arc<Filedesc>) -> Self {
+impl Proc {
+    fn new(
+        kernel: &Arc<Kernel>,
+        credential: Credential,
+        kqueue_limit: u64,
+        files: Arc<Filedesc>,
+    ) -> Self {
         static NEXT_PID: AtomicU32 = AtomicU32::new(1);
-        State {
+        Proc {
             pid: NEXT_PID.fetch_add(1, Ordering::Relaxed),
             credential: Mutex::new(credential),
-            limit: AtomicU64::new(limit),
+            kqueue_limit: AtomicU64::new(kqueue_limit),
             files: Mutex::new(Some(files)),
             in_kernel: AtomicUsize::new(0),
             exiting: AtomicBool::new(false),
@@ -79,38 +96,38 @@ impl State {
 
     /// Runs `body` as a system call of this process.
     fn enter<R>(&self, body: impl FnOnce(&Credential) -> R) -> R {
-        struct Leave<'a>(&'a State);
+        struct Leave<'a>(&'a Proc);
         impl Drop for Leave<'_> {
             fn drop(&mut self) {
                 self.0.in_kernel.fetch_sub(1, Ordering::AcqRel);
                 if std::thread::panicking() {
                     let why = "the kernel has panicked, see the first panic above";
-                    self.0.kernel.sched.die(why.into());
+                    sched::die(why.into());
                 }
                 if self.0.exiting.load(Ordering::Acquire) {
-                    self.0.kernel.sched.wakeup(self.0.channel());
+                    sched::wakeup(self.0.channel());
                 }
             }
         }
-        self.kernel.sched.check_alive();
-        self.kernel.sched.register();
+        sched::check_alive();
+        sched::enroll();
         self.in_kernel.fetch_add(1, Ordering::AcqRel);
         let _leave = Leave(self);
-        let credential = *self.credential.lock();
-        let limit = self.limit.load(Ordering::Relaxed);
-        let result = run_as_process(self.pid, &credential.ucred, limit, || body(&credential));
-        self.kernel.sched.run_overdue();
+        let credential = self.credential.lock().clone();
+        let limit = self.kqueue_limit.load(Ordering::Relaxed);
+        let result = run_as_process(self.pid, &*credential.ucred, limit, || body(&credential));
+        sched::run_overdue();
         result
     }
 
-    fn wait(&self, timeout: Option<Duration>) -> Wait {
+    /// How long a call with that time-out waits.
+    fn wait(timeout: Option<Duration>) -> Wait {
         match timeout {
             None => Wait::Forever,
             Some(Duration::ZERO) => Wait::No,
             Some(timeout) => {
                 let ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
-                let now = self.kernel.clocks.uptime();
-                Wait::Until(now.saturating_add(nstosbt(ns)))
+                Wait::Until(clock::uptime().saturating_add(nstosbt(ns)))
             }
         }
     }
@@ -119,7 +136,7 @@ impl State {
         std::ptr::from_ref(self) as usize
     }
 
-    /// The descriptors, unless it has exited.
+    /// The descriptors. ESRCH: the process has exited.
     fn files(&self) -> Result<Arc<Filedesc>, Errno> {
         if self.exiting.load(Ordering::Acquire) {
             return Err(ESRCH);
@@ -127,27 +144,26 @@ impl State {
         self.files.lock().clone().ok_or(ESRCH)
     }
 
-    fn kqueue(&self, fd: Fd) -> Result<Arc<Kqueue>, Errno> {
+    fn kqueue(&self, fd: Fd) -> Result<File, Errno> {
         let fd = usize::try_from(fd).map_err(|_| EBADF)?;
         self.files()?.kqueue(fd).ok_or(EBADF)
     }
 
-    /// The threads leave the kernel first, then the descriptors go.
+    /// exit(2): the threads leave the kernel first, then the descriptors go.
     fn exit(&self) {
         self.enter(|_| {
             if self.exiting.swap(true, Ordering::AcqRel) {
                 return;
             }
             while self.in_kernel.load(Ordering::Acquire) > 1 {
-                self.kernel.sched.interrupt(self.pid);
-                let deadline = self.kernel.clocks.uptime() + nstosbt(1_000_000);
+                sched::interrupt(self.pid);
+                let deadline = clock::uptime().saturating_add(nstosbt(1_000_000));
                 let sleep = Sleep {
-                    what: "exit",
                     deadline: Some(deadline),
-                    interruptible: false,
+                    ..Sleep::until_woken("exit")
                 };
-                // Looks again, whatever ended it.
-                let _ = self.kernel.sched.sleep(self.channel(), sleep, || ());
+                // The loop looks again, whatever ended the sleep.
+                let _ = sched::sleep(self.channel(), sleep, || ());
             }
             let files = self.files.lock().take();
             drop(files);
@@ -155,25 +171,11 @@ impl State {
     }
 }
 
-impl Credential {
-    fn new(kernel: &Kernel, uid: u32, prison: Shared<Prison>) -> Self {
-        Credential {
-            uid,
-            prison,
-            ucred: kernel.creds.ucred(uid, kernel.users.find(uid), prison),
-        }
-    }
-}
-
 impl Process {
-    pub(crate) fn new(kernel: &Arc<Kernel>, uid: u32) -> Process {
-        let credential = Credential::new(kernel, uid, kernel.creds.host());
-        Process(Arc::new(State::new(
-            kernel,
-            credential,
-            UNLIMITED,
-            Filedesc::new(),
-        )))
+    pub(super) fn new(kernel: &Arc<Kernel>, uid: u32) -> Process {
+        let credential = Credential::new(uid, kernel.host.clone());
+        let files = Filedesc::new();
+        Process(Arc::new(Proc::new(kernel, credential, UNLIMITED, files)))
     }
 
     /// fork(2): a process of the same user and limit, with no kqueue but copies of those made
@@ -182,39 +184,27 @@ impl Process {
         let child = self.child(Filedesc::new());
         if let (Ok(ours), Ok(theirs)) = (self.0.files(), child.0.files()) {
             child.0.enter(|credential| {
-                let owner = self.0.kernel.users.find(credential.uid);
-                let copy = |kq: &Option<Arc<Kqueue>>| {
-                    let kq = kq.as_ref().filter(|kq| kq.copied_on_fork)?;
-                    kq.copy_knotes();
-                    charge(&owner, 1, 0);
-                    Some(Kqueue::new(owner, Arc::as_ptr(&theirs), true))
-                };
-                let copies = ours.kqueues.lock().clone();
-                *theirs.kqueues.lock() = copies.iter().map(copy).collect();
+                ours.copy_on_fork(&theirs, &uidinfo::find(credential.uid));
             });
         }
         child
     }
 
     /// rfork(2) without RFFDG: a process of the same user and limit that shares this
-    /// one's descriptors. They are closed when the last of both is gone.
+    /// process' descriptors. They are closed when the last of both is gone.
     ///
     /// # Errors
-    /// ESRCH: this one has exited.
+    /// ESRCH: this process has exited.
     pub fn rfork(&self) -> Result<Process, Errno> {
         Ok(self.child(self.0.files()?))
     }
 
     fn child(&self, files: Arc<Filedesc>) -> Process {
-        let state = &self.0;
-        let limit = state.limit.load(Ordering::Relaxed);
-        let credential = *state.credential.lock();
-        Process(Arc::new(State::new(
-            &state.kernel,
-            credential,
-            limit,
-            files,
-        )))
+        let parent = &self.0;
+        let limit = parent.kqueue_limit.load(Ordering::Relaxed);
+        let credential = parent.credential.lock().clone();
+        let child = Proc::new(&parent.kernel, credential, limit, files);
+        Process(Arc::new(child))
     }
 
     /// The process id.
@@ -237,7 +227,7 @@ impl Process {
             return Err(EPERM);
         }
         let mut credential = self.0.credential.lock();
-        *credential = Credential::new(&self.0.kernel, uid, credential.prison);
+        *credential = Credential::new(uid, credential.prison.clone());
         Ok(())
     }
 
@@ -251,9 +241,8 @@ impl Process {
         if credential.uid != 0 {
             return Err(EPERM);
         }
-        let kernel = &self.0.kernel;
-        let prison = kernel.creds.prison(Some(credential.prison));
-        *credential = Credential::new(kernel, credential.uid, prison);
+        let jail = Prison::new(Some(credential.prison.clone()));
+        *credential = Credential::new(credential.uid, jail);
         Ok(())
     }
 
@@ -264,16 +253,16 @@ impl Process {
     /// EPERM: only root may raise it.
     pub fn set_kqueue_limit(&self, limit: u64) -> Result<(), Errno> {
         let limit = limit.min(UNLIMITED);
-        if self.uid() != 0 && limit > self.0.limit.load(Ordering::Relaxed) {
+        if self.uid() != 0 && limit > self.0.kqueue_limit.load(Ordering::Relaxed) {
             return Err(EPERM);
         }
-        self.0.limit.store(limit, Ordering::Relaxed);
+        self.0.kqueue_limit.store(limit, Ordering::Relaxed);
         Ok(())
     }
 
     /// How many kqueues and timers are charged to this process' user.
     pub fn charged(&self) -> i64 {
-        self.0.kernel.users.charged(self.uid())
+        uidinfo::charged(self.uid())
     }
 
     /// kqueue(2).
@@ -299,42 +288,24 @@ impl Process {
     fn make_kqueue(&self, copied_on_fork: bool) -> Result<Fd, Errno> {
         self.0.enter(|credential| {
             let files = self.0.files()?;
-            let owner = self.0.kernel.users.find(credential.uid);
-            if !charge(&owner, 1, self.0.limit.load(Ordering::Relaxed)) {
+            let owner = uidinfo::find(credential.uid);
+            if !charge(&owner, 1, self.0.kqueue_limit.load(Ordering::Relaxed)) {
                 return Err(ENOMEM);
             }
-            let kq = Some(Kqueue::new(owner, Arc::as_ptr(&files), copied_on_fork));
-            let mut files = files.kqueues.lock();
-            let free = files.iter().position(Option::is_none);
-            let index = free.unwrap_or(files.len());
-            match free {
-                Some(free) => files[free] = kq,
-                None => files.push(kq),
-            }
-            Ok((index + FIRST_FD) as Fd)
+            Ok(files.open_kqueue(owner, copied_on_fork) as Fd)
         })
     }
 
     /// close(2). A thread that waits on the kqueue goes on waiting, and the kqueue ends
-    /// when it has returned.
+    /// when that thread has returned.
     ///
     /// # Errors
     /// EBADF. ESRCH: the process has exited.
     pub fn close(&self, fd: Fd) -> Result<(), Errno> {
         self.0.enter(|_| {
-            let kq = self.0.kqueue(fd)?;
-            let files = self.0.files()?;
-            let (entry, all) = {
-                let mut kqueues = files.kqueues.lock();
-                let all: Vec<_> = kqueues.iter().flatten().cloned().collect();
-                (kqueues[fd as usize - FIRST_FD].take(), all)
-            };
-            for watching in all {
-                watching.fdclose(fd as usize);
-            }
-            drop(entry);
-            drop(kq);
-            Ok(())
+            let fd = usize::try_from(fd).map_err(|_| EBADF)?;
+            let closed = self.0.files()?.close(fd);
+            closed.then_some(()).ok_or(EBADF)
         })
     }
 
@@ -354,7 +325,7 @@ impl Process {
     ) -> Result<usize, Errno> {
         self.0.enter(|_| {
             let kq = self.0.kqueue(fd)?;
-            kq.kevent(changes, events, self.0.wait(timeout))
+            kq.kevent(changes, events, Proc::wait(timeout))
         })
     }
 
@@ -365,10 +336,11 @@ impl Process {
     /// EBADF; EINTR: the process exits.
     pub fn poll(&self, fd: Fd, timeout: Option<Duration>) -> Result<bool, Errno> {
         self.0
-            .enter(|_| self.0.kqueue(fd)?.poll(self.0.wait(timeout)))
+            .enter(|_| self.0.kqueue(fd)?.poll(Proc::wait(timeout)))
     }
 
-    /// How often its table of descriptors is held: by itself, once, and by the module.
+    /// How many hold the process' table of descriptors: the processes that have it count as
+    /// one, and the module.
     ///
     /// # Errors
     /// ESRCH: the process has exited.
@@ -376,11 +348,11 @@ impl Process {
         Ok(self.0.files()?.fd_holdcnt())
     }
 
-    /// sysctl kern.proc.kq of one kqueue. `during` is called for each registration while
-    /// it is in flux for the dump, when an event on it is passed by.
+    /// sysctl kern.proc.kq of a kqueue. Calls `during` for each registration while the
+    /// registration is in flux for the dump, when knote(9) passes it by.
     ///
     /// # Errors
-    /// ENOENT before FreeBSD 15, but on a later 14. EBADF.
+    /// ENOENT on FreeBSD 14 without [`Config::later`](super::config::Config::later). EBADF.
     pub fn knotes(&self, fd: Fd, during: impl FnMut(&KnoteInfo)) -> Result<Vec<KnoteInfo>, Errno> {
         let config = &self.0.kernel.config;
         if config.release == Release::V14 && !config.later {
@@ -394,7 +366,7 @@ impl Process {
     /// # Errors
     /// ENOENT: no such name.
     pub fn sysctl(&self, name: &str) -> Result<i64, Errno> {
-        self.0.enter(|_| self.0.kernel.sysctls.get(name))
+        self.0.enter(|_| sysctl::get(name))
     }
 
     /// Writes an integer of sysctl(3).
@@ -406,12 +378,12 @@ impl Process {
             if credential.uid != 0 {
                 return Err(EPERM);
             }
-            self.0.kernel.sysctls.set(name, value)
+            sysctl::set(name, value)
         })
     }
 
-    /// Runs `body` as a system call of this process: for what has no call of its own.
-    pub(crate) fn in_kernel<R>(&self, body: impl FnOnce() -> R) -> R {
+    /// Runs `body` as a system call of this process.
+    pub(super) fn in_kernel<R>(&self, body: impl FnOnce() -> R) -> R {
         self.0.enter(|_| body())
     }
 

@@ -1,22 +1,100 @@
-//! time(9): the uptime, real or virtual, and the time of boot that clock_settime(2)
-//! moves.
+//! The clock: the uptime, real or virtual, and the time of boot, which clock_settime(2) moves.
 
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Instant;
-
-use crate::abi::Bintime;
-use crate::machine::config::ClockMode;
-use crate::machine::kernel::kernel;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
 /// A time or a duration as the kernel counts: 2^-32 s.
 pub(crate) type Sbintime = i64;
 
-/// How long the machine has been up when it starts to play.
-const UPTIME_AT_START: Sbintime = 100 << 32;
-/// When it was booted: 2026-01-01.
-const BOOTTIME_NS: i64 = 1_767_225_600_000_000_000;
+/// Which time passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockMode {
+    /// Time stands still while any thread runs. A test moves it with
+    /// [`Machine::advance`](crate::Machine::advance). It also moves when every thread waits,
+    /// to the next callout or time-out. Runs of one thread are deterministic.
+    Virtual,
+    /// The host's monotonic clock; callouts run on a thread of their own.
+    Real,
+}
 
-/// nstosbt(9): rounds up, by the kernel's own arithmetic so that both agree to the unit.
+/// The uptime of a machine when it starts to play.
+const UPTIME_AT_START: Sbintime = 100 << 32;
+/// The time of boot when the machine starts to play: 2026-01-01, in ns since 1970.
+const BOOTTIME_AT_START: i64 = 1_767_225_600_000_000_000;
+
+static REAL: AtomicBool = AtomicBool::new(false);
+/// The virtual uptime. Changed under the scheduler's lock.
+static UPTIME: AtomicI64 = AtomicI64::new(UPTIME_AT_START);
+/// What the host's clock showed when the real uptime was 0, in `Sbintime` since [`HOST`].
+static REAL_BOOT: AtomicI64 = AtomicI64::new(0);
+static BOOTTIME_NS: AtomicI64 = AtomicI64::new(BOOTTIME_AT_START);
+
+/// Where this program began to look at the host's clock.
+static HOST: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// The host's clock, since [`HOST`].
+fn host() -> Sbintime {
+    ((HOST.elapsed().as_nanos() << 32) / 1_000_000_000) as Sbintime
+}
+
+/// Starts the clock of a new machine.
+pub(crate) fn boot(mode: ClockMode) {
+    REAL.store(mode == ClockMode::Real, Ordering::Relaxed);
+    UPTIME.store(UPTIME_AT_START, Ordering::Relaxed);
+    REAL_BOOT.store(host() - UPTIME_AT_START, Ordering::Relaxed);
+    BOOTTIME_NS.store(BOOTTIME_AT_START, Ordering::Relaxed);
+}
+
+/// Which time passes.
+pub(crate) fn mode() -> ClockMode {
+    if REAL.load(Ordering::Relaxed) {
+        ClockMode::Real
+    } else {
+        ClockMode::Virtual
+    }
+}
+
+/// sbinuptime(9).
+pub(crate) fn uptime() -> Sbintime {
+    match mode() {
+        ClockMode::Virtual => UPTIME.load(Ordering::Acquire),
+        ClockMode::Real => host() - REAL_BOOT.load(Ordering::Relaxed),
+    }
+}
+
+/// When the host's clock will show that uptime; only of real time.
+pub(super) fn instant(uptime: Sbintime) -> Instant {
+    let since = uptime.saturating_add(REAL_BOOT.load(Ordering::Relaxed));
+    *HOST + Duration::from_nanos(sbttons(since.max(0)) + 1)
+}
+
+/// Moves the virtual uptime forward; never back.
+pub(super) fn set_uptime(uptime: Sbintime) {
+    UPTIME.fetch_max(uptime, Ordering::AcqRel);
+}
+
+/// CLOCK_UPTIME in ns.
+pub(crate) fn uptime_ns() -> u64 {
+    sbttons(uptime())
+}
+
+/// When the machine was booted by CLOCK_REALTIME, in ns since 1970.
+pub(crate) fn boottime_ns() -> i64 {
+    BOOTTIME_NS.load(Ordering::Acquire)
+}
+
+/// CLOCK_REALTIME in ns since 1970.
+pub(crate) fn realtime_ns() -> u64 {
+    (boottime_ns() + uptime_ns() as i64) as u64
+}
+
+/// Steps CLOCK_REALTIME.
+pub(crate) fn set_realtime_ns(ns: u64) {
+    BOOTTIME_NS.store(ns as i64 - uptime_ns() as i64, Ordering::Release);
+}
+
+/// nstosbt(9): rounds up. The arithmetic is the kernel's, so that both agree to the unit.
 pub(crate) fn nstosbt(ns: u64) -> Sbintime {
     let (sec, ns) = (ns / 1_000_000_000, ns % 1_000_000_000);
     // 2^63 / 10^9, rounded up.
@@ -28,95 +106,6 @@ pub(crate) fn nstosbt(ns: u64) -> Sbintime {
 /// sbttons(9): rounds down.
 pub(crate) fn sbttons(sbt: Sbintime) -> u64 {
     ((sbt as u128 * 1_000_000_000) >> 32) as u64
-}
-
-/// The uptime and the time of boot.
-pub(crate) struct Clocks {
-    mode: ClockMode,
-    started: Instant,
-    /// The virtual uptime; changed under the scheduler's lock.
-    uptime: AtomicI64,
-    boottime_ns: AtomicI64,
-}
-
-impl Clocks {
-    pub(crate) fn new(mode: ClockMode) -> Self {
-        Clocks {
-            mode,
-            started: Instant::now(),
-            uptime: AtomicI64::new(UPTIME_AT_START),
-            boottime_ns: AtomicI64::new(BOOTTIME_NS),
-        }
-    }
-
-    /// sbinuptime(9).
-    pub(crate) fn uptime(&self) -> Sbintime {
-        match self.mode {
-            ClockMode::Virtual => self.uptime.load(Ordering::Acquire),
-            ClockMode::Real => {
-                let ns = self.started.elapsed().as_nanos();
-                UPTIME_AT_START + ((ns << 32) / 1_000_000_000) as i64
-            }
-        }
-    }
-
-    /// When the host's clock will show that uptime; only of real time.
-    pub(crate) fn instant(&self, uptime: Sbintime) -> Instant {
-        let ns = sbttons((uptime - UPTIME_AT_START).max(0)) + 1;
-        self.started + std::time::Duration::from_nanos(ns)
-    }
-
-    /// Moves the virtual uptime forward; never back.
-    pub(crate) fn set_uptime(&self, uptime: Sbintime) {
-        self.uptime.fetch_max(uptime, Ordering::AcqRel);
-    }
-
-    /// CLOCK_UPTIME in ns.
-    pub(crate) fn uptime_ns(&self) -> u64 {
-        sbttons(self.uptime())
-    }
-
-    /// CLOCK_REALTIME in ns since 1970.
-    pub(crate) fn realtime_ns(&self) -> u64 {
-        (self.boottime_ns.load(Ordering::Acquire) + self.uptime_ns() as i64) as u64
-    }
-
-    /// Steps CLOCK_REALTIME.
-    pub(crate) fn set_realtime_ns(&self, ns: u64) {
-        self.boottime_ns
-            .store(ns as i64 - self.uptime_ns() as i64, Ordering::Release);
-    }
-}
-
-/// binuptime(9).
-///
-/// # Safety
-/// `bt` may be written.
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn binuptime(bt: *mut Bintime) {
-    let uptime = kernel().clocks.uptime();
-    let now = Bintime {
-        sec: uptime >> 32,
-        frac: (uptime as u64) << 32,
-    };
-    // SAFETY: the caller's promise.
-    unsafe { bt.write(now) };
-}
-
-/// getboottimebin(9).
-///
-/// # Safety
-/// `bt` may be written.
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn getboottimebin(bt: *mut Bintime) {
-    let ns = kernel().clocks.boottime_ns.load(Ordering::Acquire);
-    let fraction = (ns.rem_euclid(1_000_000_000) as u128) << 64;
-    let boot = Bintime {
-        sec: ns.div_euclid(1_000_000_000),
-        frac: (fraction / 1_000_000_000) as u64,
-    };
-    // SAFETY: the caller's promise.
-    unsafe { bt.write(boot) };
 }
 
 #[cfg(test)]

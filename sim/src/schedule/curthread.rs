@@ -1,249 +1,185 @@
-//! curthread, and the per-CPU pages behind the gs segment.
-//!
-//! The module finds its thread at gs:0 and its share of a counter(9) at gs:(handle).
-//! Every host thread that enters the kernel gets a page of its own, as if it were a CPU
-//! of its own, so a plain `add` to a counter loses nothing.
+//! curthread: the kernel threads that a host thread runs as.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{c_int, c_void};
+use std::ffi::c_void;
 use std::ptr;
-use std::sync::OnceLock;
 
-use freebsd_kernel_sys::{KQX_TD_UCRED, RLIMIT_KQUEUES};
-use parking_lot::Mutex;
+use freebsd_kernel_sys::KQX_TD_UCRED;
 
-use crate::debug::witness::Held;
-use crate::kpi::ucred::Ucred;
-use crate::machine::kernel::kernel;
+use super::pcpu::Page;
+use crate::abi::Place;
 
-/// `UMA_PCPU_ALLOC_SIZE` of amd64: how far apart one counter's words are.
-pub(crate) const PCPU_SIZE: usize = 4096;
-/// The most host threads that may be in the kernel at once.
-pub(crate) const MAX_CPUS: usize = 1024;
-/// Blocks of [`MAX_CPUS`] pages behind the pages of the CPUs, for counters.
-pub(crate) const COUNTER_BLOCKS: usize = 8;
+const TD_UCRED: usize = KQX_TD_UCRED as usize / size_of::<usize>();
 
-const TD_UCRED: usize = KQX_TD_UCRED as usize / 8;
+/// A mutex that a thread holds.
+#[derive(Clone, Copy)]
+pub(crate) struct Held {
+    /// The address of the mutex.
+    pub(crate) lock: usize,
+    /// Its class, see [`witness`](crate::debug::witness).
+    pub(crate) class: u16,
+    /// Where the thread took it.
+    pub(crate) place: Place,
+}
+
+/// For whom a thread is in the kernel.
+#[derive(Clone, Copy)]
+struct Caller {
+    /// The process; 0 is the kernel itself.
+    pid: u32,
+    ucred: *const c_void,
+    /// RLIMIT_KQUEUES.
+    kqueue_limit: u64,
+}
+
+/// The kernel itself calls.
+const KERNEL: Caller = Caller {
+    pid: 0,
+    ucred: ptr::null(),
+    kqueue_limit: i64::MAX as u64,
+};
 
 /// `struct thread`, as far as the module looks, and what the kernel keeps beside it.
 #[repr(C, align(16))]
-pub(crate) struct Thread {
+pub(crate) struct KThread {
     image: [Cell<*const c_void>; TD_UCRED + 1],
     /// The mutexes it holds, in the order it took them.
     pub(crate) held: RefCell<Vec<Held>>,
-    /// What lim_cur(9) says of RLIMIT_KQUEUES.
-    limit: Cell<u64>,
-    /// The process it runs for; 0 is the kernel's own.
-    pub(crate) pid: Cell<u32>,
-    /// Whether it runs callouts, which must not sleep.
-    pub(crate) softclock: bool,
+    caller: Cell<Caller>,
 }
 
-impl Thread {
-    fn new(softclock: bool) -> Box<Thread> {
-        Box::new(Thread {
+impl KThread {
+    fn new() -> Box<KThread> {
+        Box::new(KThread {
             image: [const { Cell::new(ptr::null()) }; TD_UCRED + 1],
             held: RefCell::default(),
-            limit: Cell::new(i64::MAX as u64),
-            pid: Cell::new(0),
-            softclock,
+            caller: Cell::new(KERNEL),
         })
+    }
+
+    /// Lets it run for `caller`; returns for whom it ran before.
+    fn set_caller(&self, caller: Caller) -> Caller {
+        self.image[TD_UCRED].set(caller.ucred);
+        self.caller.replace(caller)
+    }
+
+    /// The process that it runs for; 0 is the kernel itself.
+    pub(crate) fn pid(&self) -> u32 {
+        self.caller.get().pid
+    }
+
+    /// RLIMIT_KQUEUES of that process.
+    pub(crate) fn kqueue_limit(&self) -> u64 {
+        self.caller.get().kqueue_limit
+    }
+
+    /// Its address, which tells it from other threads: what a mutex keeps of its owner.
+    pub(crate) fn address(&self) -> usize {
+        ptr::from_ref(self) as usize
     }
 }
 
-/// A host thread's page and its kernel threads: its own, and those that it runs callouts
-/// and tasks as.
+/// As which of its kernel threads a host thread runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// A process' thread.
+    User,
+    /// The thread that runs callouts, which must not sleep.
+    Softclock,
+    /// The thread of a taskqueue.
+    Taskqueue,
+}
+
+/// A host thread in the kernel: its page, and a kernel thread for each [`Role`].
 struct Cpu {
-    index: usize,
-    user: Box<Thread>,
-    softclock: Box<Thread>,
-    taskqueue: Box<Thread>,
-    registered: Cell<u64>,
-}
-
-thread_local! {
-    static CPU: Cpu = Cpu::new();
-    static CURTHREAD: Cell<*const Thread> = const { Cell::new(ptr::null()) };
-}
-
-/// The pages and which of them are taken.
-struct Pages {
-    base: usize,
-    taken: Mutex<Vec<bool>>,
-}
-
-fn pages() -> &'static Pages {
-    static PAGES: OnceLock<Pages> = OnceLock::new();
-    PAGES.get_or_init(|| {
-        let size = MAX_CPUS * PCPU_SIZE * (1 + COUNTER_BLOCKS);
-        // SAFETY: a new anonymous mapping overlaps nothing.
-        let base = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                size,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
-                0,
-            )
-        };
-        assert!(base != libc::MAP_FAILED, "no memory for per-CPU pages");
-        Pages {
-            base: base as usize,
-            taken: Mutex::new(Vec::new()),
-        }
-    })
-}
-
-/// The address of `__pcpu[0]`.
-pub(crate) fn pcpu_base() -> usize {
-    pages().base
-}
-
-/// How many pages have ever been in use: counters beyond are 0.
-pub(crate) fn cpus() -> usize {
-    pages().taken.lock().len()
+    page: Page,
+    role: Cell<Role>,
+    threads: [Box<KThread>; 3],
 }
 
 impl Cpu {
     fn new() -> Cpu {
-        let mut taken = pages().taken.lock();
-        let index = taken.iter().position(|taken| !taken).unwrap_or(taken.len());
-        assert!(
-            index < MAX_CPUS,
-            "more than {MAX_CPUS} threads in the kernel"
-        );
-        if index == taken.len() {
-            taken.push(true);
-        }
-        taken[index] = true;
-        let page = pages().base + index * PCPU_SIZE;
         let cpu = Cpu {
-            index,
-            user: Thread::new(false),
-            softclock: Thread::new(true),
-            taskqueue: Thread::new(false),
-            registered: Cell::new(0),
+            page: Page::take(),
+            role: Cell::new(Role::User),
+            threads: [KThread::new(), KThread::new(), KThread::new()],
         };
-        switch(page, &*cpu.user);
-        set_gs_base(page);
+        cpu.switch(Role::User);
         cpu
     }
-}
 
-impl Drop for Cpu {
-    fn drop(&mut self) {
-        crate::schedule::sched::forget_thread(self.registered.get());
-        pages().taken.lock()[self.index] = false;
+    fn curthread(&self) -> &KThread {
+        &self.threads[self.role.get() as usize]
+    }
+
+    /// Changes curthread, here and for the module; returns the role before.
+    fn switch(&self, role: Role) -> Role {
+        let before = self.role.replace(role);
+        self.page
+            .set_curthread(ptr::from_ref(self.curthread()).cast());
+        before
     }
 }
 
-#[cfg(target_os = "linux")]
-fn set_gs_base(base: usize) {
-    const ARCH_SET_GS: c_int = 0x1001;
-    // SAFETY: 64-bit code of this process uses fs for its thread-local data, not gs.
-    let result = unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, base) };
-    assert_eq!(result, 0, "arch_prctl(ARCH_SET_GS) failed");
+thread_local! {
+    static CPU: Cpu = Cpu::new();
 }
 
-#[cfg(target_os = "freebsd")]
-fn set_gs_base(base: usize) {
-    unsafe extern "C" {
-        fn amd64_set_gsbase(base: *mut c_void) -> c_int;
-    }
-    // SAFETY: 64-bit code of this process uses fs for its thread-local data, not gs.
-    let result = unsafe { amd64_set_gsbase(base as *mut c_void) };
-    assert_eq!(result, 0, "amd64_set_gsbase failed");
+/// Makes this host thread a CPU, if it is none yet: the module may look for curthread.
+pub(super) fn become_cpu() {
+    CPU.with(|_| ());
 }
 
-/// Makes `thread` curthread, for this module's reader and for gs:0; returns the one
-/// before.
-fn switch(page: usize, thread: *const Thread) -> *const Thread {
-    // SAFETY: the page is this host thread's own until it ends, its first word is
-    // `pc_curthread`.
-    unsafe { *(page as *mut *const Thread) = thread };
-    CURTHREAD.replace(thread)
+/// Runs `body` with the running kernel thread.
+pub(crate) fn curthread<R>(body: impl FnOnce(&KThread) -> R) -> R {
+    CPU.with(|cpu| body(cpu.curthread()))
 }
 
-/// Runs `body` with this host thread's kernel thread of that kind as curthread.
-fn run_as<R>(
-    thread: impl FnOnce(&Cpu) -> &Thread,
-    prepare: impl FnOnce(&Thread),
-    body: impl FnOnce() -> R,
-) -> R {
-    struct Back(usize, *const Thread);
-    impl Drop for Back {
+/// Whether this is the thread that runs callouts, which must not sleep.
+pub(crate) fn in_softclock() -> bool {
+    CPU.with(|cpu| cpu.role.get() == Role::Softclock)
+}
+
+/// Runs `body` as this host thread's kernel thread of that role, then as before.
+fn run_as<R>(role: Role, caller: Caller, body: impl FnOnce() -> R) -> R {
+    /// Also when `body` panics.
+    struct Back<'a>(&'a Cpu, Role, Caller);
+    impl Drop for Back<'_> {
         fn drop(&mut self) {
-            switch(self.0, self.1);
+            self.0.curthread().set_caller(self.2);
+            self.0.switch(self.1);
         }
     }
     CPU.with(|cpu| {
-        let thread = thread(cpu);
-        prepare(thread);
-        let page = pages().base + cpu.index * PCPU_SIZE;
-        let _back = Back(page, switch(page, thread));
+        let role = cpu.switch(role);
+        let caller = cpu.curthread().set_caller(caller);
+        let _back = Back(cpu, role, caller);
         body()
     })
 }
 
-/// Runs `body` as a system call of process `pid` with that credential and limit.
-pub(crate) fn run_as_process<R>(
+/// Runs `body` as a system call of process `pid`, with that credential, whose memory the
+/// module reads as a `struct ucred`, and that RLIMIT_KQUEUES.
+pub(crate) fn run_as_process<C, R>(
     pid: u32,
-    ucred: &Ucred,
-    limit: u64,
+    ucred: &C,
+    kqueue_limit: u64,
     body: impl FnOnce() -> R,
 ) -> R {
-    run_as(
-        |cpu| &cpu.user,
-        |thread| {
-            thread.image[TD_UCRED].set(ptr::from_ref(ucred).cast());
-            thread.limit.set(limit);
-            thread.pid.set(pid);
-        },
-        body,
-    )
+    let caller = Caller {
+        pid,
+        ucred: ptr::from_ref(ucred).cast(),
+        kqueue_limit,
+    };
+    run_as(Role::User, caller, body)
 }
 
 /// Runs `body` as the thread that runs callouts.
 pub(crate) fn run_as_softclock<R>(body: impl FnOnce() -> R) -> R {
-    run_as(|cpu| &cpu.softclock, |_| (), body)
+    run_as(Role::Softclock, KERNEL, body)
 }
 
 /// Runs `body` as the thread of a taskqueue.
 pub(crate) fn run_as_taskqueue<R>(body: impl FnOnce() -> R) -> R {
-    run_as(|cpu| &cpu.taskqueue, |_| (), body)
-}
-
-/// The running kernel thread.
-pub(crate) fn curthread() -> &'static Thread {
-    let mut thread = CURTHREAD.get();
-    if thread.is_null() {
-        // The first call of this host thread.
-        CPU.with(|_| thread = CURTHREAD.get());
-    }
-    // SAFETY: a thread lives as long as its host thread, which is the one that asks; the
-    // reference is used and dropped inside kernel functions on it.
-    unsafe { &*thread }
-}
-
-/// Runs `body` with the number of the kernel this host thread is registered with.
-pub(crate) fn with_registration<R>(body: impl FnOnce(&Cell<u64>) -> R) -> R {
-    CPU.with(|cpu| body(&cpu.registered))
-}
-
-/// lim_cur(9): RLIMIT_KQUEUES is the process's; of others there is none.
-///
-/// # Safety
-/// `td` is curthread.
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn lim_cur(td: *const c_void, which: c_int) -> u64 {
-    let thread = curthread();
-    if !ptr::eq(td, ptr::from_ref(thread).cast()) {
-        kernel().console.print("lim_cur of another thread\n");
-    }
-    if which as u32 == RLIMIT_KQUEUES {
-        thread.limit.get()
-    } else {
-        i64::MAX as u64
-    }
+    run_as(Role::Taskqueue, KERNEL, body)
 }

@@ -1,6 +1,11 @@
-//! Who runs when: threads, the clock, sleeping and waking.
+//! Who runs when: per-CPU pages and threads, the clock, sleeping and waking, and the places
+//! where another thread may overtake.
+//!
+//! Nothing here takes a lock of the kernel, or knows what a callout does.
 
 pub(crate) mod clock;
 pub(crate) mod curthread;
+pub(crate) mod pcpu;
 pub(crate) mod sched;
+pub(crate) mod wheel;
 pub(crate) mod window;

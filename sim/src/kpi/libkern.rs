@@ -1,4 +1,5 @@
-//! The string functions of libkern that compilers and the shim call.
+//! libkern: the string functions that compilers and the module's C code call, and
+//! arc4random(9).
 
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
@@ -6,7 +7,7 @@ use std::ptr;
 /// memcpy(9).
 ///
 /// # Safety
-/// As in C.
+/// `from` has `length` bytes and `to` has room for them; they do not overlap.
 pub(crate) unsafe extern "C-unwind" fn memcpy(
     to: *mut c_void,
     from: *const c_void,
@@ -20,7 +21,7 @@ pub(crate) unsafe extern "C-unwind" fn memcpy(
 /// memmove(9).
 ///
 /// # Safety
-/// As in C.
+/// `from` has `length` bytes, and `to` has room for them.
 pub(crate) unsafe extern "C-unwind" fn memmove(
     to: *mut c_void,
     from: *const c_void,
@@ -34,7 +35,7 @@ pub(crate) unsafe extern "C-unwind" fn memmove(
 /// memset(9).
 ///
 /// # Safety
-/// As in C.
+/// `to` has room for `length` bytes.
 pub(crate) unsafe extern "C-unwind" fn memset(
     to: *mut c_void,
     byte: c_int,
@@ -48,7 +49,7 @@ pub(crate) unsafe extern "C-unwind" fn memset(
 /// memcmp(9).
 ///
 /// # Safety
-/// As in C.
+/// `a` and `b` have `length` bytes each.
 pub(crate) unsafe extern "C-unwind" fn memcmp(
     a: *const c_void,
     b: *const c_void,
@@ -61,7 +62,7 @@ pub(crate) unsafe extern "C-unwind" fn memcmp(
 /// strlen(9).
 ///
 /// # Safety
-/// As in C.
+/// `string` is a C string.
 pub(crate) unsafe extern "C-unwind" fn strlen(string: *const c_char) -> usize {
     // SAFETY: the caller's promise.
     unsafe { libc::strlen(string) }
@@ -70,7 +71,7 @@ pub(crate) unsafe extern "C-unwind" fn strlen(string: *const c_char) -> usize {
 /// strlcpy(9): exported, because not every host's C library has it.
 ///
 /// # Safety
-/// As in C.
+/// `from` is a C string, and `to` has room for `size` bytes; they do not overlap.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn strlcpy(
     to: *mut c_char,
@@ -90,7 +91,7 @@ pub unsafe extern "C-unwind" fn strlcpy(
     length
 }
 
-/// arc4random(9): a run is to be repeated, so these numbers are always the same.
+/// arc4random(9): always the same number, so that a run can be repeated.
 ///
 /// # Safety
 /// None beyond the C interface.

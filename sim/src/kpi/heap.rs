@@ -1,0 +1,234 @@
+//! The memory behind malloc(9), uma(9) and knotes.
+//!
+//! Every allocation has an owner, so that a leak has a name. Freed memory is poisoned, and
+//! kept aside for a while, so that a late write shows.
+
+use std::alloc::{Layout, alloc, dealloc};
+use std::collections::{HashMap, VecDeque};
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::LazyLock;
+
+use parking_lot::Mutex;
+
+use super::console;
+use crate::debug::fault::{self, FaultKind};
+use crate::debug::inject::{self, Failure};
+use crate::debug::kassert;
+use crate::debug::witness::may_sleep;
+use crate::schedule::sched;
+
+pub(crate) const M_NOWAIT: c_int = 0x0001;
+pub(crate) const M_WAITOK: c_int = 0x0002;
+pub(crate) const M_ZERO: c_int = 0x0100;
+
+/// What freed memory is filled with.
+const POISON: u8 = 0xde;
+/// What memory holds that was not asked to be zero.
+const GARBAGE: u8 = 0xa5;
+/// How many freed blocks are kept aside.
+const QUARANTINE: usize = 512;
+
+/// The owner of an allocation: the address of its malloc type or zone.
+pub(crate) type Owner = usize;
+
+struct Block {
+    owner: Owner,
+    layout: Layout,
+}
+
+/// All memory, by address. Given back to the host when dropped.
+#[derive(Default)]
+pub(crate) struct Heap {
+    live: HashMap<usize, Block>,
+    quarantine: VecDeque<(usize, Block)>,
+    names: HashMap<Owner, String>,
+}
+
+static HEAP: LazyLock<Mutex<Heap>> = LazyLock::new(Mutex::default);
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        for (address, block) in self.live.drain().chain(self.quarantine.drain(..)) {
+            // SAFETY: allocated with this layout. The heap is only dropped out of `take`, whose
+            // caller promises that nobody uses the memory.
+            unsafe { dealloc(address as *mut u8, block.layout) };
+        }
+    }
+}
+
+impl Heap {
+    fn name(&self, owner: Owner) -> &str {
+        self.names
+            .get(&owner)
+            .map_or("an unknown type", String::as_str)
+    }
+
+    /// Gives the block that was freed first back to the host. A fault if it was written to
+    /// since.
+    fn free_oldest(&mut self) {
+        let Some((address, block)) = self.quarantine.pop_front() else {
+            return;
+        };
+        let pointer = address as *mut u8;
+        // SAFETY: the block is still allocated, and its owner has given it up.
+        let bytes = unsafe { std::slice::from_raw_parts(pointer, block.layout.size()) };
+        if let Some(at) = bytes.iter().position(|&b| b != POISON) {
+            let message = format!(
+                "{} bytes of {} were written at offset {at} after they were freed",
+                block.layout.size(),
+                self.name(block.owner)
+            );
+            fault::report(FaultKind::UseAfterFree, message);
+        }
+        // SAFETY: allocated with this layout, and no table of the heap has it any more.
+        unsafe { dealloc(pointer, block.layout) };
+    }
+
+    /// How many allocations of an owner are live, and how many bytes.
+    fn usage(&self, owner: Owner) -> (usize, usize) {
+        let sizes = self.live.values().filter(|b| b.owner == owner);
+        sizes.fold((0, 0), |(n, bytes), b| (n + 1, bytes + b.layout.size()))
+    }
+}
+
+/// Whether an allocation with these flags goes on. With M_WAITOK it always does; else a test
+/// may have it fail.
+pub(crate) fn may_allocate(what: &str, flags: c_int) -> bool {
+    kassert!(
+        (flags & M_WAITOK != 0) != (flags & M_NOWAIT != 0),
+        "{what}: flags must have either M_WAITOK or M_NOWAIT"
+    );
+    if flags & M_WAITOK != 0 {
+        may_sleep(format_args!("{what}(M_WAITOK)"));
+        return true;
+    }
+    !inject::strikes(Failure::Allocation)
+}
+
+/// Names an owner.
+pub(crate) fn name(owner: Owner, name: String) {
+    HEAP.lock().names.insert(owner, name);
+}
+
+/// Allocates. Null only where the flags allow that and a test has it fail.
+pub(crate) fn allocate(owner: Owner, size: usize, flags: c_int) -> *mut c_void {
+    if !may_allocate("malloc", flags) {
+        return ptr::null_mut();
+    }
+    let layout = Layout::from_size_align(size.max(1), 16).expect("a size below 2^63");
+    // SAFETY: the layout's size is not 0.
+    let pointer = unsafe { alloc(layout) };
+    kassert!(!pointer.is_null(), "malloc: the host is out of memory");
+    let fill = if flags & M_ZERO != 0 { 0 } else { GARBAGE };
+    // SAFETY: just allocated with that size.
+    unsafe { pointer.write_bytes(fill, layout.size()) };
+    let block = Block { owner, layout };
+    HEAP.lock().live.insert(pointer as usize, block);
+    pointer.cast()
+}
+
+/// Memory is being freed: a fault if a callout in it may still run.
+pub(crate) fn check_idle(owner: Owner, pointer: *mut c_void, size: usize) {
+    let start = pointer as usize;
+    let busy = sched::lock().wheel.evict(start..start + size);
+    if let Some(busy) = busy {
+        let message = format!(
+            "memory of {} freed with a callout in it that is {busy}",
+            HEAP.lock().name(owner)
+        );
+        fault::report(FaultKind::UseAfterFree, message);
+    }
+}
+
+/// Frees. The host gets the memory back later, see the top of this file.
+pub(crate) fn free(owner: Owner, pointer: *mut c_void) {
+    if pointer.is_null() {
+        return;
+    }
+    let address = pointer as usize;
+    let size = HEAP.lock().live.get(&address).map(|b| b.layout.size());
+    check_idle(owner, pointer, size.unwrap_or(0));
+    let mut heap = HEAP.lock();
+    let Some(block) = heap.live.remove(&address) else {
+        let twice = heap.quarantine.iter().any(|(a, _)| *a == address);
+        let what = if twice {
+            "freed twice"
+        } else {
+            "freed but never allocated"
+        };
+        let message = format!("memory of {} {what}", heap.name(owner));
+        drop(heap);
+        panic!("panic: free: {message}");
+    };
+    kassert!(
+        block.owner == owner,
+        "free: memory of {} freed as {}",
+        heap.name(block.owner),
+        heap.name(owner)
+    );
+    // SAFETY: live until now, and given up by its owner.
+    unsafe {
+        pointer
+            .cast::<u8>()
+            .write_bytes(POISON, block.layout.size())
+    };
+    heap.quarantine.push_back((address, block));
+    if heap.quarantine.len() > QUARANTINE {
+        heap.free_oldest();
+    }
+}
+
+/// Gives an allocation to another owner. False: it is not `from`'s.
+pub(crate) fn hand_over(pointer: *mut c_void, from: Owner, to: Owner) -> bool {
+    let mut heap = HEAP.lock();
+    let block = heap.live.get_mut(&(pointer as usize));
+    let block = block.filter(|block| block.owner == from);
+    block.map(|block| block.owner = to).is_some()
+}
+
+/// How many allocations of the owner of that name are live; None: no owner has that name.
+pub(crate) fn allocations(name: &str) -> Option<usize> {
+    let heap = HEAP.lock();
+    let mut names = heap.names.iter();
+    let (owner, _) = names.find(|(_, n)| *n == name)?;
+    Some(heap.usage(*owner).0)
+}
+
+/// The owner goes: a fault for what it leaves, in the kernel's words, which `warning` makes
+/// of the owner's name, of the number of allocations, and of their bytes.
+pub(crate) fn forget(owner: Owner, warning: impl FnOnce(&str, usize, usize) -> String) {
+    let mut heap = HEAP.lock();
+    let (count, bytes) = heap.usage(owner);
+    let name = heap.names.remove(&owner).unwrap_or_default();
+    drop(heap);
+    if count != 0 {
+        let message = warning(&name, count, bytes);
+        console::print(&format!("{message}\n"));
+        fault::report(FaultKind::Leak, message);
+    }
+}
+
+/// The machine ends: faults for freed memory that was written to, and for what is left.
+pub(crate) fn report_leaks() {
+    let mut heap = HEAP.lock();
+    while !heap.quarantine.is_empty() {
+        heap.free_oldest();
+    }
+    let mut left: HashMap<Owner, usize> = HashMap::new();
+    for block in heap.live.values() {
+        *left.entry(block.owner).or_default() += 1;
+    }
+    for (owner, count) in left {
+        let message = format!("{count} allocations of {} left", heap.name(owner));
+        fault::report(FaultKind::Leak, message);
+    }
+}
+
+/// Takes all memory out of the kernel, at the end of a machine.
+///
+/// # Safety
+/// When the memory is dropped, nobody follows a pointer to it any more.
+pub(crate) unsafe fn take() -> Heap {
+    std::mem::take(&mut HEAP.lock())
+}

@@ -1,0 +1,136 @@
+//! EVFILT_READ on a descriptor that is a kqueue: kqueues that watch kqueues.
+//!
+//! The knote of the outer kqueue is on the list of the inner, whose lock is the list's. When
+//! an event becomes active on the inner kqueue, a task tells the kqueues that watch it, as in
+//! the kernel: the outer's lock comes after the inner's.
+
+use std::ffi::{c_int, c_long, c_void};
+use std::ptr;
+
+use freebsd_kernel_sys::KNF_LISTLOCKED;
+use kqx::event::EVFILT_READ;
+
+use super::file::File;
+use super::filedesc::Filedesc;
+use super::filterops::Builtin;
+use super::knlist::{knlist_add, knlist_remove, knote};
+use super::knote::drop_attached;
+use super::kq::{Kqueue, Locked};
+use crate::abi::{Callout, Filterops, Knote, Shared};
+use crate::errno::{EBADF, EINVAL, Errno, code};
+use crate::kpi::callout;
+use crate::schedule::curthread::run_as_taskqueue;
+
+/// How soon those that watch are told, in `sbintime_t`: at once.
+const AT_ONCE: i64 = 0;
+
+/// Of kqueues alone: a process has no other descriptors here.
+pub(super) static READ: Builtin = Builtin::new(Filterops {
+    f_isfd: 1,
+    f_attach: Some(attach),
+    f_detach: Some(detach),
+    f_event: Some(event),
+    f_touch: None,
+});
+
+/// The kqueue that an attached knote watches.
+fn watched(kn: Shared<Knote>) -> Shared<Kqueue> {
+    // SAFETY: `attach` put it there, and `detach` takes it back.
+    unsafe { File::kqueue_of(kn.kn_ptr.get()) }
+}
+
+extern "C-unwind" fn attach(kn: Shared<Knote>) -> c_int {
+    let outer = Kqueue::of(kn);
+    let inner = outer.neighbour(kn.kn_kevent.get().ident);
+    code(inner.and_then(|inner| {
+        if ptr::eq(&*inner, &*outer) {
+            return Err(EINVAL);
+        }
+        let list = inner.notes();
+        kn.kn_ptr.set(inner.into_word());
+        // SAFETY: the list is the inner kqueue's, whose file the knote has; kqueue_register has
+        // the knote in flux.
+        unsafe { knlist_add(list, kn.as_ptr(), 0) };
+        Ok(())
+    }))
+}
+
+extern "C-unwind" fn detach(kn: Shared<Knote>) {
+    // SAFETY: the knote is on that list, and in flux.
+    unsafe { knlist_remove(watched(kn).notes(), kn.as_ptr(), 0) };
+    // SAFETY: `attach` put it there; the knote ends.
+    drop(unsafe { File::from_word(kn.kn_ptr.get()) });
+}
+
+extern "C-unwind" fn event(kn: Shared<Knote>, _hint: c_long) -> c_int {
+    let inner = watched(kn);
+    // SAFETY: kqueue holds the lock of the knote's list, which is the inner kqueue's.
+    let count = unsafe { inner.protected() }.kq_count.get();
+    kn.kn_kevent.set_data(count.into());
+    (count > 0).into()
+}
+
+impl Kqueue {
+    /// The kqueue of a descriptor in the same table.
+    fn neighbour(&self, fd: usize) -> Result<File, Errno> {
+        // SAFETY: `File::new`'s caller promised a table that stays as long as a thread uses the
+        // kqueue.
+        let files = unsafe { &*self.fdp().cast::<Filedesc>() };
+        files.kqueue(fd).ok_or(EBADF)
+    }
+
+    /// knote_fdclose: a descriptor of the table is closed. Drops the knote that watches it.
+    pub(super) fn fdclose(&self, fd: usize) {
+        let mut locked = self.lock();
+        while let Some(kn) = locked.find(fd, EVFILT_READ) {
+            if kn.in_flux() {
+                locked = locked.sleep_flux("kqflxwt");
+                continue;
+            }
+            kn.enter_flux();
+            drop(locked);
+            drop_attached(kn);
+            locked = self.lock();
+        }
+    }
+
+    fn task(&self) -> Shared<Callout> {
+        // SAFETY: the callout is there as long as the kqueue, which drains it before it goes.
+        unsafe { Shared::from_ref(&self.task) }
+    }
+
+    /// Sets up the task that tells the kqueues that watch this one.
+    pub(super) fn init_task(&self) {
+        // SAFETY: the callout is this kqueue's.
+        unsafe { callout::callout_init(self.task().as_ptr(), 1) };
+    }
+
+    /// The task will not run any more.
+    pub(super) fn drain_task(&self) {
+        callout::drain(self.task());
+    }
+}
+
+impl Locked<'_> {
+    /// An event has become active: has a task tell the kqueues that watch this one.
+    pub(super) fn tell_watchers(&self) {
+        if self.kq_sel.si_note.kl_list.get().is_some() {
+            let kq = self.kqueue();
+            let arg = ptr::from_ref(kq).cast_mut().cast();
+            // SAFETY: a kqueue drains its task before it goes.
+            unsafe { callout::reset(kq.task(), AT_ONCE, 0, tell, arg, 0) };
+        }
+    }
+}
+
+/// # Safety
+/// `kq` is a kqueue that drains its task before it goes.
+unsafe extern "C-unwind" fn tell(kq: *mut c_void) {
+    // SAFETY: the caller's promise.
+    let kq = unsafe { Shared::<Kqueue>::new(kq.cast(), "kqueue task") };
+    run_as_taskqueue(|| {
+        let _locked = kq.lock();
+        // SAFETY: the list is this kqueue's, and its lock is held.
+        unsafe { knote(kq.notes(), 0, KNF_LISTLOCKED as c_int) };
+    });
+}

@@ -1,0 +1,224 @@
+//! EVFILT_TIMER, to compare with, and with what it gets wrong.
+//!
+//! Two things are left out. A stopped process does not keep its timers from firing. And where
+//! the uptime plus an interval is more than an `sbintime_t` holds, the kernel's sum wraps to
+//! the past, and the callout runs again and again; here the callout never comes.
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_long, c_ulong, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use freebsd_kernel_sys::{EVENT_PROCESS, KN_ACTIVE, KN_DETACHED, KN_QUEUED};
+use kqx::event::{
+    EV_ADD, EV_CLEAR, EV_ERROR, EV_ONESHOT, Kevent, NOTE_ABSTIME, NOTE_MSECONDS, NOTE_NSECONDS,
+    NOTE_SECONDS, NOTE_USECONDS,
+};
+
+use super::filterops::Builtin;
+use super::kq::Kqueue;
+use crate::abi::{Callout, Filterops, Knote, Shared};
+use crate::errno::{EINVAL, ENOMEM, Errno, code};
+use crate::kpi::callout;
+use crate::schedule::clock::{self, Sbintime};
+
+pub(super) static TIMER: Builtin = Builtin::new(Filterops {
+    f_isfd: 0,
+    f_attach: Some(attach),
+    f_detach: Some(detach),
+    f_event: Some(event),
+    f_touch: Some(touch),
+});
+
+/// What an EVFILT_TIMER keeps beside its knote.
+struct Timer {
+    callout: Callout,
+    knote: Shared<Knote>,
+    next: Cell<Sbintime>,
+    /// 0: it fires once.
+    period: Cell<Sbintime>,
+}
+
+/// kq_ncallouts: how many there are in the whole system, whoever takes them.
+static NCALLOUTS: AtomicU32 = AtomicU32::new(0);
+/// kern.kq_calloutmax.
+static CALLOUTMAX: AtomicU32 = AtomicU32::new(0);
+
+/// Starts without a timer.
+pub(super) fn boot(calloutmax: u32) {
+    NCALLOUTS.store(0, Ordering::Relaxed);
+    CALLOUTMAX.store(calloutmax, Ordering::Relaxed);
+}
+
+/// The timer of an attached knote.
+fn timer(kn: Shared<Knote>) -> Shared<Timer> {
+    // SAFETY: `attach` put it there, and `detach` takes it away.
+    unsafe { Shared::new(kn.kn_ptr.get().cast(), "EVFILT_TIMER") }
+}
+
+/// The time in `kn_sdata`, by the unit in `kn_sfflags`.
+fn duration(kn: Shared<Knote>) -> Result<Sbintime, Errno> {
+    const UNITS: u32 = NOTE_SECONDS | NOTE_MSECONDS | NOTE_USECONDS | NOTE_NSECONDS;
+    if kn.kn_sdata.get() < 0 {
+        return Err(EINVAL);
+    }
+    if kn.kn_sdata.get() == 0 && kn.kn_kevent.flags() & EV_ONESHOT == 0 {
+        kn.kn_sdata.set(1);
+    }
+    let flags = kn.kn_sfflags.get();
+    if flags & !(UNITS | NOTE_ABSTIME) != 0 {
+        return Err(EINVAL);
+    }
+    let per_second = match flags & UNITS {
+        NOTE_SECONDS => 1,
+        0 | NOTE_MSECONDS => 1_000,
+        NOTE_USECONDS => 1_000_000,
+        NOTE_NSECONDS => 1_000_000_000,
+        _ => return Err(EINVAL),
+    };
+    let time = timer2sbintime(kn.kn_sdata.get() as u64, per_second);
+    if flags & NOTE_ABSTIME == 0 {
+        return Ok(time);
+    }
+    let boottime = clock::realtime_ns().saturating_sub(clock::uptime_ns());
+    let boottime = timer2sbintime(boottime, 1_000_000_000);
+    Ok((time - boottime).max(0))
+}
+
+/// Rounds down, unlike nstosbt(9): a timer may fire a fraction of a ns early.
+fn timer2sbintime(time: u64, per_second: u64) -> Sbintime {
+    let (seconds, rest) = (time / per_second, u128::from(time % per_second));
+    if seconds > u64::from(i32::MAX as u32) {
+        return Sbintime::MAX;
+    }
+    // The kernel multiplies by a rounded factor in 64 bits.
+    let fraction = (rest * ((1 << 64) / u128::from(per_second))) >> 32;
+    (seconds << 32) as Sbintime | fraction as Sbintime
+}
+
+fn start(kn: Shared<Knote>, time: Sbintime) {
+    let timer = timer(kn);
+    if kn.kn_sfflags.get() & NOTE_ABSTIME != 0 {
+        timer.next.set(time);
+        timer.period.set(0);
+    } else {
+        timer.next.set(clock::uptime().saturating_add(time));
+        timer.period.set(time);
+    }
+    timer.schedule();
+}
+
+impl Shared<Timer> {
+    fn callout(self) -> Shared<Callout> {
+        // SAFETY: the callout is there as long as the timer.
+        unsafe { Shared::from_ref(&self.callout) }
+    }
+
+    fn schedule(self) {
+        let (next, flags) = (self.next.get(), callout::C_ABSOLUTE);
+        // SAFETY: `detach` drains the callout before the timer goes.
+        unsafe { callout::reset(self.callout(), next, 0, expire, self.as_ptr().cast(), flags) };
+    }
+}
+
+/// # Safety
+/// `arg` is a timer.
+unsafe extern "C-unwind" fn expire(arg: *mut c_void) {
+    // SAFETY: the caller's promise; `detach` drains the callout before the timer goes.
+    let timer = unsafe { Shared::<Timer>::new(arg.cast(), "EVFILT_TIMER") };
+    let kn = timer.knote;
+    let kq = Kqueue::of(kn);
+    let (period, now) = (timer.period.get(), clock::uptime());
+    if kn.kn_kevent.flags() & EV_ONESHOT != 0 || period == 0 {
+        kn.kn_kevent.add_data(1);
+        kq.lock().activate(kn);
+        return;
+    }
+    if now >= timer.next.get() {
+        // A tick that is a period late counts one short.
+        let expired = ((now - timer.next.get()) / period).max(1);
+        kn.kn_kevent.add_data(expired);
+        let next = timer.next.get() + expired * period;
+        timer
+            .next
+            .set(if now >= next { now + period } else { next });
+        kq.lock().activate(kn);
+    }
+    timer.schedule();
+}
+
+extern "C-unwind" fn attach(kn: Shared<Knote>) -> c_int {
+    code(duration(kn).and_then(|time| {
+        if NCALLOUTS.fetch_add(1, Ordering::Relaxed) >= CALLOUTMAX.load(Ordering::Relaxed) {
+            NCALLOUTS.fetch_sub(1, Ordering::Relaxed);
+            return Err(ENOMEM);
+        }
+        if kn.kn_sfflags.get() & NOTE_ABSTIME == 0 {
+            kn.kn_kevent.raise_flags(EV_CLEAR);
+        }
+        kn.clear(KN_DETACHED);
+        // SAFETY: all zero is a valid callout.
+        let callout = unsafe { std::mem::zeroed() };
+        let timer = Box::into_raw(Box::new(Timer {
+            callout,
+            knote: kn,
+            next: 0.into(),
+            period: 0.into(),
+        }));
+        // SAFETY: the callout of a box that is freed after the callout was drained.
+        unsafe { callout::callout_init(&raw mut (*timer).callout, 1) };
+        kn.kn_ptr.set(timer.cast());
+        start(kn, time);
+        Ok(())
+    }))
+}
+
+extern "C-unwind" fn detach(kn: Shared<Knote>) {
+    let timer = timer(kn);
+    callout::drain(timer.callout());
+    kn.kn_ptr.set(ptr::null_mut());
+    // SAFETY: `attach`'s box; the callout is drained, and the knote has forgotten the box.
+    drop(unsafe { Box::from_raw(timer.as_ptr()) });
+    NCALLOUTS.fetch_sub(1, Ordering::Relaxed);
+    kn.set(KN_DETACHED);
+}
+
+extern "C-unwind" fn event(kn: Shared<Knote>, _hint: c_long) -> c_int {
+    (kn.kn_kevent.data() != 0).into()
+}
+
+/// # Safety
+/// `kev` is kqueue's own.
+unsafe extern "C-unwind" fn touch(kn: Shared<Knote>, kev: *mut Kevent, kind: c_ulong) {
+    // SAFETY: the caller's promise.
+    let kev = unsafe { &mut *kev };
+    if kind == c_ulong::from(EVENT_PROCESS) {
+        *kev = kn.kn_kevent.get();
+        if kn.kn_kevent.flags() & EV_CLEAR != 0 {
+            kn.kn_kevent.reset();
+        }
+        return;
+    }
+    if kev.flags & EV_ADD == 0 {
+        return;
+    }
+    callout::drain(timer(kn).callout());
+    let kq = Kqueue::of(kn);
+    let locked = kq.lock();
+    if kn.has(KN_QUEUED) {
+        locked.dequeue(kn);
+    }
+    kn.clear(KN_ACTIVE);
+    kn.kn_kevent.set_data(0);
+    drop(locked);
+    kn.kn_sfflags.set(kev.fflags);
+    kn.kn_sdata.set(kev.data);
+    match duration(kn) {
+        Ok(time) => start(kn, time),
+        // The error stays on the knote for ever.
+        Err(error) => {
+            kn.kn_kevent.raise_flags(EV_ERROR);
+            kn.kn_kevent.set_data(error.0.into());
+        }
+    }
+}
