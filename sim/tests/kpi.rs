@@ -11,7 +11,7 @@ use freebsd_kernel_sys as sys;
 use kqx::abi;
 use kqx::event::{EV_ADD, EV_DELETE, Kevent};
 use kqx_kmod as _;
-use kqx_sim::{Config, Failure, FaultKind, Machine};
+use kqx_sim::{Config, EEXIST, Failure, FaultKind, Machine};
 
 fn machine() -> Machine {
     Machine::new(Config::default())
@@ -693,6 +693,15 @@ fn a_tunable_is_loaded_and_forgotten_at_the_next_load() {
     machine.set_tunable("kern.kqx.timer_max", None);
     load().unwrap();
     assert_eq!(machine.init().sysctl("kern.kqx.timer_max"), Ok(131_072));
+}
+
+#[test]
+fn a_load_that_is_refused_leaves_the_loaded_module_as_it_is() {
+    let machine = Machine::native(Config::default(), kqx_kmod::kqx_modevent).unwrap();
+    machine.init().set_sysctl("kern.kqx.timer_max", 7).unwrap();
+    let again = machine.kldload_native("again.ko", kqx_kmod::kqx_modevent);
+    assert_eq!(again.unwrap_err().errno, EEXIST);
+    assert_eq!(machine.init().sysctl("kern.kqx.timer_max"), Ok(7));
 }
 
 #[test]

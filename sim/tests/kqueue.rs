@@ -460,6 +460,26 @@ fn waiting_for_what_never_comes_is_reported() {
     let _ = queue.0.kevent(queue.1, &[], &mut [Kevent::default()], None);
 }
 
+/// The message of a panic.
+fn panic_of(body: impl FnOnce()) -> String {
+    let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+    *end.unwrap_err().downcast().unwrap()
+}
+
+#[test]
+fn a_process_that_outlives_its_machine_is_dead() {
+    let machine = machine();
+    let queue = Queue::new(&machine);
+    queue.change(user(1, EV_ADD, 0)).unwrap();
+    let faults = panic_of(|| drop(machine));
+    assert!(faults.contains("1 allocations of KNOTE left"), "{faults}");
+    let why = panic_of(|| queue.change(user(1, 0, NOTE_TRIGGER)).unwrap());
+    assert!(
+        why.contains("machine of this process has been dropped"),
+        "{why}"
+    );
+}
+
 #[test]
 fn real_time_passes_by_itself() {
     let machine = Machine::new(Config {

@@ -263,6 +263,17 @@ fn a_set_that_points_outside_of_the_file_is_refused() {
 }
 
 #[test]
+fn a_set_with_an_address_at_which_nothing_can_be_is_refused() {
+    let mut module = Module::new("alpha");
+    module.odd_metadata = true;
+    is_refused(
+        &module.build(),
+        ENOEXEC,
+        "set_modmetadata_set has an entry that is no address",
+    );
+}
+
+#[test]
 fn a_file_without_metadata_is_loaded_and_does_nothing() {
     let machine = machine();
     let mut module = Module::new("alpha");

@@ -35,6 +35,8 @@ pub struct Module {
     pub metadata: bool,
     /// Whether that set has an address outside of the file.
     pub stray_metadata: bool,
+    /// Whether that set has an odd address.
+    pub odd_metadata: bool,
 }
 
 impl Module {
@@ -48,6 +50,7 @@ impl Module {
             extra_relocation: None,
             metadata: true,
             stray_metadata: false,
+            odd_metadata: false,
         }
     }
 
@@ -102,7 +105,8 @@ impl Module {
         // md_version 1 with MDT_MODULE (2) or MDT_DEPEND (1), data, name.
         let module = [(2 << 32 | 1, None), (0, Some(moduledata)), (0, Some(name))];
         let module = builder.words(data, &module);
-        let needs = [(1 << 32 | 1, None), (0, Some(depend)), (0, Some(kernel))];
+        let odd = u64::from(self.odd_metadata);
+        let needs = [(1 << 32 | 1, None), (odd, Some(depend)), (0, Some(kernel))];
         let needs = builder.words(data, &needs);
         // SI_SUB_DRIVERS, SI_ORDER_MIDDLE.
         let place = 0x0100_0000 << 32 | 0x0310_0000;
@@ -173,16 +177,17 @@ impl Builder {
         id
     }
 
-    /// Words: a number, or the address of a symbol.
+    /// Words: a number, to which the address of a symbol may be added.
     fn words(&mut self, section: SectionId, words: &[(u64, Option<SymbolId>)]) -> SymbolId {
         let bytes: Vec<u8> = words
             .iter()
             .flat_map(|(word, _)| word.to_le_bytes())
             .collect();
         let id = self.define(section, &bytes);
-        for (index, (_, symbol)) in words.iter().enumerate() {
+        for (index, (word, symbol)) in words.iter().enumerate() {
             if let Some(symbol) = symbol {
-                self.relocate(section, id, index as u64 * 8, R_X86_64_64, *symbol, 0);
+                let addend = *word as i64;
+                self.relocate(section, id, index as u64 * 8, R_X86_64_64, *symbol, addend);
             }
         }
         id
