@@ -139,7 +139,7 @@ pub(crate) fn register(oid: Oid) {
     if let Err(error) = loaded {
         console::print(&format!(
             "Setting sysctl {path} to '{text}' failed: {}\n",
-            error.0
+            error.number()
         ));
     }
 }
@@ -265,7 +265,7 @@ unsafe extern "C-unwind" fn copy_out(
     // SAFETY: called by a handler with the request that it was given.
     let req = unsafe { &mut *req };
     if req.oldidx + length > req.oldlen {
-        return ENOMEM.0;
+        return ENOMEM.number().into();
     }
     let to = req.oldptr.wrapping_byte_add(req.oldidx);
     // SAFETY: it fits the request's buffer; `from` is the handler's variable.
@@ -281,7 +281,7 @@ unsafe extern "C-unwind" fn copy_in(req: *mut SysctlReq, to: *mut c_void, length
         return 0;
     }
     if req.newlen - req.newidx < length {
-        return EINVAL.0;
+        return EINVAL.number().into();
     }
     let from = req.newptr.wrapping_byte_add(req.newidx);
     // SAFETY: the request's buffer has as much; `to` is the handler's variable.
@@ -309,7 +309,7 @@ unsafe fn handle(arg1: *mut c_void, arg2: i64, req: *mut SysctlReq, length: usiz
         return result;
     }
     if arg1.is_null() {
-        return EPERM.0;
+        return EPERM.number().into();
     }
     // SAFETY: the caller's promise.
     unsafe { ((*req).newfunc)(req, arg1, length) }
@@ -384,7 +384,7 @@ pub unsafe extern "C-unwind" fn kernel_sysctlbyname(
     _flags: c_int,
 ) -> c_int {
     if !new.is_null() {
-        return EPERM.0;
+        return EPERM.number().into();
     }
     // SAFETY: the caller's promise.
     let name = unsafe { c_string(name) };

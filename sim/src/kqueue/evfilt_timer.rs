@@ -218,7 +218,7 @@ unsafe extern "C-unwind" fn touch(kn: Shared<Knote>, kev: *mut Kevent, kind: c_u
         // The error stays on the knote for ever.
         Err(error) => {
             kn.kn_kevent.raise_flags(EV_ERROR);
-            kn.kn_kevent.set_data(error.0.into());
+            kn.kn_kevent.set_data(error.number().into());
         }
     }
 }

@@ -41,7 +41,7 @@ impl Builtin {
 }
 
 extern "C-unwind" fn null_attach(_kn: Shared<Knote>) -> c_int {
-    ENXIO.0
+    ENXIO.number().into()
 }
 
 const MISSING: &str = "the filter has no such function";

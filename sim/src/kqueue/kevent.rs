@@ -34,7 +34,7 @@ impl Kqueue {
                 return result.map(|()| 0);
             };
             change.flags = EV_ERROR;
-            change.data = result.map_or_else(|e| i64::from(e.0), |()| 0);
+            change.data = result.map_or_else(|e| i64::from(e.number()), |()| 0);
             *event = change;
             answered += 1;
         }

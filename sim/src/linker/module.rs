@@ -8,15 +8,12 @@ use parking_lot::Mutex;
 use super::refusal::Refusal;
 use crate::abi::{Moduledata, Shared, c_string};
 use crate::debug::kassert;
-use crate::errno::{EEXIST, EINVAL, Errno, check};
+use crate::errno::{EEXIST, EINVAL, EOPNOTSUPP, Errno, check};
 use crate::kpi::console;
 
 const MOD_LOAD: c_int = 0;
 const MOD_UNLOAD: c_int = 1;
 const MOD_QUIESCE: c_int = 3;
-
-/// EOPNOTSUPP: what a module without MOD_QUIESCE returns.
-const EOPNOTSUPP: Errno = Errno(45);
 
 struct Module {
     name: String,
@@ -116,6 +113,6 @@ pub unsafe extern "C-unwind" fn module_register_init(data: *const c_void) {
         data.evhand
             .map_or(ptr::null(), |handler| handler as *const c_void),
         data.priv_,
-        error.0
+        error.number()
     ));
 }
