@@ -183,14 +183,16 @@ fn show_oneshot<P: Stores>(kn: &mut Knote<'_, P>, mode: Mode, state: &dyn State)
 }
 
 /// f_touch of a change: what an accepted or refused change comes to, beside the filter's
-/// state. `before`: what a receipt says of the state before the change.
+/// state. `before`: what a receipt says of the state before the change. `clears`: see
+/// [`State::clears`]. `due`: there is something to deliver after the change.
 #[inline(never)]
 pub(crate) fn changed(
     kn: &mut Knote<'_, Changing>,
     kev: &mut Kevent,
     result: Result<(), Errno>,
     before: u64,
-    state: &dyn State,
+    clears: bool,
+    due: bool,
 ) {
     let receipt = kev.flags & EV_RECEIPT != 0;
     let mut mode = Mode::of(kn);
@@ -206,10 +208,10 @@ pub(crate) fn changed(
     if result.is_ok() && kev.flags & EV_ADD != 0 {
         kn.set_pass_through(kev);
         if mode.is_usual() {
-            kn.set_flags(mode.flags_to_show(kn.flags(), state.clears(mode.added_clear())));
+            kn.set_flags(mode.flags_to_show(kn.flags(), clears));
         }
     }
-    unqueue(kn, state.due());
+    unqueue(kn, due);
     trace::change(kn.name(), kev, result);
     if receipt {
         kev.ext[0] = before;

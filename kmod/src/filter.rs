@@ -126,7 +126,8 @@ pub(crate) fn change<F: Filter, E: Expire>(mut kn: Knote<'_, Changing>, kev: &mu
 
 #[inline(never)]
 fn change_any<F: Filter, E: Expire>(mut kn: Knote<'_, Changing>, kev: &mut Kevent) {
-    let mut cx = Context::new(&KernelClock, Mode::of(&kn).added());
+    let mode = Mode::of(&kn);
+    let mut cx = Context::new(&KernelClock, mode.added());
     let mut state = Copied::<F>::load(&mut kn);
     let before = if kev.flags & EV_RECEIPT != 0 {
         state.filter.receipt(state.timed.as_ref(), &cx)
@@ -148,7 +149,8 @@ fn change_any<F: Filter, E: Expire>(mut kn: Knote<'_, Changing>, kev: &mut Keven
         // What the refused change has done to the copy is forgotten.
         state = Copied::load(&mut kn);
     }
-    delivery::changed(&mut kn, kev, result, before, &state);
+    let clears = state.clears(mode.added_clear());
+    delivery::changed(&mut kn, kev, result, before, clears, state.due());
 }
 
 #[inline(never)]

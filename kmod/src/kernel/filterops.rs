@@ -70,8 +70,7 @@ unsafe extern "C" fn f_attach<O: Filterops>(kn: *mut sys::knote) -> c_int {
     // SAFETY: as above, and the filter's is gone.
     let kn = unsafe { Knote::<Detaching>::new(kn) };
     if let Some(timer) = kn.timer_of_callback() {
-        // SAFETY: `Timer::attach` took the mutex in this callback.
-        unsafe { timer.unlock() };
+        timer.end_attaching();
     }
     if result != 0 {
         // kqueue frees the knote now.
@@ -144,18 +143,12 @@ unsafe extern "C" fn f_touch<O: Filterops>(
     if !unsafe { module::owns(kn) } {
         return;
     }
-    // SAFETY: as above.
-    let changing = unsafe { Knote::<Changing>::new(kn) };
-    let bare = changing.is_bare();
-    // SAFETY: `kev` is kqueue_kevent's own copy of the change, this thread's alone, and laid
-    // out like `Kevent`.
-    O::f_touch_register(changing, unsafe { &mut *kev });
-    if bare {
-        // SAFETY: as above, and the filter's is gone.
-        let kn = unsafe { Knote::<Changing>::new(kn) };
-        if let Some(timer) = kn.timer_of_callback() {
-            // SAFETY: `Timer::attach` took the mutex in this callback.
-            unsafe { timer.unlock() };
-        }
+    // SAFETY: the caller's promise; `kev` is kqueue_kevent's own copy of the change, this
+    // thread's alone, and laid out like `Kevent`.
+    O::f_touch_register(unsafe { Knote::new(kn) }, unsafe { &mut *kev });
+    // SAFETY: as above, and the filter's is gone.
+    let kn = unsafe { Knote::<Changing>::new(kn) };
+    if let Some(timer) = kn.timer_of_callback() {
+        timer.end_attaching();
     }
 }

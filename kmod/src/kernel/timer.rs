@@ -82,6 +82,9 @@ enum Stage {
     /// That call may lack the mutex, precedes any scan, and is certain to happen before
     /// kqueue can deliver: at once, or with the EV_ENABLE of a disabled knote.
     Fresh,
+    /// The same, and the callback that has attached the timer is not over: `attach` has taken
+    /// the mutex, and the thunk will release it.
+    Attaching,
 }
 
 /// The most that a filter may keep with its timer, in bytes.
@@ -226,7 +229,7 @@ impl Timer {
             (&raw mut (*raw).handler).write(handler);
             (&raw mut (*raw).cpu).write(sys::kqx_curcpu());
             (&raw mut (*raw).seen).write(Cell::new(false));
-            (&raw mut (*raw).stage).write(AtomicU8::new(Stage::Fresh as u8));
+            (&raw mut (*raw).stage).write(AtomicU8::new(Stage::Attaching as u8));
             (&raw mut (*raw).tries).write(Cell::new(0));
             (&raw mut (*raw).state).write(Cell::new(CalloutState::Idle));
             (&raw mut (*raw).charge).write(charge);
@@ -259,7 +262,7 @@ impl Timer {
     }
 
     fn is_fresh(&self) -> bool {
-        self.stage.load(Relaxed) == Stage::Fresh as u8
+        self.stage.load(Relaxed) != Stage::Known as u8
     }
 
     /// Takes the mutex for f_event, unless kqueue has taken it. True if taken here.
@@ -279,6 +282,17 @@ impl Timer {
         // that comes after it.
         unsafe { sys::kqx_mtx_lock(self.mtx.get()) };
         true
+    }
+
+    /// The callback is over: releases the mutex that `attach` took in the callback, if it did.
+    #[inline(always)]
+    pub(super) fn end_attaching(&self) {
+        if self.stage.load(Relaxed) == Stage::Attaching as u8 {
+            self.stage.store(Stage::Fresh as u8, Relaxed);
+            // SAFETY: `attach` took the mutex in this thread's callback. An `Armable` borrows
+            // the callback's knote, which is gone.
+            unsafe { self.unlock() };
+        }
     }
 
     /// Releases the mutex.
