@@ -27,8 +27,8 @@
 use core::arch::global_asm;
 use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
-use core::ptr::NonNull;
-use core::sync::atomic::{AtomicI32, AtomicI64, AtomicUsize, Ordering};
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::{AtomicI32, AtomicI64, AtomicPtr, AtomicUsize, Ordering};
 
 use freebsd_kernel_sys as sys;
 use kqx::errno::Errno;
@@ -89,6 +89,29 @@ pub(super) struct Entry {
     /// The filter number under which kqueue knows the table, or [`NO_SLOT`]. Read and
     /// written in module events only, which the kernel makes one at a time.
     slot: AtomicI32,
+}
+
+/// The entry that kqueue's table leads to, while the entry is open.
+static OPEN: AtomicPtr<Entry> = AtomicPtr::new(null_mut());
+
+/// The entry, while it is open.
+pub(super) fn opened() -> Option<&'static Entry> {
+    // SAFETY: an entry that `find` returned, which nobody ever frees.
+    unsafe { OPEN.load(Ordering::Relaxed).as_ref() }
+}
+
+/// Whether a knote is of the slot that the module has: a thread can bring a table that it
+/// found under another number, before that was given back.
+///
+/// # Safety
+/// `kn` is a knote that kqueue has handed to a callback.
+pub(super) unsafe fn owns(kn: NonNull<sys::knote>) -> bool {
+    // SAFETY: the caller's promise; a knote's filter does not change.
+    let (slot, table) = unsafe { ((*kn.as_ptr()).kn_kevent.filter, (*kn.as_ptr()).kn_fop) };
+    opened().is_some_and(|entry| {
+        core::ptr::eq(table.cast(), entry)
+            && c_int::from(slot) == entry.slot.load(Ordering::Relaxed)
+    })
 }
 
 /// Where in the page the code is: not on cache lines that are written.
@@ -224,7 +247,7 @@ impl Entry {
     /// # Safety
     /// The table's functions do what kqueue expects of them, and stay until
     /// [`Entry::close`] has succeeded.
-    pub(super) unsafe fn open(&self, table: &Table, slot: c_int) -> Result<c_int, Errno> {
+    pub(super) unsafe fn open(&'static self, table: &Table, slot: c_int) -> Result<c_int, Errno> {
         if self.is_open() {
             return Err(Errno::EEXIST);
         }
@@ -247,6 +270,7 @@ impl Entry {
         }
         self.table[F_EVENT].store(event, Ordering::Relaxed);
         self.table[F_TOUCH].store(touch, Ordering::Relaxed);
+        OPEN.store((&raw const *self).cast_mut(), Ordering::Relaxed);
         // Release: a thread that finds the entry open finds the functions.
         self.live.fetch_sub(CLOSED, Ordering::Release);
         Ok(self.slot.load(Ordering::Relaxed))
@@ -255,11 +279,12 @@ impl Entry {
     /// Keeps every thread out from now on. EBUSY while a thread is in f_attach or a knote is
     /// attached: then nothing has changed. kqueue keeps the slot for the next load: to give
     /// it back and take it again would zero its count again.
-    pub(super) fn close(&self) -> Result<(), Errno> {
+    pub(super) fn close(&'static self) -> Result<(), Errno> {
         // Acquire: what the last f_detach did has happened.
         self.live
             .compare_exchange(0, CLOSED, Ordering::Acquire, Ordering::Relaxed)
             .map_err(|_| Errno::EBUSY)?;
+        OPEN.store(null_mut(), Ordering::Relaxed);
         let [event, touch] = self.silent();
         self.table[F_EVENT].store(event, Ordering::Relaxed);
         self.table[F_TOUCH].store(touch, Ordering::Relaxed);
@@ -278,16 +303,6 @@ impl Entry {
             self.code(&raw const kqx_entry_event),
             self.code(&raw const kqx_entry_touch),
         ]
-    }
-
-    /// Whether the table is that of `kn`.
-    ///
-    /// # Safety
-    /// `kn` is a knote that kqueue has handed to a callback.
-    pub(super) unsafe fn is_table_of(&self, kn: NonNull<sys::knote>) -> bool {
-        // SAFETY: the caller's promise; a knote's filter does not change.
-        let fop = unsafe { (*kn.as_ptr()).kn_fop };
-        core::ptr::eq(fop.cast(), self)
     }
 
     fn kqueue_add_filteropts(&self, slot: c_int) -> Result<(), Errno> {

@@ -15,10 +15,9 @@ use kqx::event::Kevent;
 
 use kqx::errno::Errno;
 
-use super::entry::Table;
+use super::entry::{self, Table};
 use super::errno;
 use super::knote::{Active, Attached, Attaching, Changing, Delivering, Detached, Detaching, Knote};
-use super::module;
 use super::timer::{Expire, FROM_KNOTE};
 
 /// A filter, or a family of filters, as kqueue calls it. Each callback has the knote to
@@ -62,7 +61,7 @@ unsafe extern "C" fn f_attach<O: Filterops>(kn: *mut sys::knote) -> c_int {
     // SAFETY: kqueue never passes null.
     let kn = unsafe { NonNull::new_unchecked(kn) };
     // SAFETY: the caller's promise.
-    if !unsafe { module::owns(kn) } {
+    if !unsafe { entry::owns(kn) } {
         return Errno::EINVAL.number().into();
     }
     // SAFETY: the caller's promise; a knote in flux is this thread's alone.
@@ -140,7 +139,7 @@ unsafe extern "C" fn f_touch<O: Filterops>(
         return;
     }
     // SAFETY: the caller's promise.
-    if !unsafe { module::owns(kn) } {
+    if !unsafe { entry::owns(kn) } {
         return;
     }
     // SAFETY: the caller's promise; `kev` is kqueue_kevent's own copy of the change, this

@@ -19,16 +19,12 @@
 
 use core::ffi::c_int;
 use core::marker::PhantomData;
-use core::ptr::{NonNull, null_mut, without_provenance_mut};
+use core::ptr::{NonNull, without_provenance_mut};
 use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use freebsd_kernel_sys as sys;
-use kqx::errno::Errno;
 use kqx::event::Kevent;
 use kqx_filters::{Report, Words};
-
-use super::group::{Member, Offer, Watcher};
-use super::timer::{Armable, Expire, Timer};
 
 /// f_attach, while the knote has nothing of the filter's.
 pub struct Attaching;
@@ -103,7 +99,7 @@ unsafe impl Listed for Delivering {}
 
 /// A knote that a callback has to itself. `P` says which callback.
 pub struct Knote<'a, P> {
-    raw: NonNull<sys::knote>,
+    pub(super) raw: NonNull<sys::knote>,
     callback: PhantomData<(&'a mut (), P)>,
 }
 
@@ -124,9 +120,6 @@ macro_rules! set {
         unsafe { (&raw mut (*$kn.raw.as_ptr()).$($field)+).write(value) }
     }};
 }
-
-/// The lowest bit of `kn_ptr` tells a watcher's address, which has it, from a timer's.
-const WATCHER: usize = 1;
 
 impl<'a, P> Knote<'a, P> {
     /// The knote that a callback was handed.
@@ -167,48 +160,11 @@ impl<'a, P> Knote<'a, P> {
         }
     }
 
-    fn status(&self) -> u32 {
+    pub(super) fn status(&self) -> u32 {
         // SAFETY: an aligned field of the knote. Other threads change the field under the
         // kqueue's lock, one word at a time.
         let status = unsafe { AtomicI32::from_ptr(&raw mut (*self.raw.as_ptr()).kn_status) };
         status.load(Relaxed) as u32
-    }
-
-    #[inline(always)]
-    fn timer_ptr(&self) -> Option<NonNull<Timer>> {
-        let attached = NonNull::new(get!(self, kn_ptr.p_v))?;
-        if attached.addr().get() & WATCHER != 0 {
-            return None;
-        }
-        Some(attached.cast())
-    }
-
-    fn watcher_ptr(&self) -> Option<NonNull<Watcher>> {
-        let attached = get!(self, kn_ptr.p_v);
-        if attached.addr() & WATCHER == 0 {
-            return None;
-        }
-        NonNull::new(attached.map_addr(|address| address & !WATCHER).cast())
-    }
-
-    /// Whether the knote has neither a timer nor a group.
-    #[inline(always)]
-    pub fn is_bare(&self) -> bool {
-        get!(self, kn_ptr.p_v).is_null()
-    }
-
-    /// Whether the knote has a timer.
-    #[inline(always)]
-    pub fn has_timer(&self) -> bool {
-        self.timer_ptr().is_some()
-    }
-
-    /// The timer, as a thunk uses it before and after the filter runs.
-    #[inline(always)]
-    pub(super) fn timer_of_callback(&self) -> Option<&'a Timer> {
-        // SAFETY: `attach_timer` put the address there. f_detach, which frees the timer, does
-        // not run before this callback is over.
-        self.timer_ptr().map(|timer| unsafe { timer.as_ref() })
     }
 }
 
@@ -247,27 +203,7 @@ impl<P: Stores> Knote<'_, P> {
     }
 }
 
-impl<P: Times> Knote<'_, P> {
-    /// The timer, if the knote has a timer.
-    #[inline(always)]
-    pub fn timer(&mut self) -> Option<Armable<'_>> {
-        // SAFETY: `attach_timer` put the address there, and f_detach takes it away. This
-        // thread has the timer's mutex, as `P` is `Times`. The borrow of the knote makes the
-        // timer this borrow's alone.
-        self.timer_ptr().map(|timer| unsafe { Armable::new(timer) })
-    }
-}
-
 impl<P: Listed> Knote<'_, P> {
-    /// The watcher that the knote is, if it is a watcher. kqueue has the group's mutex.
-    #[inline(always)]
-    pub fn member(&self) -> Option<Member<'_, P>> {
-        // SAFETY: `attach_watcher` put the address there, and f_detach takes it away. The
-        // list's mutex is the group's.
-        self.watcher_ptr()
-            .map(|watcher| unsafe { Member::new(watcher) })
-    }
-
     /// Whether the registration is disabled.
     pub fn disabled(&self) -> bool {
         self.status() & sys::KN_DISABLED != 0
@@ -299,7 +235,7 @@ impl<'a> Knote<'a, Attaching> {
 
     /// Has kqueue call f_detach in the end.
     #[inline(always)]
-    fn attached(self) -> Knote<'a, Attached> {
+    pub(super) fn attached(self) -> Knote<'a, Attached> {
         set!(self, 0, kn_kevent.fflags);
         set!(self, 0, kn_kevent.data);
         set!(
@@ -313,38 +249,6 @@ impl<'a> Knote<'a, Attaching> {
         }
     }
 
-    /// The registration is accepted with a kernel timer, which keeps `timed`. Charges the
-    /// calling thread's user. Sleeps. ENOMEM over a limit.
-    #[inline(always)]
-    pub fn attach_timer<E: Expire, T: Copy + Send + 'static>(
-        self,
-        timed: T,
-    ) -> Result<Knote<'a, Attached>, Errno> {
-        // SAFETY: f_attach, whose thunk releases the mutex; the knote is on no list.
-        unsafe { Timer::attach::<E, T>(self.raw, timed)? };
-        Ok(self.attached())
-    }
-
-    /// The registration is accepted as a watcher of the group of its ident, in the kqueues of
-    /// the same file table. The first watcher makes the group, which keeps `shared` and is
-    /// charged. `join` runs with the group's mutex held; if `join` refuses, nothing has
-    /// happened. Sleeps. ENOMEM over a limit.
-    pub fn attach_watcher<T: Copy + Send + 'static>(
-        self,
-        offer: Offer,
-        shared: T,
-        join: impl FnOnce(&Member<'_, Attached>) -> Result<(), Errno>,
-    ) -> Result<Knote<'a, Attached>, Errno> {
-        // SAFETY: f_attach, and the knote is on no list.
-        let watcher = unsafe { Watcher::attach(self.raw, offer, shared, join)? };
-        set!(
-            self,
-            watcher.as_ptr().wrapping_byte_add(WATCHER).cast(),
-            kn_ptr.p_v
-        );
-        Ok(self.attached())
-    }
-
     /// Whether the registration is added disabled.
     pub fn disabled(&self) -> bool {
         self.status() & sys::KN_DISABLED != 0
@@ -352,21 +256,6 @@ impl<'a> Knote<'a, Attaching> {
 }
 
 impl Knote<'_, Changing> {
-    /// Gives the knote a kernel timer, which keeps `timed`, and charges the calling thread's
-    /// user. A knote that has a timer keeps that timer: nothing happens. Sleeps, but not for
-    /// a knote on a list. ENOMEM over a limit.
-    pub fn attach_timer<E: Expire, T: Copy + Send + 'static>(
-        &mut self,
-        timed: T,
-    ) -> Result<(), Errno> {
-        if self.is_bare() {
-            // SAFETY: f_touch, whose thunk releases the mutex; a knote with neither timer nor
-            // group is on no list.
-            unsafe { Timer::attach::<E, T>(self.raw, timed)? };
-        }
-        Ok(())
-    }
-
     /// Whether kqueue has the knote on its queue, or will put the knote there once it is
     /// enabled. Other threads can make the knote active meanwhile, but not inactive.
     #[inline(always)]
@@ -411,6 +300,16 @@ impl Knote<'_, Delivering> {
 }
 
 impl<'a> Knote<'a, Detaching> {
+    /// The knote has nothing of the filter's any more.
+    pub(super) fn detached(self) -> Detached<'a> {
+        set!(
+            self,
+            get!(self, kn_status) | sys::KN_DETACHED as c_int,
+            kn_status
+        );
+        Detached(PhantomData)
+    }
+
     /// Whether kqueue_scan has just delivered this one-shot, and not EV_DELETE or close(2)
     /// removed it. Only the scan takes an active knote that shows EV_ONESHOT off the queue
     /// before it drops the knote.
@@ -418,35 +317,6 @@ impl<'a> Knote<'a, Detaching> {
         let queue = sys::KN_ACTIVE | sys::KN_QUEUED | sys::KN_DISABLED;
         get!(self, kn_kevent.flags) & sys::EV_ONESHOT as u16 != 0
             && self.status() & queue == sys::KN_ACTIVE
-    }
-
-    /// f_attach has refused the registration: takes back what f_attach did before.
-    #[inline(always)]
-    pub(super) fn detach_if_attached(self) {
-        if self.status() & sys::KN_DETACHED == 0 {
-            self.detach(|_| ());
-        }
-    }
-
-    /// Takes the timer away, if there is a timer, once no callout can run any more, and gives
-    /// the charge back. Takes a watcher out of its group, and runs `last` for a watcher with
-    /// the group's mutex held; the group goes with its last watcher. Sleeps.
-    pub fn detach(self, last: impl FnOnce(&Member<'_, Detaching>)) -> Detached<'a> {
-        if let Some(watcher) = self.watcher_ptr() {
-            // SAFETY: from `attach_watcher`, and this is f_detach.
-            unsafe { Watcher::detach(watcher, last) };
-        } else if let Some(timer) = self.timer_ptr() {
-            // SAFETY: from `attach_timer`, and this is f_detach. A callout that is running
-            // still finds the timer in the knote.
-            unsafe { Timer::detach(timer) };
-        }
-        set!(self, null_mut(), kn_ptr.p_v);
-        set!(
-            self,
-            get!(self, kn_status) | sys::KN_DETACHED as c_int,
-            kn_status
-        );
-        Detached(PhantomData)
     }
 }
 
@@ -493,8 +363,7 @@ mod tests {
             let mut changing = Knote::<Changing>::new(raw);
             changing.publish(&report);
             assert_eq!(changing.words().ext0, 2);
-            assert!(!changing.has_timer() && changing.timer().is_none());
-            let _ = Knote::<Detaching>::new(raw).detach(|_| ());
+            let _ = Knote::<Detaching>::new(raw).detached();
         }
     }
 }

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`filterops`] | the callbacks of `struct filterops`, as a trait |
 //! | [`knote`] | a registration: one type for each callback |
+//! | `attachment` | what a knote has beside itself: a timer, a group, or nothing |
 //! | [`timer`] | mutex, knlist and callout of a registration that waits |
 //! | [`group`] | registrations that share a state and wake each other |
 //! | `uidinfo`, `account` | the charge for a timer, and how many timers each user has |
@@ -22,6 +23,7 @@
 #![expect(unsafe_code, reason = "this is where the crate meets the kernel")]
 
 mod account;
+mod attachment;
 pub mod clock;
 mod entry;
 mod errno;

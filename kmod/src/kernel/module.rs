@@ -1,16 +1,15 @@
 //! Load and unload: module(9).
 
 use core::ffi::c_int;
-use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{
-    AtomicBool, AtomicPtr,
+    AtomicBool,
     Ordering::{Acquire, Relaxed, Release},
 };
 
 use freebsd_kernel_sys as sys;
 use kqx::errno::Errno;
 
-use super::entry::{self, Entry, Table};
+use super::entry::{self, Table};
 use super::filterops::{self, Filterops};
 use super::{account, errno, group, timer, uidinfo};
 
@@ -33,9 +32,6 @@ macro_rules! declare_module {
     };
 }
 pub(crate) use declare_module;
-
-/// The entry that kqueue's table leads to, while it is open.
-static OPEN: AtomicPtr<Entry> = AtomicPtr::new(null_mut());
 
 /// A module event is going on.
 static EVENT: AtomicBool = AtomicBool::new(false);
@@ -126,41 +122,22 @@ impl Registration {
             printf_filter(opened, why);
             set_filter(opened);
         }
-        OPEN.store((&raw const *entry).cast_mut(), Relaxed);
         Ok(())
     }
 }
 
-/// The entry, if MOD_LOAD has opened it. An error from MOD_LOAD runs MOD_UNLOAD too.
-fn open() -> Option<&'static Entry> {
-    // SAFETY: an entry that `load` found, which is never freed.
-    unsafe { OPEN.load(Relaxed).as_ref() }
-}
-
-/// Whether a knote is of the slot that the module has: a thread can bring a table that it
-/// found under another number, before that was given back.
-///
-/// # Safety
-/// `kn` is a knote that kqueue has handed to a callback.
-pub(super) unsafe fn owns(kn: NonNull<sys::knote>) -> bool {
-    // SAFETY: the caller's promise; a knote's filter does not change.
-    let slot = unsafe { (*kn.as_ptr()).kn_kevent.filter };
-    // SAFETY: the caller's promise.
-    c_int::from(slot) == filter() && open().is_some_and(|entry| unsafe { entry.is_table_of(kn) })
-}
-
 /// EBUSY while there is a registration.
 fn quiesce() -> Result<(), Errno> {
-    match open() {
+    match entry::opened() {
         Some(entry) if !entry.is_idle() => Err(Errno::EBUSY),
         _ => Ok(()),
     }
 }
 
 fn unload() -> Result<(), Errno> {
-    if let Some(entry) = open() {
+    // An error from MOD_LOAD runs MOD_UNLOAD too.
+    if let Some(entry) = entry::opened() {
         entry.close()?;
-        OPEN.store(null_mut(), Relaxed);
     }
     timer::uma_zdestroy();
     group::destroy();

@@ -1,0 +1,159 @@
+//! What a knote has beside itself: a timer, a group of which it is a watcher, or nothing.
+
+use core::ffi::c_void;
+use core::ptr::{NonNull, null_mut};
+
+use freebsd_kernel_sys as sys;
+use kqx::errno::Errno;
+
+use super::group::{Member, Offer, Watcher};
+use super::knote::{Attached, Attaching, Changing, Detached, Detaching, Knote, Listed, Times};
+use super::timer::{Armable, Expire, Timer};
+
+/// The lowest bit of `kn_ptr` tells a watcher's address, which has it, from a timer's.
+const WATCHER: usize = 1;
+
+impl<'a, P> Knote<'a, P> {
+    #[inline(always)]
+    fn ptr(&self) -> *mut c_void {
+        // SAFETY: the INVARIANT of `knote`: the field is the filter's own.
+        unsafe { (&raw const (*self.raw.as_ptr()).kn_ptr.p_v).read() }
+    }
+
+    fn set_attached(&self, attached: *mut c_void) {
+        // SAFETY: as for `ptr`.
+        unsafe { (&raw mut (*self.raw.as_ptr()).kn_ptr.p_v).write(attached) }
+    }
+
+    #[inline(always)]
+    fn timer_ptr(&self) -> Option<NonNull<Timer>> {
+        let attached = NonNull::new(self.ptr())?;
+        if attached.addr().get() & WATCHER != 0 {
+            return None;
+        }
+        Some(attached.cast())
+    }
+
+    fn watcher_ptr(&self) -> Option<NonNull<Watcher>> {
+        let attached = self.ptr();
+        if attached.addr() & WATCHER == 0 {
+            return None;
+        }
+        NonNull::new(attached.map_addr(|address| address & !WATCHER).cast())
+    }
+
+    /// Whether the knote has neither a timer nor a group.
+    #[inline(always)]
+    pub fn is_bare(&self) -> bool {
+        self.ptr().is_null()
+    }
+
+    /// Whether the knote has a timer.
+    #[inline(always)]
+    pub fn has_timer(&self) -> bool {
+        self.timer_ptr().is_some()
+    }
+
+    /// The timer, as a thunk uses it before and after the filter runs.
+    #[inline(always)]
+    pub(super) fn timer_of_callback(&self) -> Option<&'a Timer> {
+        // SAFETY: `attach_timer` put the address there. f_detach, which frees the timer, does
+        // not run before this callback is over.
+        self.timer_ptr().map(|timer| unsafe { timer.as_ref() })
+    }
+}
+
+impl<P: Times> Knote<'_, P> {
+    /// The timer, if the knote has a timer.
+    #[inline(always)]
+    pub fn timer(&mut self) -> Option<Armable<'_>> {
+        // SAFETY: `attach_timer` put the address there, and f_detach takes it away. This
+        // thread has the timer's mutex, as `P` is `Times`. The borrow of the knote makes the
+        // timer this borrow's alone.
+        self.timer_ptr().map(|timer| unsafe { Armable::new(timer) })
+    }
+}
+
+impl<P: Listed> Knote<'_, P> {
+    /// The watcher that the knote is, if it is a watcher. kqueue has the group's mutex.
+    #[inline(always)]
+    pub fn member(&self) -> Option<Member<'_, P>> {
+        // SAFETY: `attach_watcher` put the address there, and f_detach takes it away. The
+        // list's mutex is the group's.
+        self.watcher_ptr()
+            .map(|watcher| unsafe { Member::new(watcher) })
+    }
+}
+
+impl<'a> Knote<'a, Attaching> {
+    /// The registration is accepted with a kernel timer, which keeps `timed`. Charges the
+    /// calling thread's user. Sleeps. ENOMEM over a limit.
+    #[inline(always)]
+    pub fn attach_timer<E: Expire, T: Copy + Send + 'static>(
+        self,
+        timed: T,
+    ) -> Result<Knote<'a, Attached>, Errno> {
+        // SAFETY: f_attach, whose thunk releases the mutex; the knote is on no list.
+        unsafe { Timer::attach::<E, T>(self.raw, timed)? };
+        Ok(self.attached())
+    }
+
+    /// The registration is accepted as a watcher of the group of its ident, in the kqueues of
+    /// the same file table. The first watcher makes the group, which keeps `shared` and is
+    /// charged. `join` runs with the group's mutex held; if `join` refuses, nothing has
+    /// happened. Sleeps. ENOMEM over a limit.
+    pub fn attach_watcher<T: Copy + Send + 'static>(
+        self,
+        offer: Offer,
+        shared: T,
+        join: impl FnOnce(&Member<'_, Attached>) -> Result<(), Errno>,
+    ) -> Result<Knote<'a, Attached>, Errno> {
+        // SAFETY: f_attach, and the knote is on no list.
+        let watcher = unsafe { Watcher::attach(self.raw, offer, shared, join)? };
+        self.set_attached(watcher.as_ptr().wrapping_byte_add(WATCHER).cast());
+        Ok(self.attached())
+    }
+}
+
+impl Knote<'_, Changing> {
+    /// Gives the knote a kernel timer, which keeps `timed`, and charges the calling thread's
+    /// user. A knote that has a timer keeps that timer: nothing happens. Sleeps, but not for
+    /// a knote on a list. ENOMEM over a limit.
+    pub fn attach_timer<E: Expire, T: Copy + Send + 'static>(
+        &mut self,
+        timed: T,
+    ) -> Result<(), Errno> {
+        if self.is_bare() {
+            // SAFETY: f_touch, whose thunk releases the mutex; a knote with neither timer nor
+            // group is on no list.
+            unsafe { Timer::attach::<E, T>(self.raw, timed)? };
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Knote<'a, Detaching> {
+    /// f_attach has refused the registration: takes back what f_attach did before.
+    #[inline(always)]
+    pub(super) fn detach_if_attached(self) {
+        if self.status() & sys::KN_DETACHED == 0 {
+            self.detach(|_| ());
+        }
+    }
+
+    /// Takes the timer away, if there is a timer, once no callout can run any more, and gives
+    /// the charge back. Takes a watcher out of its group, and runs `last` for a watcher with
+    /// the group's mutex held; the group goes with its last watcher. Sleeps.
+    pub fn detach(self, last: impl FnOnce(&Member<'_, Detaching>)) -> Detached<'a> {
+        if let Some(watcher) = self.watcher_ptr() {
+            // SAFETY: from `attach_watcher`, and this is f_detach.
+            unsafe { Watcher::detach(watcher, last) };
+        } else if let Some(timer) = self.timer_ptr() {
+            // SAFETY: from `attach_timer`, and this is f_detach. A callout that is running
+            // still finds the timer in the knote.
+            unsafe { Timer::detach(timer) };
+        }
+        self.set_attached(null_mut());
+        self.detached()
+    }
+}
