@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use kqx_vm::{Artefacts, Program, Run};
 
+/// Tests a kernel module on FreeBSD kernels
 #[derive(Parser)]
 struct Args {
     /// The kernel module

@@ -1,7 +1,6 @@
-//! What the guest's serial console says about the run: the first process its statuses, each
-//! with this run's nonce, and the kernel whatever it complains of. Its complaints before the
-//! first process starts are its own affair: some lock order reversals at boot are known to
-//! FreeBSD.
+//! What the guest's serial console says about the run. The first process says its statuses,
+//! each with this run's nonce. The kernel says what it complains of. Complaints from before
+//! the first process starts do not count: FreeBSD knows some lock order reversals at boot.
 
 use std::{
     collections::BTreeMap,
@@ -108,7 +107,7 @@ impl Console {
         }
     }
 
-    /// What became of each program that ran after the suite.
+    /// How each program ended that ran after the suite.
     pub(crate) fn programs(&self) -> &BTreeMap<String, Result<(), String>> {
         &self.programs
     }
@@ -128,7 +127,7 @@ impl Console {
         &self.last
     }
 
-    /// What the run came to whose machine ended so.
+    /// What the run came to, given how its machine ended.
     pub(crate) fn outcome(&self, end: End) -> Outcome {
         let hung = end == End::Hung;
         match self.phase {

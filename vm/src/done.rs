@@ -17,15 +17,14 @@ const LAST_WORDS: usize = 15;
 pub(crate) struct Done {
     /// What it came to.
     pub(crate) outcome: Outcome,
-    /// What became of the programs after the suite, where there were any.
+    /// How the programs after the suite ended, where there were any.
     pub(crate) programs: Option<Tap>,
     /// How long it took.
     pub(crate) time: Duration,
 }
 
 impl Done {
-    /// Writes the reports, and says what became of the run on `name` and where everything
-    /// is.
+    /// Writes the reports, and says how the run on `name` ended and where everything is.
     pub(crate) fn tell(&self, name: &str, record: &Record) -> Result<()> {
         let (outcome, programs) = (&self.outcome, self.programs.as_ref());
         let log = record.log();

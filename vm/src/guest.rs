@@ -47,7 +47,7 @@ impl<'a> Guest<'a> {
         })
     }
 
-    /// Has it run the harness, if there is one.
+    /// Makes the guest run the harness, if there is a harness.
     pub(crate) fn run_harness(&mut self, args: Vec<String>) {
         let harness = self.artefacts.harness.as_deref();
         self.plan.main = harness.map(|harness| Program {
@@ -56,7 +56,8 @@ impl<'a> Guest<'a> {
         });
     }
 
-    /// Has it run another program, of the guest's root or of this host, so often.
+    /// Makes the guest run another program, `repeat` times. The program is a file of the
+    /// guest's root or of this host.
     pub(crate) fn run_other(&mut self, program: &str, args: &[String], repeat: u32) -> Result<()> {
         let below = program.trim_start_matches('/');
         let in_base = self.base.join(below);
@@ -77,7 +78,7 @@ impl<'a> Guest<'a> {
         Ok(())
     }
 
-    /// Has it run the programs that `filter` leaves in, after that.
+    /// Makes the guest run, after that, the programs that `filter` leaves in.
     pub(crate) fn run_programs(&mut self, filter: Option<&str>) -> Result<()> {
         for program in &self.artefacts.programs {
             if program.is_named(filter) {
@@ -95,7 +96,7 @@ impl<'a> Guest<'a> {
         Ok(())
     }
 
-    /// Gives it a shell, and every command of its root.
+    /// Gives the guest a shell, and every command of its root.
     pub(crate) fn run_shell(&mut self) -> Result<()> {
         ensure!(
             self.base.join("bin/sh").is_file(),

@@ -18,7 +18,7 @@ pub(crate) enum Accelerator {
 }
 
 impl Accelerator {
-    /// Those that this host offers, best first.
+    /// The accelerators that this host offers, best first.
     pub(crate) fn offered() -> Vec<Self> {
         let mut offered = Vec::new();
         if cfg!(all(target_os = "linux", target_arch = "x86_64"))

@@ -38,7 +38,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    /// What a run came to whose programs after the suite ended so.
+    /// What the run came to, given how the programs after the suite ended.
     pub(crate) fn and(self, programs: Tally) -> Outcome {
         match self {
             Outcome::Passed if programs.failed > 0 => Outcome::Programs,

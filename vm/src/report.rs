@@ -56,8 +56,8 @@ fn suite(name: &str, tap: &Tap) -> TestSuite {
     suite
 }
 
-/// What became of the `programs`, after what the console `said` of those that `filter`
-/// leaves in.
+/// How the `programs` ended: what the console `said` of each program that `filter` leaves
+/// in.
 pub(crate) fn tap_of(
     programs: &[Program],
     filter: Option<&str>,

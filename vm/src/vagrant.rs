@@ -80,7 +80,7 @@ struct Guest {
 }
 
 impl Guest {
-    /// Has it run, with the scripts and `files` in its directory.
+    /// Starts the machine, and copies the scripts and `files` into its directory.
     fn start(&self, files: &[PathBuf]) -> Result<()> {
         let directory = &self.directory;
         call(self.command(&["up", self.name]))?;

@@ -28,18 +28,9 @@ pub fn module(release: Release) -> Result<PathBuf> {
         "{KERNEL_RUSTFLAGS} --remap-path-prefix={}=",
         root().display()
     );
-    run(cargo(release)?
-        .args([
-            "rustc",
-            "--quiet",
-            "--package",
-            "kqx-kmod",
-            "--profile",
-            "kernel",
-        ])
-        .args(["--target", "x86_64-unknown-none", "-Zbuild-std=core"])
-        .args(["--crate-type", "staticlib"])
-        .arg("--target-dir")
+    let rustc = "rustc --quiet --package kqx-kmod --profile kernel --crate-type staticlib \
+                 --target x86_64-unknown-none -Zbuild-std=core --target-dir";
+    run(cargo(release, rustc)?
         .arg(&target)
         .env("RUSTFLAGS", rustflags))?;
     let archive = target.join("x86_64-unknown-none/kernel/libkqx_kmod.a");
@@ -83,8 +74,7 @@ pub fn harness(release: Release) -> Result<PathBuf> {
 
 /// A `cargo build` for FreeBSD: what of, the caller adds.
 pub fn freebsd(release: Release) -> Result<Command> {
-    let mut cargo = cargo(release)?;
-    cargo.args(["build", "--quiet", "--release", "--target-dir"]);
+    let mut cargo = cargo(release, "build --quiet --release --target-dir")?;
     cargo.arg(release.directory().join("cargo"));
     if !cfg!(target_os = "freebsd") {
         // The same libraries for all of it, tests included, or each would undo the other's.
@@ -95,9 +85,9 @@ pub fn freebsd(release: Release) -> Result<Command> {
     Ok(cargo)
 }
 
-/// rustup's cargo with the compiler whose library's sources are here.
-fn cargo(release: Release) -> Result<Command> {
-    let mut cargo = toolchain::cargo(&[]);
+/// That cargo, with the compiler whose library's sources are here.
+fn cargo(release: Release, line: &str) -> Result<Command> {
+    let mut cargo = toolchain::cargo(line);
     cargo
         .env("KQX_TARGET", release.name())
         .env("RUSTC", toolchain::rustc()?)

@@ -25,17 +25,17 @@ const MEMBERS_MIN: usize = 3;
 /// How much more it may take for each member beyond them, in bytes.
 const MEMBER_MAX: usize = 8 * 1024;
 
-/// The relocations of amd64's `elf_reloc`, by name and number.
-const RELOCATIONS: [(&str, u32); 9] = [
-    ("R_X86_64_NONE", elf::R_X86_64_NONE),
-    ("R_X86_64_64", elf::R_X86_64_64),
-    ("R_X86_64_PC32", elf::R_X86_64_PC32),
-    ("R_X86_64_PLT32", elf::R_X86_64_PLT32),
-    ("R_X86_64_32S", elf::R_X86_64_32S),
-    ("R_X86_64_GLOB_DAT", elf::R_X86_64_GLOB_DAT),
-    ("R_X86_64_JUMP_SLOT", elf::R_X86_64_JUMP_SLOT),
-    ("R_X86_64_RELATIVE", elf::R_X86_64_RELATIVE),
-    ("R_X86_64_IRELATIVE", elf::R_X86_64_IRELATIVE),
+/// The relocations of amd64's `elf_reloc`.
+const RELOCATIONS: [u32; 9] = [
+    elf::R_X86_64_NONE,
+    elf::R_X86_64_64,
+    elf::R_X86_64_PC32,
+    elf::R_X86_64_PLT32,
+    elf::R_X86_64_32S,
+    elf::R_X86_64_GLOB_DAT,
+    elf::R_X86_64_JUMP_SLOT,
+    elf::R_X86_64_RELATIVE,
+    elf::R_X86_64_IRELATIVE,
 ];
 
 /// The linker sets without which a module loads and does nothing, or without its sysctls
@@ -115,7 +115,7 @@ fn relocations(module: &Module<'_>, faults: &mut Vec<String>) {
             let RelocationFlags::Elf { r_type } = relocation.flags() else {
                 continue;
             };
-            if RELOCATIONS.iter().all(|(_, accepted)| *accepted != r_type) {
+            if !RELOCATIONS.contains(&r_type) {
                 faults.push(format!(
                     "relocation type {r_type} in {} at {offset:#x}: kldload refuses it",
                     section.name().unwrap_or("?")

@@ -25,7 +25,7 @@ pub fn show(release: Release) -> Command {
 
 /// The harness on this machine; its simulated kernel is `release`'s.
 pub fn harness(release: Release) -> Command {
-    let mut cargo = cargo(&["run", "--quiet", "--release", "--package", "kqx-test"]);
+    let mut cargo = cargo("run --quiet --release --package kqx-test");
     cargo.env("KQX_TARGET", release.name());
     if release != Release::V14 {
         // Its bindings are others, and the two must not undo each other's build.

@@ -8,14 +8,7 @@ use crate::toolchain::{cargo, run};
 
 /// Runs the benchmarks, which fail over a limit.
 pub fn guard() -> Result<()> {
-    let bench = [
-        "bench",
-        "--quiet",
-        "--package",
-        "kqx-filters",
-        "--bench",
-        "instructions",
-    ];
-    run(cargo(&bench).env("GUNGRAUN_RUNNER", setup::gungraun()))
+    let mut bench = cargo("bench --quiet --package kqx-filters --bench instructions");
+    run(bench.env("GUNGRAUN_RUNNER", setup::gungraun()))
         .context("a filter takes more instructions than filters/benches/instructions.rs allows")
 }

@@ -1,133 +1,213 @@
 //! `cargo xtask mutants`: whether the tests notice when kqx is broken.
 //!
-//! A mutant is the source with one small defect in it. Each is applied to a copy of the
-//! tree, built for this machine, and run through the conformance suite on a simulated
-//! kernel and then the unit tests, until one of them fails. A mutant that none notices
-//! has survived, and is a hole in the tests.
+//! A mutant is the source with one small defect in it. A mutant that no test notices is a
+//! hole in the tests. cargo-mutants makes mutants by rule; `.cargo/mutants.toml` says in which
+//! code, and which tests have to notice. The hand-picked mutants are in picked.txt: a
+//! statement that is left out, an order that is changed, an instruction.
 
-mod accepted;
-mod listed;
-mod picked;
-mod tree;
-mod trial;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use std::time::Instant;
-
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use kqx::abi::MEMBERS;
+use serde::Deserialize;
 
-use accepted::Accepted;
-use tree::Tree;
-use trial::Verdict;
+use crate::release::{Release, root, setup_directory};
+use crate::setup;
+use crate::toolchain::run;
 
-/// Which defects to try.
+/// The mutants by rule that `make test` has time for, the same for the same source.
+const SHARD: &str = "0/50";
+/// The release that the simulated kernel plays: every case of the suite runs there.
+const RELEASE: Release = Release::V15;
+/// How long the tests may take with a hand-picked mutant, in seconds.
+const DEADLINE: &str = "600";
+/// What cargo-mutants ends with if a test did not end. Then the test noticed the defect.
+const TIMEOUT: i32 = 3;
+
+/// Which mutants to try.
 #[derive(Args, Debug)]
 pub struct Mutants {
-    /// Those that cargo-mutants makes of the filters, the dispatch and the charge
-    /// [without this: the hand-picked ones]
+    /// Those by rule, all of them [without this: the hand-picked ones, and one in fifty]
     #[arg(long)]
     all: bool,
-    /// Only those whose name contains this
+    /// Those whose name contains this, a regular expression where they are by rule
     filter: Option<String>,
 }
 
-/// A small defect.
-struct Mutant {
-    /// What it breaks.
-    name: String,
-    /// Where, from the top of the tree.
-    file: String,
-    /// The text it replaces, by its place in the file.
-    at: std::ops::Range<usize>,
-    /// What is there instead.
-    text: String,
-}
-
 impl Mutants {
-    /// Tries them all; an error if one survives that is not accepted.
+    /// Tries them; an error if one survives.
     pub fn run(&self) -> Result<()> {
-        let start = Instant::now();
-        let tree = Tree::copy()?;
-        println!("mutants: the tests without one");
-        match trial::run(&tree)? {
-            Verdict::Survived => {}
-            Verdict::Caught(by) | Verdict::Unviable(by) => {
-                anyhow::bail!("the tree fails as it is: {by}")
-            }
-        }
-        let (mutants, accepted) = if self.all {
-            let mutants = listed::mutants(&tree)?;
-            let accepted = Accepted::read(&mutants)?;
-            (mutants, accepted)
-        } else {
-            (picked::mutants(tree.sources())?, Accepted::default())
+        let home = root().join("target/kqx/mutants");
+        let tree = copy(&home)?;
+        let test = |program: &Path| {
+            let mut test = Command::new(program);
+            test.current_dir(&tree).env("KQX_TARGET", RELEASE.name());
+            test.env("CARGO_TARGET_DIR", home.join("cargo"));
+            // What fails on a mutant is no regression to be kept.
+            test.env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");
+            test
         };
-        let wanted = self.filter.as_deref().unwrap_or_default();
-        let mutants = mutants.iter().filter(|m| m.name.contains(wanted));
-        let mut tally = Tally::default();
-        for mutant in mutants {
-            self.judge(&tree, mutant, &accepted, &mut tally)?;
+        let mut missed = Vec::new();
+        if !self.all {
+            let wanted = self.filter.as_deref().unwrap_or_default();
+            let picked = picked().filter(|picked| picked.name.contains(wanted));
+            missed.extend(try_picked(picked, &tree, || test("timeout".as_ref()))?);
         }
-        println!("mutants: {tally} in {:.0?}", start.elapsed());
-        ensure!(tally.tried > 0, "no mutant is named like `{wanted}`");
-        ensure!(tally.bad.is_empty(), "{}", tally.bad.join("; "));
-        Ok(())
-    }
-
-    fn judge(
-        &self,
-        tree: &Tree,
-        mutant: &Mutant,
-        accepted: &Accepted,
-        tally: &mut Tally,
-    ) -> Result<()> {
-        let start = Instant::now();
-        let verdict = tree.with(mutant, || trial::run(tree))?;
-        let name = &mutant.name;
-        let reason = accepted.reason(name);
-        let (word, why) = match &verdict {
-            Verdict::Caught(by) => ("caught", by.as_str()),
-            Verdict::Unviable(error) => ("not built", error.as_str()),
-            Verdict::Survived => reason.map_or(("SURVIVED", ""), |reason| ("accepted", reason)),
+        let mut by_rule = test(&setup::cargo_mutants()?);
+        by_rule
+            .args(["mutants", "--in-place", "--output"])
+            .arg(&home);
+        match &self.filter {
+            Some(filter) => by_rule.args(["--re", filter]),
+            None if self.all => &mut by_rule,
+            None => by_rule.args(["--shard", SHARD, "--sharding", "round-robin"]),
         };
-        let time = start.elapsed().as_secs_f32();
-        println!("{word:9} {time:5.1} s  {name}: {why}");
-        tally.tried += 1;
-        match verdict {
-            Verdict::Survived if reason.is_some() => tally.accepted += 1,
-            Verdict::Survived => tally.bad.push(format!("survived: {name}")),
-            Verdict::Caught(_) if reason.is_some() => {
-                (tally.bad).push(format!("caught, so wrongly accepted: {name}"));
-            }
-            Verdict::Caught(_) => tally.caught += 1,
-            // Whoever makes mutants by rule makes some that are no program.
-            Verdict::Unviable(_) if self.all => tally.unviable += 1,
-            Verdict::Unviable(_) => tally.bad.push(format!("does not compile: {name}")),
+        let status = by_rule.status().context("cargo-mutants")?;
+        let survivors = fs::read_to_string(home.join("mutants.out/missed.txt"))?;
+        missed.extend(survivors.lines().map(str::to_owned));
+        ensure!(missed.is_empty(), "no test notices {}", missed.join("; "));
+        match status.code() {
+            Some(0 | TIMEOUT) => Ok(()),
+            _ => bail!("cargo-mutants failed, {status}"),
         }
-        Ok(())
     }
 }
 
-/// How many of each.
-#[derive(Default)]
-struct Tally {
-    tried: usize,
-    caught: usize,
-    accepted: usize,
-    unviable: usize,
-    /// A line for each that makes the run fail.
-    bad: Vec<String>,
+/// Makes the copy of the source tree that is broken. The tree itself is never touched.
+fn copy(home: &Path) -> Result<PathBuf> {
+    let tree = home.join("tree");
+    let _ = fs::remove_dir_all(&tree);
+    fs::create_dir_all(tree.join("target/kqx"))?;
+    symlink(setup_directory(), tree.join("target/kqx/setup"))?;
+    let mut cp = Command::new("cp");
+    // With its times, so that cargo builds only what is another than before.
+    cp.arg("-Rp");
+    for entry in fs::read_dir(root())? {
+        let path = entry?.path();
+        if !path.ends_with("target") && !path.ends_with(".git") {
+            cp.arg(path);
+        }
+    }
+    run(cp.arg(&tree))?;
+    // cargo-mutants does not find files that a macro names.
+    let library = tree.join("filters/src/lib.rs");
+    let mut text = fs::read_to_string(&library)?;
+    for member in MEMBERS {
+        text += &format!("#[cfg(any())]\nmod {};\n", member.module);
+    }
+    fs::write(library, text)?;
+    Ok(tree)
 }
 
-impl std::fmt::Display for Tally {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{} caught, {} accepted, {} no program, {} wrong",
-            self.caught,
-            self.accepted,
-            self.unviable,
-            self.bad.len()
-        )
+/// A hand-picked mutant.
+struct Picked {
+    /// What it breaks.
+    name: &'static str,
+    file: &'static str,
+    old: String,
+    new: String,
+}
+
+/// All of them.
+fn picked() -> impl Iterator<Item = Picked> {
+    let entries = include_str!("mutants/picked.txt").split("\n= ").skip(1);
+    entries.filter_map(|entry| {
+        let mut lines = entry.lines();
+        let (name, file) = (lines.next()?, lines.next()?);
+        let behind = |sign: char| -> Vec<&str> {
+            let lines = lines.clone();
+            lines.filter_map(|line| line.strip_prefix(sign)).collect()
+        };
+        let (old, new) = (behind('-').join("\n"), behind('+').join("\n"));
+        Some(Picked {
+            name,
+            file,
+            old,
+            new,
+        })
+    })
+}
+
+impl Picked {
+    /// The text of its file, with the defect.
+    fn defect(&self, text: &str) -> Result<String> {
+        let found = text.matches(&self.old).count();
+        ensure!(
+            found == 1 && !self.old.is_empty(),
+            "the mutant `{}`: its lines are {found} times in {}, not once: \
+             change xtask/src/mutants/picked.txt",
+            self.name,
+            self.file
+        );
+        Ok(text.replace(&self.old, &self.new))
+    }
+}
+
+/// What cargo-mutants runs.
+#[derive(Deserialize)]
+struct Config {
+    test_package: Vec<String>,
+    additional_cargo_test_args: Vec<String>,
+    profile: String,
+}
+
+/// Tries the mutants in the `tree`; `timeout` is that program, there. The names of those that
+/// survive.
+fn try_picked(
+    mutants: impl Iterator<Item = Picked>,
+    tree: &Path,
+    timeout: impl Fn() -> Command,
+) -> Result<Vec<String>> {
+    let config = fs::read_to_string(tree.join(".cargo/mutants.toml"))?;
+    let config: Config = toml::from_str(&config)?;
+    let test = |more: &[String]| {
+        let mut test = timeout();
+        test.args([
+            DEADLINE,
+            "cargo",
+            "test",
+            "--quiet",
+            "--profile",
+            &config.profile,
+        ]);
+        test.args(
+            config
+                .test_package
+                .iter()
+                .flat_map(|name| ["--package", name]),
+        );
+        test.args(more).output()
+    };
+    let mut missed = Vec::new();
+    for mutant in mutants {
+        let file = tree.join(mutant.file);
+        let whole = fs::read_to_string(&file).context(mutant.file)?;
+        fs::write(&file, mutant.defect(&whole)?)?;
+        let built = test(&["--no-run".to_owned()])?.status.success();
+        let passed = test(&config.additional_cargo_test_args)?.status.success();
+        fs::write(&file, whole)?;
+        ensure!(built, "the mutant `{}` does not compile", mutant.name);
+        let verdict = if passed { "MISSED" } else { "caught" };
+        println!("{verdict}   {}", mutant.name);
+        missed.extend(passed.then(|| mutant.name.to_owned()));
+    }
+    Ok(missed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Said by `cargo test`, not at the end of `make test`.
+    #[test]
+    fn every_picked_mutant_is_in_the_tree_once() {
+        for mutant in picked() {
+            let text = fs::read_to_string(root().join(mutant.file)).unwrap();
+            assert_ne!(mutant.defect(&text).unwrap(), text);
+        }
     }
 }

@@ -35,7 +35,7 @@ pub fn create(name: &str) -> Result<()> {
         println!("new-filter: {file}");
     }
     // This program has the list of before: the new list is another program's.
-    run(&mut cargo(&["xtask", "header"]))?;
+    run(&mut cargo("xtask header"))?;
     println!("new-filter: make try F={name} builds it and runs its cases");
     Ok(())
 }
@@ -127,19 +127,12 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 /// filter shows where it came from, and is the last thing shown: nothing is inlined, and
 /// nothing unwinds into the C between the filter and the kernel, which would be a second.
 pub fn attempt(name: &str) -> Result<()> {
-    let cases = format!("{name}.");
-    let tests = ["test", "--quiet", "--package", "kqx-filters", "--lib", name];
-    let abort = ["run", "--quiet", "--config", "profile.dev.panic='abort'"];
-    let harness = [
-        "--package",
-        "kqx-test",
-        "--",
-        "--on",
-        "native",
-        "run",
-        &cases,
-    ];
-    for mut step in [cargo(&tests), cargo(&[abort.as_slice(), &harness].concat())] {
+    let tests = format!("test --quiet --package kqx-filters --lib {name}");
+    let cases = format!(
+        "run --quiet --config profile.dev.panic='abort' --package kqx-test -- \
+         --on native run {name}."
+    );
+    for mut step in [cargo(&tests), cargo(&cases)] {
         if env::var_os("RUST_BACKTRACE").is_none() {
             step.env("RUST_BACKTRACE", "1");
         }

@@ -90,8 +90,7 @@ fn rust(release: Release) -> Result<Vec<Program>> {
 
 /// The C programs, which a test links and leaves.
 fn c(release: Release) -> Result<Vec<Program>> {
-    let mut cargo = cargo(&["test", "--quiet", "--package", "kqx"]);
-    cargo.args(["--test", "programs", "--", "--nocapture"]);
+    let mut cargo = cargo("test --quiet --package kqx --test programs -- --nocapture");
     run(cargo.stdout(Stdio::null()))?;
     let directory = release.directory().join("programs");
     let entries = fs::read_dir(&directory).with_context(|| directory.display().to_string())?;

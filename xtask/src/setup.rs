@@ -11,6 +11,19 @@ use crate::missing::Missing;
 use crate::release::{Release, relative, setup_directory};
 use crate::toolchain::{self, cargo, run, runs, ziglang};
 
+/// The program that runs the benchmarks of the filters. Its version is the one that
+/// filters/Cargo.toml names.
+const GUNGRAUN: Program = Program {
+    name: "gungraun-runner",
+    version: "0.17.0",
+    why: "count the filters' instructions",
+};
+const CARGO_MUTANTS: Program = Program {
+    name: "cargo-mutants",
+    version: "27.1.0",
+    why: "break kqx in small ways",
+};
+
 /// What has to be there.
 struct Need {
     /// For a person: what it is for.
@@ -110,29 +123,51 @@ pub fn install_missing() -> Result<()> {
         for release in Release::ALL {
             headers(release)?;
         }
-        gungraun_runner()?;
+        GUNGRAUN.install()?;
     }
     Ok(())
 }
 
-/// The version of gungraun that filters/Cargo.toml names: the runner's has to be the same.
-const GUNGRAUN: &str = "0.17.0";
-
-/// The program that runs the benchmarks of the filters, where set-up installs it.
+/// The program that runs the benchmarks, where set-up installs it.
 pub fn gungraun() -> PathBuf {
-    setup_directory().join("gungraun/bin/gungraun-runner")
+    GUNGRAUN.file()
 }
 
-/// Installs that program from crates.io.
-fn gungraun_runner() -> Result<()> {
-    if gungraun().is_file() {
-        return Ok(());
+/// The program that breaks kqx. It takes minutes to build, so it is installed when somebody
+/// needs it.
+pub fn cargo_mutants() -> Result<PathBuf> {
+    CARGO_MUTANTS.install()?;
+    Ok(CARGO_MUTANTS.file())
+}
+
+/// A program of crates.io.
+struct Program {
+    name: &'static str,
+    version: &'static str,
+    /// For a person: what it is for.
+    why: &'static str,
+}
+
+impl Program {
+    fn directory(&self) -> PathBuf {
+        setup_directory().join(format!("{}-{}", self.name, self.version))
     }
-    println!("setup: gungraun-runner {GUNGRAUN}, to count the filters' instructions");
-    run(cargo(&["install", "--quiet", "--locked", "--debug"])
-        .args(["gungraun-runner", "--version", GUNGRAUN, "--root"])
-        .arg(setup_directory().join("gungraun")))
-    .map_err(|error| Missing(format!("cargo cannot install gungraun-runner: {error}")).into())
+
+    fn file(&self) -> PathBuf {
+        self.directory().join("bin").join(self.name)
+    }
+
+    /// Installs it, unless it is there.
+    fn install(&self) -> Result<()> {
+        let Program { name, version, why } = self;
+        if self.file().is_file() {
+            return Ok(());
+        }
+        println!("setup: {name} {version}, to {why}");
+        let install = format!("install --quiet --locked --debug {name} --version {version} --root");
+        run(cargo(&install).arg(self.directory()))
+            .map_err(|error| Missing(format!("cargo cannot install {name}: {error}")).into())
+    }
 }
 
 fn install(missing: &[&Need]) -> Result<()> {

@@ -12,17 +12,18 @@ use crate::{build, instructions, new_filter};
 /// Runs all of it; stops at the first that fails.
 pub fn all() -> Result<()> {
     step("formatting");
-    run(&mut cargo(&["fmt", "--all", "--check"]))?;
+    run(&mut cargo("fmt --all --check"))?;
     run(new_filter::rustfmt().arg("--check"))?;
     step("lints");
-    let deny = ["--all-targets", "--", "-D", "warnings"];
-    run(cargo(&["clippy", "--quiet", "--workspace"]).args(deny))?;
+    run(&mut cargo(
+        "clippy --quiet --workspace --all-targets -- -D warnings",
+    ))?;
     for release in Release::ALL {
         step(&format!("kqx.ko for FreeBSD {}", release.name()));
         build::module(release)?;
     }
     step("unit tests, property tests");
-    run(&mut cargo(&["test", "--quiet", "--workspace"]))?;
+    run(&mut cargo("test --quiet --workspace"))?;
     step("what the filters cost, in instructions");
     instructions::guard()?;
     for release in Release::ALL {
@@ -35,15 +36,8 @@ pub fn all() -> Result<()> {
         }
     }
     step("races in real time, on a simulated kernel");
-    let races = [
-        "--on",
-        "native@real",
-        "stress",
-        "--seconds",
-        "5",
-        "again.races",
-    ];
-    run(harness(Release::V14).args(races))?;
+    let races = "--on native@real stress --seconds 5 again.races";
+    run(harness(Release::V14).args(races.split(' ')))?;
     step("the suite on the FreeBSD kernels at hand");
     run(Command::new(std::env::current_exe()?).args(["vm", "run", "--cached"]))?;
     step("whether the tests notice when kqx is broken");

@@ -69,12 +69,12 @@ pub fn ziglang(release: Release) -> PathBuf {
     setup_directory().join(format!("ziglang-{}", release.name()))
 }
 
-/// rustup's cargo, on this tree, for this machine.
-pub fn cargo(args: &[&str]) -> Command {
+/// rustup's cargo with the words of `line`, on this tree, for this machine.
+pub fn cargo(line: &str) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(root())
-        .args(args)
+        .args(line.split_whitespace())
         .env_remove("KQX_TARGET");
     cargo
 }
