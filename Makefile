@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-2-Clause
 # kqx: what to run. Every target is one call of `cargo xtask`, which says what it does
 # and what is missing. Plain POSIX make: GNU make and BSD make alike.
 #

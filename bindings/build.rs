@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Finds the kernel headers of the target release, runs bindgen over them and compiles
 //! the C shim with the same flags.
 //!

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
 # Builds kqx inside the machine, with pkg's Rust, from the source.tar beside this script,
 # and puts the module and the harness where test.sh looks for them.
 set -eu

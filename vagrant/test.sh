@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
 # Runs the suite in the machine, as root, and says what became of it in the words of
 # kqx-init, the first process of the VM runner's guest: `kqx-vm NONCE start`, `exit N`,
 # `done`. Usage: test.sh NONCE [FILTER]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! FreeBSD's kernel interfaces, as far as the kqx module needs them.
 //!
 //! [`bindgen`](https://rust-lang.github.io/rust-bindgen/) reads the target's own kernel

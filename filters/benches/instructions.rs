@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a filter's methods cost, in instructions: each benchmark does what the module does
 //! for one call of kqueue, with a fixed clock and fixed input. gungraun runs each once under
 //! valgrind's callgrind, and fails where a count is over its limit.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! KQX_COUNTER: EVFILT_USER that counts.
 //!
 //! A maximum delay makes a count due although the count has not reached the threshold:

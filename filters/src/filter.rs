@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A member of the family whose registrations have nothing in common.
 
 use core::cell::Cell;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! KQX_GATE: one event on many kqueues of a process.
 //!
 //! A trigger wakes all watchers, or one. Where a trigger wakes all, a watcher remembers how

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The filters of the kqx family: what a registration remembers, and what each call of
 //! kqueue(2) does to the registration.
 //!

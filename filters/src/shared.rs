@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A member of the family whose registrations share a state.
 
 use crate::{Errno, Gauge, Kevent, Report, Words};

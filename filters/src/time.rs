@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Time in the family: nanoseconds of uptime, in integers.
 //!
 //! The kernel counts `sbintime_t`, 2^-32 of a second. Deadlines are kept in nanoseconds

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! KQX_TIMER: nanosecond timers, lazily periodic, charged to their owner.
 //!
 //! A periodic timer that is due runs no callout until kqueue delivers the timer: the

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A registration on a workbench: a filter's state, a clock that tests set, and a callout.
 
 use core::cell::Cell;

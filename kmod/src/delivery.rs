@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What all members have in common: how kqueue is told to deliver an event, an error, or
 //! nothing.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The family table: which member a registration belongs to. The top byte of an ident says
 //! so.
 

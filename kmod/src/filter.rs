@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What each callback of kqueue does with a registration of a [`Filter`].
 
 use kqx::errno::Errno;

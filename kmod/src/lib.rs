@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The kqx kernel module: a family of kqueue(2) filters.
 //!
 //! | part | job |

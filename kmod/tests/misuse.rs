@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What is illegal in a callback does not compile. Each file in `misuse/` breaks one rule of
 //! the kernel layer; the file beside it has what the compiler says.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A watchdog: a worker that says so every 10 ms is left alone; once it has been silent
 //! for a second, it is reported. The kick does not know the period.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A work queue that wakes its worker every 64 jobs, or 500 us after the first of them,
 //! whichever comes first: at full load one wakeup for 64 jobs, at low load no job waits.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A pool of workers, each with a kqueue of its own: every job wakes one of them, the one
 //! that has waited longest, and nobody else. They are stopped in the same way.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The family's ABI, version 1: the Rust twin of `include/sys/kqx.h`.
 //!
 //! One filter number serves the whole family; the top byte of `ident` says which member

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What every change to a registration of the family begins with.
 
 use crate::Error;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A counter between its typed form and `struct kevent`. Nothing here makes a call.
 
 use std::time::Duration;

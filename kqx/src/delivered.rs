@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What kevent(2) delivers, typed.
 
 use crate::abi::{self, KQX_COUNTER, KQX_GATE, KQX_TIMER};

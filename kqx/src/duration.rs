@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Durations as the ABI has them: nanoseconds, up to the kernel's range.
 
 use std::time::Duration;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What went wrong, and what to do about it.
 
 use std::{fmt, io};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The part of FreeBSD's `sys/event.h` that the family builds on.
 //!
 //! Stated here, and not taken from the `libc` crate, because the kernel module and the

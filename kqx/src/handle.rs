@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Registrations that were added: what a program holds on to.
 //!
 //! A handle names a registration and owns nothing but a share of the kqueue: dropping it

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Counters, nanosecond timers and gates for kqueue(2): what a program says to the kqx
 //! kernel module.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The members of the family, each a line: what knows the members follows from these lines.
 
 /// Calls the macro `$each` with the members of the family. A member is its number, its name

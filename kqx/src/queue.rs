@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A kqueue, and the clock its timers are on.
 
 use std::io;

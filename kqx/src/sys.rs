@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The system calls, safe. Where there is no FreeBSD there are none.
 
 #[cfg(target_os = "freebsd")]

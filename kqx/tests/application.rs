@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The application's types on a FreeBSD with the module loaded. Every wait ends by an
 //! event that must come, or does not wait at all.
 //!

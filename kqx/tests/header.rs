@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The C header, FreeBSD's own, and the Rust constants say the same.
 
 #[path = "support/freebsd.rs"]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The manual pages: well-formed, and true to the files they quote. Their C programs are
 //! in `programs.rs`.
 

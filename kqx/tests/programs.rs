@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The C programs of the manual pages and of `examples/c`, compiled and linked for
 //! FreeBSD without a warning.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The kernel structures that the module and the simulated kernel share.
 //!
 //! Layouts and field names are the kernel's. The module reads and writes these fields too,

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Error numbers: those of [`kqx::errno`], under their names in C.
 
 pub use kqx::errno::Errno;

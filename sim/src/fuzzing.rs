@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! For the fuzz targets and the loader's tests.
 
 use crate::linker;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A process that plays the FreeBSD kernel to the kqx module.
 //!
 //! A developer who prototypes a kqueue filter gets an answer in a second, under a debugger,

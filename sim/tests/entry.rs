@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Loads and unloads of the module while a thread is on its way into it.
 
 use kqx::abi;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Registrations that share a state: what the module does where the kernel is in its way.
 
 use std::time::Duration;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The kernel's interfaces, called as a module calls them, and what they notice.
 
 use std::cell::UnsafeCell;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The kqueue core, seen through the two filters of its own.
 
 use std::time::Duration;

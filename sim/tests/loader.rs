@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The loader: what kldload accepts, what it refuses, and in which words.
 
 use std::path::PathBuf;

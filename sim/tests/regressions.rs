@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What fuzzing found once, and what it began with, by the fuzz targets' own functions.
 
 use std::path::Path;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Benchmarks: what kqx costs, beside what the same kernel offers without it.
 //!
 //! Every row compares kqx with its counterparts, EVFILT_USER, EVFILT_TIMER, eventfd(2)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A case, and how a function becomes one.
 
 pub use kqx_test_case::case;

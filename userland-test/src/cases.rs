@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The cases: a file for each topic, and a folder beside it where the topic is large.
 
 use crate::case::Case;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Shows counters and timers at work: for eyes, not for a verdict.
 
 use std::fmt::Write as _;

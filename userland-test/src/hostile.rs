@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Hostile loads: what ordinary users may try against each other, against root and against
 //! the kernel, with root at the other end. A load says what it measured in a line that
 //! begins with `# `, as the Test Anything Protocol has it.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What is run, one after the other, and how it ended.
 
 use crate::case::Case;

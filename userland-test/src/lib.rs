@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The conformance suite of kqx: what the family must do, as cases that run unchanged on
 //! a FreeBSD kernel and on a simulated one.
 

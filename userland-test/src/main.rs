@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `kqx-test`: conformance, stress and a demonstration of kqx.
 
 use std::fs::File;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a case comes to, and how it says so in one line.
 
 use std::any::Any;

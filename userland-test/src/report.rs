@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a run tells: people, TAP, JUnit.
 
 use std::fs::File;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Runs jobs one after the other under a watchdog.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

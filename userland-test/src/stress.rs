@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Loads: the shapes of stress2's kevent scripts and of what nobody else tests, for as
 //! long as one likes. What a load leaves behind, and whether the kernel survives it, is
 //! the result; a load that knows what must come out checks that too.

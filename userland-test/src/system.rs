@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The machine a case runs on.
 //!
 //! [`System`] is what a program sees of a FreeBSD kernel, as far as the cases need it:

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The inventory of cases against the sources.
 
 use std::collections::BTreeSet;

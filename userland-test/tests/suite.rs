@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The suite on the module compiled into its process: what `cargo test` sees of a broken
 //! filter. `kqx-test` itself runs it elsewhere.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Tests another kernel module than kqx.
 //!
 //!     cargo run -p kqx-vm --example module -- --name 14.2-debug \

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Distribution sets: tar archives of which a run needs little.
 
 use std::{

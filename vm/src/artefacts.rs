@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a run is handed. Nothing of it is built here.
 
 use std::path::PathBuf;

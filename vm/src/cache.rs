@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Where a run's kernel and root come from, and the cache that keeps them.
 //!
 //! The cache is `kqx` in the user's cache directory (`$XDG_CACHE_HOME`, `~/.cache`):

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What the guest's serial console says about the run. The first process says its statuses,
 //! each with this run's nonce. The kernel says what it complains of. Complaints from before
 //! the first process starts do not count: FreeBSD knows some lock order reversals at boot.

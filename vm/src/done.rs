@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a run came to, told to a person and written down for programs.
 
 use std::{fs, time::Duration};

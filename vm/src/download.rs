@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A FreeBSD release, fetched once from its download site and kept.
 
 use std::{

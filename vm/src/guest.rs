@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What goes into a guest: the files of its root, and the plan that its first process
 //! follows.
 

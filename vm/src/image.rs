@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The guest's only medium: an ISO 9660 image that is its root and, with a loader on it,
 //! also the CD it boots from.
 

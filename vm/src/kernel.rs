@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a FreeBSD kernel file says of itself.
 
 use std::{fs, path::Path};

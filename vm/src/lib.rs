@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Runs a kernel module's tests on FreeBSD kernels: boots a kernel under QEMU, or brings up
 //! a Vagrant machine, loads the module, runs a harness and programs, and ends with what
 //! became of them. What runs is handed in as [`Artefacts`]; nothing of it is built here.

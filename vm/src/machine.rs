@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A machine is a process that prints a console: QEMU, or an ssh into a guest.
 
 use std::{

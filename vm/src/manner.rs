@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! How a kernel is booted: by which accelerator, and by which way in.
 
 use std::{fs::OpenOptions, time::Duration};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a user can ask of a run, and what follows from that.
 
 use std::time::Duration;

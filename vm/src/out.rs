@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The disk that takes what the guest hands back: a tar archive from its first sector on.
 
 use std::{

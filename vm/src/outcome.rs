@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a run came to, and the exit status that says so.
 
 use crate::tap::Tally;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The QEMU command that is the virtual machine.
 
 use std::{

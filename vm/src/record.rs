@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The files that a run leaves behind, in a directory of its own.
 
 use std::{

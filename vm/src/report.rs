@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a run came to, as the files that others read have it: JUnit, and the Test Anything
 //! Protocol of the programs that ran after the suite.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A run: from a kernel and what is to run on it to what it came to.
 
 use std::{path::Path, time::Instant};

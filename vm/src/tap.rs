@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The Test Anything Protocol, as the harness speaks it.
 
 /// What the harness said, as the Test Anything Protocol.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The same tests in a Vagrant machine, over `vagrant ssh`.
 //!
 //! The guest's script prints the lines that the VM runner's first process prints, so

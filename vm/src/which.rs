@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Which FreeBSD a run is on.
 
 use std::path::{Path, PathBuf};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `make bench`: measures kqx on a real kernel, and puts the figures where people read
 //! them. Every number in a document is between two markers and comes from here.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! From sources to `kqx.ko`, and to the harness that runs beside it.
 
 use std::ffi::OsString;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The module checker: refuses a kqx.ko that the kernel would refuse, or worse, run.
 //!
 //! The kernel's linker (`sys/kern/link_elf_obj.c`) says little and late; a stray SSE

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Documents with figures in them. Each figure stands between two markers, and a command
 //! writes it anew from what was measured or run.
 

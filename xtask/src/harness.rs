@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The harness on this machine, whose kernel is a simulated one.
 
 use std::process::Command;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `cargo xtask header`: the members of the family in `sys/kqx.h`, as the list in
 //! kqx/src/members.rs has them.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `make install`: the module, the header, the manual and an example, under DESTDIR.
 //!
 //! | what | where |

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The regression guard: what the filters' own functions cost, in instructions of this
 //! host. filters/benches/instructions.rs has the limits.
 

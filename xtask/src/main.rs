@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Builds, checks, runs and measures kqx. The Makefile calls this, and nothing else.
 //!
 //! Exit status: 0 done, 1 something is wrong with what was built or tested, 2 something

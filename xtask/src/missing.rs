@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What the person has to provide.
 
 /// Something that is missing, said in one line: exit status 2.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `cargo xtask mutants`: whether the tests notice when kqx is broken.
 //!
 //! A mutant is the source with one small defect in it. A mutant that no test notices is a

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `cargo xtask new-filter NAME`: a member of the family that compiles, loads and passes
 //! its own case; and `cargo xtask try NAME`, its tests alone, quickly.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What runs on a FreeBSD kernel after the suite: the C programs of the manual and of
 //! `kqx/examples/c`, the Rust examples, and the tests of the crate `kqx` that need FreeBSD.
 //!

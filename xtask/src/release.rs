@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The FreeBSD releases that kqx is built for.
 
 use std::path::{Display, Path, PathBuf};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What was run, where, and how it ended: written into the documents from the files that
 //! the runs left.
 //!

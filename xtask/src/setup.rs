@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Installs what is missing: Debian's packages, FreeBSD's, or a line that says what.
 //!
 //! Nothing that is there is installed again, so it costs nothing to call it first.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `make test`: every test there is, cheapest first.
 
 use std::process::Command;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The tools that a build needs, and where they are on this machine.
 
 use std::path::{Path, PathBuf};

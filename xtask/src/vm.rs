@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `cargo xtask vm`: what the virtual machines are handed, built for the kernel they boot.
 
 use std::fs;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Who has how many timers: each user, and each jail as a whole.
 //!
 //! `kern.kqx.timer_max_user` caps an account. A user outside of jails has an account; a jail

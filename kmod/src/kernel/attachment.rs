@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a knote has beside itself: a timer, a group of which it is a watcher, or nothing.
 
 use core::ffi::c_void;

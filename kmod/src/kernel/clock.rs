@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The kernel's clocks: sbinuptime(9), getboottimebin.
 
 use freebsd_kernel_sys as sys;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The way in: the table that kqueue knows, and the first instructions of its callbacks.
 //!
 //! kqueue's own count of the users of a slot cannot be trusted: kqueue_add_filteropts

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Errors between Rust and C: a C function returns 0 or an errno.
 
 use core::ffi::c_int;

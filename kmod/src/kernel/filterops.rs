@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The callbacks of `struct filterops`, as a trait of safe functions: kqueue(9).
 //!
 //! | callback | called from | locks held | may sleep |

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Groups: registrations that share one state, and wake each other.
 //!
 //! All registrations of one ident, in the kqueues of one file table, are the *watchers* of a

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A registration, as a callback has it: one type for each callback.
 //!
 //! | type | callback | the knote's state | the timer | and |

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The kernel, safe: every line of unsafe code in this crate.
 //!
 //! Wrappers keep their C names, so section 9 of the manual describes them: callout(9),

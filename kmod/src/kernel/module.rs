@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Load and unload: module(9).
 
 use core::ffi::c_int;

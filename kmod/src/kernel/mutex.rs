@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! mutex(9), with what it guards: for what lasts from MOD_LOAD to MOD_UNLOAD.
 
 use core::cell::UnsafeCell;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A Rust panic as panic(9), with file and line.
 
 use core::ffi::c_int;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Statistics: counter(9), one cache line for each CPU, so that CPUs that count share none.
 
 use freebsd_kernel_sys as sys;

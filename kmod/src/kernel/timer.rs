@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The kernel timer of a registration: a mutex, a knlist of one, a callout, a charge.
 //!
 //! The mutex is the knlist's and the callout's. So an expiry cannot overtake a thread that

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What happened: the module's SDT(9) probes, `kqx:::attach`, `change`, `expiry`,
 //! `deliver` and `detach`, with the statistics that go with them.
 //!

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a kernel timer costs its owner: one of RLIMIT_KQUEUES, and one of what
 //! `kern.kqx.timer_max` and `kern.kqx.timer_max_user` allow.
 

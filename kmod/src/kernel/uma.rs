@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! uma(9): zones of what the module allocates, from MOD_LOAD to MOD_UNLOAD.
 
 use core::ffi::{CStr, c_int, c_void};

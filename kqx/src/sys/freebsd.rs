@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! FreeBSD's system calls: the only unsafe code of this crate.
 
 #![expect(unsafe_code, reason = "this is where the crate meets the kernel")]

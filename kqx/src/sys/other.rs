@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Not FreeBSD: every call says so.
 
 use std::ffi::CStr;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The FreeBSD releases that C is compiled for here, and what `make setup` installs of
 //! them.
 

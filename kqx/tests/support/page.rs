@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The manual pages, and the displays in them that a comment names.
 
 use std::fs;

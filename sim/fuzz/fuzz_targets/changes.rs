@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 #![no_main]
 
 #[path = "../src/changes.rs"]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Raw kevent changes, polls, clock moves and failures: the machine must find no fault.
 
 use std::time::Duration;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Bytes to the loader, which links the file or refuses it.
 
 /// Links what may be a file.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What the kernel found wrong, kept until the test asks or ends.
 
 use std::backtrace::Backtrace;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Failures on demand: the n-th allocation, charge, registration or trylock fails.
 
 use std::sync::atomic::{AtomicU64, Ordering};

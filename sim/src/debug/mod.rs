@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a kernel built for debugging adds: INVARIANTS, witness(4), and failures on demand.
 
 pub(crate) mod fault;

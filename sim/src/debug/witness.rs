@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Lock order, as witness(4) watches it: by the names of the locks, over the whole life of
 //! the kernel.
 

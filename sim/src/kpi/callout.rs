@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! callout(9): setting, stopping and running callouts, one at a time.
 
 use std::ffi::{c_int, c_void};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The kernel's console: printf(9), and panic(9) which ends the test.
 
 use std::ffi::{CStr, c_char, c_int};

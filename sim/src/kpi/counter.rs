@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! counter(9): words behind the per-CPU pages, to which the module adds by itself.
 
 use std::ffi::c_int;

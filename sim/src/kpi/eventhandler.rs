@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! EVENTHANDLER(9): lists by name. Nothing here invokes the handlers; the lists keep what a
 //! module leaves in them.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The memory behind malloc(9), uma(9) and knotes.
 //!
 //! Every allocation has an owner, so that a leak has a name. Freed memory is poisoned, and

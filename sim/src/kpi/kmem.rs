@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! kmem_malloc(9): pages, which may hold code. They stay until the machine is gone.
 
 use std::ffi::{c_int, c_long, c_void};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! libkern: the string functions that compilers and the module's C code call, and
 //! arc4random(9).
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! malloc(9).
 
 use std::ffi::{c_int, c_void};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a module calls: the kernel programming interface, a file for each page of section 9.
 //!
 //! Functions that the module's C code calls by name are `unsafe extern "C-unwind"`, with the

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! mutex(9): default mutexes that know their owner.
 
 use std::ffi::{CStr, c_char, c_int};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! SDT(9). No probe is ever enabled here, so nobody calls these functions; a module refers to
 //! them all the same.
 

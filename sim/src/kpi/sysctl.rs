@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! sysctl(9): the tree, its handlers, and the tunables it loads.
 
 use std::cell::Cell;

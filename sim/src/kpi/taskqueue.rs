@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! taskqueue(9): timeout tasks on the kernel's own queue.
 //!
 //! A task runs when its callout is due, in a thread that is not softclock's: it may sleep.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! time(9).
 
 use crate::abi::Bintime;

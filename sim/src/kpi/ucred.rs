@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Credentials and jails, as far as the module looks.
 
 use std::ffi::c_void;

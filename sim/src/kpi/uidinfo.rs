@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! uidinfo(9): users, and what their limits count.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! uma(9): zones of items.
 //!
 //! Items of a zone with `uminit` or `fini` are type-stable: a freed item keeps what it holds,

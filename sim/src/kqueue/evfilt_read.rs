@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! EVFILT_READ on a descriptor that is a kqueue: kqueues that watch kqueues.
 //!
 //! The knote of the outer kqueue is on the list of the inner, whose lock is the list's. When

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! EVFILT_TIMER, to compare with, and with what it gets wrong.
 //!
 //! Two things are left out. A stopped process does not keep its timers from firing. And where

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! EVFILT_USER, to compare with, and with what it gets wrong.
 
 use std::ffi::{c_int, c_long, c_ulong};

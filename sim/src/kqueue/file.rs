@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! kqueue(2), and the end of a kqueue with the last reference to its file.
 //!
 //! kevent(2) and the knotes that watch a kqueue hold its file too, so that no thread is

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Calling a filter: `struct filterops`.
 
 use std::ffi::{c_int, c_long, c_ulong};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! kevent(2).
 
 use kqx::event::{EV_ERROR, EV_RECEIPT, Kevent};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! knlist(9): the lists of knotes that an event source keeps, and knote(9), which asks the
 //! filter of each knote on a list whether the event is due.
 

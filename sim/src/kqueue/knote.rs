@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Knotes: making and dropping them, flux, and becoming active.
 
 use std::ptr;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! `struct kqueue`, its lock, and what a thread that holds the lock does.
 
 use std::cell::{Cell, OnceCell};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The kqueue core: what sys/kern/kern_event.c does, as a filter and a program see it.
 //!
 //! One lock per kqueue protects its hash chains, its queue of active knotes and the status

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The queue of active knotes: TAILQ of queue(3). The module takes knotes off it too.
 
 use std::cell::Cell;

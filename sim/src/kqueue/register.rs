@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! kqueue_register: applies a change.
 
 use std::cell::Cell;

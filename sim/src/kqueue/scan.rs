@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! kqueue_scan: delivers.
 
 use freebsd_kernel_sys::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The slots of filters: kqueue_add_filteropts, kqueue_del_filteropts, and the count of
 //! references to a slot.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Waiting for an event, in kevent(2) and in poll(2).
 
 use freebsd_kernel_sys::KQ_SLEEP;

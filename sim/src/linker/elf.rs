@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A relocatable file of amd64 into memory: what sys/kern/link_elf_obj.c and
 //! sys/amd64/amd64/elf_machdep.c accept, and nothing else.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A module in memory, whichever form it came in.
 
 use std::ffi::{c_char, c_void};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Files, loaded and unloaded in the order of kern_linker.c.
 
 use std::path::Path;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Memory in the low 2 GB, where a module's 32-bit addresses reach.
 
 use std::ops::Range;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The kernel's linker: kldload(2), kldunload(2), and the events of module(9).
 //!
 //! A module comes in one of two forms, which both end in an [`image::ModuleImage`]: the

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The modules of loaded files, and the events that they hear: kern_module.c.
 
 use std::ffi::{c_int, c_void};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The module's crate, linked into this process. The host's linker has collected its linker
 //! sets.
 

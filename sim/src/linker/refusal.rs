@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Why a module was not loaded.
 
 use std::fmt;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What the kernel exports to a loaded file.
 
 use std::ffi::{c_int, c_long};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! How a machine is set up.
 
 use freebsd_kernel_sys::FREEBSD_VERSION;

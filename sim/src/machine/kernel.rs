@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The one kernel of this process: its start and its end.
 //!
 //! The module's code calls kernel functions that carry no context, so that the parts of the

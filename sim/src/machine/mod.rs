@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The machine: what a test holds.
 
 pub(crate) mod config;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Processes: a user, a limit, and a table of descriptors that may be shared.
 
 use std::sync::Arc;

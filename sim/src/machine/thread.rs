@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Threads of a test, for which virtual time waits.
 
 use std::ptr;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The clock: the uptime, real or virtual, and the time of boot, which clock_settime(2) moves.
 
 use std::sync::LazyLock;

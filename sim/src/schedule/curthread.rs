@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! curthread: the kernel threads that a host thread runs as.
 
 use std::cell::{Cell, RefCell};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Who runs when: per-CPU pages and threads, the clock, sleeping and waking, and the places
 //! where another thread may overtake.
 //!

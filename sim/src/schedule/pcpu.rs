@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The per-CPU pages behind the gs segment.
 //!
 //! The module finds its thread at gs:0, and its share of a counter(9) at gs:(handle). Every

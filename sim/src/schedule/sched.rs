@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Sleeping and waking, and the passing of time.
 //!
 //! Which threads sleep, which callouts are pending and what the clock shows are one state

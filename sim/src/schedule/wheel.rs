@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The callout wheel: which callouts are pending, and which callout runs.
 //!
 //! It is part of the scheduler's state, because the next callout and the next time-out

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Races on demand: what another CPU does where a thread can be overtaken.
 //!
 //! Where the kernel has a knote in flux and holds no lock, callouts and threads run on

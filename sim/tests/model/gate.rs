@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What kqx(3) says of a gate, in the fewest words.
 
 use kqx::abi::NOTE_KQX_ONE;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Random sequences of changes, clock moves and deliveries, against a simple model.
 //!
 //! Each run makes a machine and lets players act on it, each with a process, kqueues and

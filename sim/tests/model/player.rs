@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Acts at random on kqueues of its own, and compares every answer with the model.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};

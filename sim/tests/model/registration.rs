@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A registration, as far as kqueue(2) goes.
 
 use kqx::abi::{KQX_COUNTER, NOTE_KQX_STEPPED, member};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a delivery says.
 
 use kqx::event::Kevent;

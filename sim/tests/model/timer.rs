@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What DESIGN 2.3 says of a timer, in the fewest words.
 //!
 //! A deadline on CLOCK_REALTIME has passed when its callout finds so, which looks where the

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Small modules, as relocatable files: a handler that prints each event it hears.
 
 use object::write::{

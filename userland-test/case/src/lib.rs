@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The attribute `#[case]`.
 
 use proc_macro::{Delimiter, Group, TokenStream, TokenTree};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! How a cost is measured: many operations between two readings of the clock, many times.
 
 use std::fmt;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! kqx beside its counterparts on a real kernel.
 
 mod calls;

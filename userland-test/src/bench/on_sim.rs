@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! How fast the simulated kernel is, with kqx and with its counterparts: on the host's
 //! clock, through the loaded module.
 

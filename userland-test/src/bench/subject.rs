@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What is compared, as the changes that kevent(2) takes.
 
 use kqx::abi::{EVFILT_KQX, KQX_COUNTER, KQX_TIMER, ident};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The table of what was measured, row by row.
 
 use serde::Serialize;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! KQX_COUNTER, row by row of the ABI.
 
 mod add;

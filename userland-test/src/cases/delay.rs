@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The maximum delay of counters: N events or T nanoseconds, whichever comes first.
 
 use std::time::Duration;

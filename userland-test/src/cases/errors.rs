@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Bad input: which errno, what is left behind, how a refused change is reported.
 
 mod counter;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What the EVFILT_TIMER suites of FreeBSD (`tests/sys/kqueue/libkqueue/timer.c`) and of
 //! libkqueue (`test/timer.c`, `test/threading.c`) ask, asked of a timer.
 //!

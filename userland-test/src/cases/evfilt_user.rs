@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What the EVFILT_USER suites of FreeBSD (`tests/sys/kqueue/libkqueue/user.c`) and of
 //! libkqueue (`test/user.c`, `test/threading.c`) ask, asked of a counter.
 //!

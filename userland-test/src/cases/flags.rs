@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What kqueue(2) says of EV_*, udata and ext, for the family.
 
 use std::time::Duration;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! KQX_GATE: each row and sentence of its section of kqx(3).
 
 mod all;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Close, exit, fork, load and unload; what kern.kqx says.
 
 use std::sync::atomic::{AtomicI32, Ordering};

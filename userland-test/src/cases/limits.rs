@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What timers are charged, and who gets the charge back.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

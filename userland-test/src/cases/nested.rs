@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What poll(2) and a kqueue that watches another kqueue see.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

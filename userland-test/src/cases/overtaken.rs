@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Races staged on virtual time: an expiry that overtakes a thread in kqueue.
 
 use std::time::Duration;

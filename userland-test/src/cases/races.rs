@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Several threads at once: nothing is lost, doubled or left behind.
 //!
 //! Each case counts what went in and what came out. A virtual clock makes most of them

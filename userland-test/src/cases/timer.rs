@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! KQX_TIMER, row by row of the ABI.
 //!
 //! What a timer did is read from its events: ext[0] says when the last counted expiry was

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a kernel asks a filter for beside its events: kern.proc.kq, fork(2).
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What thousands of watchers cost somebody else.
 //!
 //! The victim has CPU 1 to itself: a thread that computes, and a thread that a timer of 2 ms

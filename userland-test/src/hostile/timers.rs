@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Users that take every timer they can get. That all come back is checked after every
 //! load.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! kldload(8) and kldunload(8) while users hammer the module's slot.
 
 use std::sync::atomic::Ordering::SeqCst;

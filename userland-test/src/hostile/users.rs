@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The ordinary users of a machine.
 
 /// Two that mean harm.

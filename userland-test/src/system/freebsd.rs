@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A FreeBSD kernel, through its system calls: the only unsafe code of this crate.
 
 use std::ffi::{CStr, CString, c_char, c_int};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A simulated kernel, through the crate `kqx-sim`.
 
 use std::cell::RefCell;

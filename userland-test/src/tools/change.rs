@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Changes: what a case asks of kevent(2).
 
 use kqx::abi::{

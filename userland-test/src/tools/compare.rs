@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The same steps with a filter of the kernel's own and with the family's.
 
 use kqx::abi::EVFILT_KQX;

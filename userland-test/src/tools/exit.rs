@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Processes that exit with everything open.
 
 use std::mem::ManuallyDrop;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! How much of something the machine does while a case does something.
 
 use crate::outcome::{Failure, Outcome};

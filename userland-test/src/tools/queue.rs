@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A kqueue of the machine under test.
 
 use std::time::Duration;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a case may change of the machine, because it is put right afterwards.
 
 use crate::outcome::{Failure, Outcome};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Threads that take events side by side, and what they took.
 
 use std::sync::Mutex;

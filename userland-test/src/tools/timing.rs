@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! When a timer was changed, and when its expiries were due.
 
 use kqx::event::Kevent;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Watchers of a gate.
 
 use std::time::Duration;

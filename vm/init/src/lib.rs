@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What the VM runner and the guest's first process say to each other: both use this
 //! crate, so that each word has one definition.
 //!

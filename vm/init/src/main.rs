@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The first process of the VM runner's guest: it follows the plan that the runner left in
 //! the guest's root, and says on the console what comes of it. The library beside this file
 //! has the plan and the words.

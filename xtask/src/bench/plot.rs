@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The ratios as a picture.
 
 use std::path::Path;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What `kqx-test bench --json` writes.
 
 use serde::Deserialize;

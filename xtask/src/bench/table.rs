@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Measurements as tables.
 
 use std::fmt::Write as _;

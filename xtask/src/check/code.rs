@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What the instructions may not do: use the FPU's or the vector units' registers, which
 //! belong to whoever was interrupted, or memory below the stack pointer, where the next
 //! interrupt's frame goes.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What the module says of itself: module(9), `struct mod_metadata`.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The module, as far as the checks read it.
 
 use object::Endianness;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A module that the checker accepts, and for each rule one that breaks it.
 
 use std::io::Write;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The system calls that are measured, and no more around them than a program has.
 
 use std::arch::asm;

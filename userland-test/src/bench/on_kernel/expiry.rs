@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What an expiry costs, delivered and not.
 
 use std::time::Duration;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! How late timers are, and how often they wake the program.
 
 use std::time::Duration;

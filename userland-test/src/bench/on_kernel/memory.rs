@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The kernel memory of a registration.
 
 use kqx::event::Kevent;

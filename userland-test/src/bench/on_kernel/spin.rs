@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Costs of what happens beside a computation: what the computation takes longer.
 
 use crate::bench::meter::{SAMPLES, Spread};

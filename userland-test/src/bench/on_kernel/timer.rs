@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Arming a timer: KQX_TIMER beside EVFILT_TIMER and timerfd_create(2).
 
 use kqx::event::{EV_ADD, EV_ONESHOT, Kevent, NOTE_ABSTIME, NOTE_NSECONDS, NOTE_TRIGGER};

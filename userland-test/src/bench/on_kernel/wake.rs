@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Waking a thread: counters beside EVFILT_USER and eventfd(2).
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! EV_CLEAR on a change.
 
 use kqx::event::{EV_CLEAR, Kevent};

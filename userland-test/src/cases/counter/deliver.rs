@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a delivery says, and what it takes.
 
 use std::time::Duration;

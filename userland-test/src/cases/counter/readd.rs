@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! EV_ADD of a counter that is there already.
 
 use kqx::abi::NOTE_KQX_SEMAPHORE;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! NOTE_KQX_SET.
 
 use kqx::abi::NOTE_KQX_SET;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! NOTE_TRIGGER: it adds, takes and saturates.
 
 use kqx::abi::NOTE_KQX_OVERFLOW;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Changes that a counter refuses.
 
 use kqx::abi::NOTE_KQX_SET;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Changes that kqueue itself refuses.
 
 use kqx::event::{EV_ADD, EV_DISABLE, EV_ENABLE, EV_KEEPUDATA, Kevent};

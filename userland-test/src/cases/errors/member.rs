@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Idents that are of no member.
 
 use kqx::abi::{KQX_COUNTER, KQX_ID_MASK, MEMBERS, ident};

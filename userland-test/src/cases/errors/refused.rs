@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! How a refused change is reported, and what it leaves as it was.
 
 use std::time::Duration;

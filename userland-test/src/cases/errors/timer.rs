@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Changes that a timer refuses.
 
 use std::time::Duration;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The same changes to EVFILT_TIMER and to a timer, and where they part: kqx(4), "Moving
 //! over from EVFILT_TIMER", names each.
 

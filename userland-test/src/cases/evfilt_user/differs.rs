@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The same changes to EVFILT_USER and to a counter, and where they part: kqx(4), "Moving
 //! over from EVFILT_USER", names each.
 

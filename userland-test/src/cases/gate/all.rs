@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A trigger that wakes all watchers.
 
 use std::time::Duration;

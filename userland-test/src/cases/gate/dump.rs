@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! A trigger while kern.proc.kq is read.
 
 use std::time::Duration;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! NOTE_KQX_ONE: a trigger that wakes one watcher, and the line they wait in.
 
 use std::sync::atomic::{AtomicI64, Ordering};

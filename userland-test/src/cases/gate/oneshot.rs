@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! EV_ONESHOT on a watcher.
 
 use kqx::abi::NOTE_KQX_ONE;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a receipt says of a watcher.
 
 use kqx::abi::{KQX_GATE, ident};

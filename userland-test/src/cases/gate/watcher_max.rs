@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! kern.kqx.watcher_max.
 
 use kqx::abi::{KQX_GATE, ident};

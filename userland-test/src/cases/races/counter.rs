@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Threads that trigger, take, change and delete the same counters.
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Watchers that come and go while a gate is triggered.
 
 use std::sync::atomic::{AtomicI64, Ordering};

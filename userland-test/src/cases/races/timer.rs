@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! Expiries against takers, re-arming and deletion.
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! NOTE_ABSTIME, on either clock, and what a step of CLOCK_REALTIME does to it.
 
 use std::time::Duration;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! What a delivery counts, in which phase, and how late.
 
 use std::time::Duration;

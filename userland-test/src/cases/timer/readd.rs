@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! EV_ADD of a timer that is there already.
 
 use std::time::Duration;

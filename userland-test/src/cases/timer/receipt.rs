@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! The ns left to the next expiry, which a receipt says.
 
 use std::time::Duration;

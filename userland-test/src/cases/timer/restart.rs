@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
 //! NOTE_TRIGGER: it starts the period anew.
 
 use std::time::Duration;
