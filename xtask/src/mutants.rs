@@ -21,8 +21,8 @@ use crate::release::{Release, root, setup_directory};
 use crate::setup;
 use crate::toolchain::run;
 
-/// The mutants by rule that `make test` has time for, the same for the same source.
-const SHARD: &str = "0/50";
+/// The mutants by rule that `make test` has time for: the same for the same source.
+const SHARD: &str = "0/200";
 /// The release that the simulated kernel plays: every case of the suite runs there.
 const RELEASE: Release = Release::V15;
 /// How long the tests may take with a hand-picked mutant, in seconds.
@@ -33,7 +33,7 @@ const TIMEOUT: i32 = 3;
 /// Which mutants to try.
 #[derive(Args, Debug)]
 pub struct Mutants {
-    /// Those by rule, all of them [without this: the hand-picked ones, and one in fifty]
+    /// Those by rule, all of them [without this: the hand-picked ones, and one in two hundred]
     #[arg(long)]
     all: bool,
     /// Those whose name contains this, a regular expression where they are by rule
