@@ -58,7 +58,8 @@ pub trait Filter: Copy {
         0
     }
 
-    /// Whether a delivery resets the registration (EV_CLEAR). `added_clear`: the first EV_ADD had EV_CLEAR.
+    /// Whether a delivery resets the registration (EV_CLEAR). `added_clear`: the first EV_ADD
+    /// had EV_CLEAR.
     fn clears(&self, _timed: Option<&Self::Timed>, added_clear: bool) -> bool {
         added_clear
     }

@@ -12,7 +12,7 @@
 //! | [`Filter`] | of one registration | [`counter`], [`timer`] |
 //! | [`SharedFilter`] | shared by all registrations of one ident in a process | [`gate`] |
 //!
-//! The crate kqx-kmod calls these methods: its `delivery.rs` says when.
+//! The crate kqx-kmod calls these methods: its `filter.rs` and `shared_filter.rs` say when.
 
 #![no_std]
 #![forbid(unsafe_code)]

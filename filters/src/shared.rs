@@ -59,7 +59,8 @@ pub trait SharedFilter: Copy {
     /// kqueue has delivered what [`SharedFilter::report`] said: takes it from the state.
     fn deliver(&mut self, shared: &mut Self::Shared);
 
-    /// Whether a delivery resets the registration (EV_CLEAR). `added_clear`: the first EV_ADD had EV_CLEAR.
+    /// Whether a delivery resets the registration (EV_CLEAR). `added_clear`: the first EV_ADD
+    /// had EV_CLEAR.
     fn clears(&self, _shared: &Self::Shared, added_clear: bool) -> bool {
         added_clear
     }

@@ -5,6 +5,7 @@
 use std::{fmt, io};
 
 use crate::abi::KQX_ABI_VERSION;
+use crate::errno::Errno;
 
 /// An error of this crate: one line that names what was wrong and what to do. Its `Debug`
 /// is the same line, for a `main` that returns it.
@@ -36,10 +37,10 @@ pub enum Error {
 impl Error {
     /// The errno of a change that kevent(2) or the module refused.
     pub(crate) fn refused(source: io::Error) -> Error {
-        match source.raw_os_error() {
-            Some(ENXIO) => Error::NotLoaded,
-            Some(ENOMEM) => Error::Limit,
-            Some(ENOENT) => Error::Gone,
+        match source.raw_os_error().and_then(Errno::new) {
+            Some(Errno::ENXIO) => Error::NotLoaded,
+            Some(Errno::ENOMEM) => Error::Limit,
+            Some(Errno::ENOENT) => Error::Gone,
             _ => Error::System {
                 call: "kevent",
                 source,
@@ -47,11 +48,6 @@ impl Error {
         }
     }
 }
-
-// intro(2); the same numbers on every system this compiles on.
-const ENOENT: i32 = 2;
-const ENXIO: i32 = 6;
-const ENOMEM: i32 = 12;
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -107,9 +103,11 @@ mod tests {
     #[test]
     fn an_errno_that_a_person_can_do_something_about_says_what() {
         let text = |errno| Error::refused(io::Error::from_raw_os_error(errno)).to_string();
-        assert!(text(ENXIO).contains("kldload kqx"));
-        assert!(text(ENOMEM).contains("kern.kqx.timer_max"));
-        assert!(text(ENOENT).contains("add it again"));
+        let [enxio, enomem, enoent] =
+            [Errno::ENXIO, Errno::ENOMEM, Errno::ENOENT].map(|errno| errno.number().into());
+        assert!(text(enxio).contains("kldload kqx"));
+        assert!(text(enomem).contains("kern.kqx.timer_max"));
+        assert!(text(enoent).contains("add it again"));
         assert!(text(22).starts_with("kevent: "));
     }
 

@@ -81,18 +81,7 @@ pub(crate) fn tap_of(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const CONSOLE: &str = "\
-kqx-vm 1 start
-1..4
-ok 1 - counter_adds\r
-kqx0: a word of the kernel
-not ok 2 - timer_fires
-# A timer fires.
-# left: 0, right: 1
-ok 3 - proc_kq # SKIP needs sysctl kern.proc.kq (FreeBSD 15)
-kqx-vm 1 exit 1
-";
+    use crate::tap::tests::CONSOLE;
 
     #[test]
     fn a_run_that_panicked_still_leaves_the_cases_that_were_done() {

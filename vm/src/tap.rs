@@ -126,10 +126,11 @@ fn verdict(line: &str) -> Option<(&str, Verdict)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    const CONSOLE: &str = "\
+    /// A run that the kernel interrupted after three of its four cases.
+    pub(crate) const CONSOLE: &str = "\
 kqx-vm 1 start
 1..4
 ok 1 - counter_adds\r
