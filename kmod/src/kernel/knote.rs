@@ -162,6 +162,23 @@ impl<'a, P> Knote<'a, P> {
         }
     }
 
+    /// The knote's own kevent, as the scan would copy it.
+    #[inline(always)]
+    fn kevent(&self) -> Kevent {
+        // SAFETY: the INVARIANT of this file; the two are laid out alike (asserted where
+        // `Kevent` meets C, in `filterops`).
+        unsafe {
+            (&raw const (*self.raw.as_ptr()).kn_kevent)
+                .cast::<Kevent>()
+                .read()
+        }
+    }
+
+    /// Whether the registration is disabled, or in f_attach: is added disabled.
+    pub fn disabled(&self) -> bool {
+        self.status() & sys::KN_DISABLED != 0
+    }
+
     pub(super) fn status(&self) -> u32 {
         // SAFETY: an aligned field of the knote. Other threads change the field under the
         // kqueue's lock, one word at a time.
@@ -205,13 +222,6 @@ impl<P: Stores> Knote<'_, P> {
     }
 }
 
-impl<P: Listed> Knote<'_, P> {
-    /// Whether the registration is disabled.
-    pub fn disabled(&self) -> bool {
-        self.status() & sys::KN_DISABLED != 0
-    }
-}
-
 impl<'a> Knote<'a, Attaching> {
     /// What EV_ADD asked for. kqueue_register has moved fflags and data out of the knote's
     /// kevent; here they are back.
@@ -219,13 +229,7 @@ impl<'a> Knote<'a, Attaching> {
         Kevent {
             fflags: get!(self, kn_sfflags) as u32,
             data: get!(self, kn_sdata),
-            // SAFETY: the INVARIANT of this file; the two are laid out alike (asserted where
-            // `Kevent` meets C, in `filterops`).
-            ..unsafe {
-                (&raw const (*self.raw.as_ptr()).kn_kevent)
-                    .cast::<Kevent>()
-                    .read()
-            }
+            ..self.kevent()
         }
     }
 
@@ -249,11 +253,6 @@ impl<'a> Knote<'a, Attaching> {
             raw: self.raw,
             callback: PhantomData,
         }
-    }
-
-    /// Whether the registration is added disabled.
-    pub fn disabled(&self) -> bool {
-        self.status() & sys::KN_DISABLED != 0
     }
 }
 
@@ -284,12 +283,7 @@ impl Knote<'_, Delivering> {
     /// The whole event, with `flags` and `report`.
     #[inline(always)]
     pub fn event(&self, flags: u16, report: &Report) -> Kevent {
-        // SAFETY: the INVARIANT of this file; the two are laid out alike.
-        let kept = unsafe {
-            (&raw const (*self.raw.as_ptr()).kn_kevent)
-                .cast::<Kevent>()
-                .read()
-        };
+        let kept = self.kevent();
         let [_, _, two, three] = kept.ext;
         Kevent {
             flags,
