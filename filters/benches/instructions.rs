@@ -52,7 +52,8 @@ struct Kept<F: Filter> {
 fn attach<F: Filter>(kev: &Kevent, uptime: u64) -> Kept<F> {
     let clock = Standing(uptime);
     let mut cx = Context::new(&clock, kev.flags);
-    let (filter, timed) = F::attach(kev, &mut cx).expect("a good change");
+    let mut timed = F::timed(kev);
+    let filter = F::attach(timed.as_mut(), kev, &mut cx).expect("a good change");
     black_box(cx.arm);
     Kept {
         words: filter.store(),
@@ -64,7 +65,7 @@ fn change<F: Filter>(kept: &mut Kept<F>, kev: &Kevent, added: u16) {
     let clock = Standing(NOW);
     let mut cx = Context::new(&clock, added);
     let mut filter = F::load(kept.words);
-    let changed = filter.change(&mut kept.timed, kev, &mut cx);
+    let changed = filter.change(kept.timed.as_mut(), kev, &mut cx);
     kept.words = filter.store();
     black_box((changed.is_ok(), filter.due(kept.timed.as_ref()), cx.arm));
 }

@@ -85,12 +85,6 @@ impl Counter {
     }
 
     #[inline(always)]
-    fn set(&mut self, data: i64) -> Result<(), Errno> {
-        self.count = u64::try_from(data).map_err(|_| Errno::EINVAL)?;
-        Ok(())
-    }
-
-    #[inline(always)]
     fn trigger(&mut self, data: i64) {
         match data {
             0 => self.add(1),
@@ -100,61 +94,53 @@ impl Counter {
         self.gathered = self.gathered.saturating_add(1);
     }
 
-    /// What EV_ADD sets, the first time and again. A count that waits goes on waiting from
-    /// when it left 0.
+    /// What EV_ADD sets, the first time and again.
     #[inline(always)]
-    fn configure(&mut self, delay: &mut Option<MaxDelay>, kev: &Kevent) -> Result<(), Errno> {
-        let [threshold, max, ..] = kev.ext;
-        if threshold > COUNT_MAX || max > time::MAX {
-            return Err(Errno::EINVAL);
-        }
-        self.threshold = threshold.max(1);
+    fn configure(&mut self, kev: &Kevent) {
+        self.threshold = kev.ext[0].max(1);
         self.flags &= !NOTE_KQX_SEMAPHORE;
         self.flags |= kev.fflags & NOTE_KQX_SEMAPHORE;
-        match delay {
-            Some(delay) => delay.ns = max,
-            None if max > 0 => {
-                *delay = Some(MaxDelay {
-                    ns: max,
-                    wait: Wait::No,
-                })
-            }
-            None => {}
-        }
-        Ok(())
     }
 
     /// The part of a change that every change can have.
     #[inline(always)]
-    fn count_change(
-        &mut self,
-        delay: Option<&mut MaxDelay>,
-        kev: &Kevent,
-        cx: &mut Context<'_>,
-    ) -> Result<(), Errno> {
-        let mut set_to_zero = false;
+    fn count(&mut self, kev: &Kevent) {
         if kev.fflags & NOTE_KQX_SET != 0 {
-            self.set(kev.data)?;
-            // A trigger in this change leaves 0 anew.
-            set_to_zero = self.count == 0;
+            self.count = kev.data as u64;
         }
         if kev.fflags & NOTE_TRIGGER != 0 {
             self.trigger(kev.data);
         }
-        if let Some(delay) = delay {
-            if set_to_zero {
-                delay.end(cx);
-            }
-            if kev.flags & EV_ADD != 0 {
-                delay.retime(self, cx);
-            }
-            delay.track(self, cx);
-        }
-        Ok(())
     }
 }
 
+/// Refuses what no change may have, and what neither EV_ADD (`added`) nor a count that is to
+/// be `set` may have.
+#[inline(always)]
+fn check(kev: &Kevent, added: bool, set: bool) -> Result<(), Errno> {
+    let [threshold, max, ..] = kev.ext;
+    let bad = kev.fflags & RESERVED != 0
+        || added && (threshold > COUNT_MAX || max > time::MAX)
+        || set && kev.data < 0;
+    if bad { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
 impl MaxDelay {
+    /// A change has made `counter` what it is. A count that waits goes on waiting from when it
+    /// left 0; a trigger leaves 0 anew if the same change has set the count to 0.
+    #[inline(never)]
+    fn follow(&mut self, counter: Counter, kev: &Kevent, cx: &mut Context<'_>) {
+        let set_to_zero = kev.fflags & NOTE_KQX_SET != 0 && kev.data == 0;
+        if set_to_zero || kev.flags & EV_CLEAR != 0 {
+            self.end(cx);
+        }
+        if kev.flags & EV_ADD != 0 {
+            self.ns = kev.ext[1];
+            self.retime(counter, cx);
+        }
+        self.track(counter, cx);
+    }
+
     /// The count is 0.
     fn end(&mut self, cx: &mut Context<'_>) {
         if self.wait != Wait::No {
@@ -165,8 +151,7 @@ impl MaxDelay {
 
     /// EV_ADD may have changed the delay: the wait goes on for the new delay, which may have
     /// passed already.
-    #[inline(never)]
-    fn retime(&mut self, counter: &Counter, cx: &mut Context<'_>) {
+    fn retime(&mut self, counter: Counter, cx: &mut Context<'_>) {
         let Some(since) = self.wait.since() else {
             return;
         };
@@ -180,8 +165,7 @@ impl MaxDelay {
     }
 
     /// Starts the wait when the count has left 0, ends the wait when the count is 0 again.
-    #[inline(always)]
-    fn track(&mut self, counter: &Counter, cx: &mut Context<'_>) {
+    fn track(&mut self, counter: Counter, cx: &mut Context<'_>) {
         if counter.count == 0 {
             self.end(cx);
         } else if self.wait == Wait::No {
@@ -201,7 +185,7 @@ impl MaxDelay {
     }
 
     /// The delay has passed.
-    fn pass(&mut self, counter: &Counter) {
+    fn pass(&mut self, counter: Counter) {
         if let Wait::Running { since } = self.wait {
             let below_threshold = counter.count < counter.threshold;
             self.wait = Wait::Passed {
@@ -222,47 +206,50 @@ impl Filter for Counter {
 
     const GAUGE: Option<Gauge> = Some(Gauge::Counters);
 
+    fn timed(kev: &Kevent) -> Option<MaxDelay> {
+        let ns = kev.ext[1];
+        (ns > 0).then_some(MaxDelay { ns, wait: Wait::No })
+    }
+
     #[inline(always)]
-    fn attach(kev: &Kevent, cx: &mut Context<'_>) -> Result<(Self, Option<MaxDelay>), Errno> {
-        if kev.fflags & RESERVED != 0 {
-            return Err(Errno::EINVAL);
-        }
+    fn attach(
+        delay: Option<&mut MaxDelay>,
+        kev: &Kevent,
+        cx: &mut Context<'_>,
+    ) -> Result<Self, Errno> {
+        // `data` is a count, or what a trigger adds, or both.
+        let counted = kev.fflags & NOTE_TRIGGER == 0;
+        check(kev, true, counted || kev.fflags & NOTE_KQX_SET != 0)?;
         let mut counter = Counter {
-            count: 0,
+            count: if counted { kev.data as u64 } else { 0 },
             threshold: 1,
             gathered: 0,
             flags: kev.fflags & NOTE_FFLAGSMASK,
         };
-        let mut delay = None;
-        counter.configure(&mut delay, kev)?;
-        if kev.fflags & NOTE_TRIGGER == 0 {
-            counter.set(kev.data)?;
+        counter.configure(kev);
+        counter.count(kev);
+        if let Some(delay) = delay {
+            delay.follow(counter, kev, cx);
         }
-        counter.count_change(delay.as_mut(), kev, cx)?;
-        Ok((counter, delay))
+        Ok(counter)
     }
 
     #[inline(always)]
     fn change(
         &mut self,
-        delay: &mut Option<MaxDelay>,
+        delay: Option<&mut MaxDelay>,
         kev: &Kevent,
         cx: &mut Context<'_>,
     ) -> Result<(), Errno> {
-        if kev.fflags & RESERVED != 0 {
-            return Err(Errno::EINVAL);
-        }
-        if kev.flags & EV_ADD != 0 {
-            self.configure(delay, kev)?;
+        let added = kev.flags & EV_ADD != 0;
+        check(kev, added, kev.fflags & NOTE_KQX_SET != 0)?;
+        if added {
+            self.configure(kev);
         }
         if kev.flags & EV_CLEAR != 0 {
             self.count = 0;
             self.gathered = 0;
             self.flags &= !NOTE_KQX_OVERFLOW;
-            if let Some(delay) = delay {
-                // A trigger in this change leaves 0 anew.
-                delay.end(cx);
-            }
         }
         let user = kev.fflags & NOTE_FFLAGSMASK;
         match kev.fflags & NOTE_FFCTRLMASK {
@@ -271,7 +258,11 @@ impl Filter for Counter {
             NOTE_FFCOPY => self.flags = self.flags & !NOTE_FFLAGSMASK | user,
             _ => {}
         }
-        self.count_change(delay.as_mut(), kev, cx)
+        self.count(kev);
+        if let Some(delay) = delay {
+            delay.follow(*self, kev, cx);
+        }
+        Ok(())
     }
 
     fn receipt(&self, _delay: Option<&MaxDelay>, _cx: &Context<'_>) -> u64 {
@@ -326,7 +317,7 @@ impl Filter for Counter {
             {
                 *below_threshold = false;
             }
-            delay.track(self, cx);
+            delay.track(*self, cx);
         }
     }
 
@@ -339,7 +330,7 @@ impl Filter for Counter {
             delay.arm(since, cx);
             return 0;
         }
-        delay.pass(self);
+        delay.pass(*self);
         cx.now() - deadline
     }
 

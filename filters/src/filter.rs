@@ -12,9 +12,8 @@ use crate::{Errno, Kevent};
 ///
 /// No method may sleep. Two methods never run at the same time for one registration.
 ///
-/// A method that cannot fail changes the state in place. [`Filter::change`] gets copies,
-/// which the caller keeps if the method returns `Ok` and drops if the method returns an
-/// error. So a refused change changes nothing.
+/// Methods change the state in place. [`Filter::change`] checks the whole change before it
+/// changes anything, so a refused change changes nothing.
 pub trait Filter: Copy {
     /// The state that a registration keeps with its kernel timer, once the registration has
     /// a timer.
@@ -23,17 +22,27 @@ pub trait Filter: Copy {
     /// The sysctl that shows how many registrations live.
     const GAUGE: Option<Gauge> = None;
 
-    /// EV_ADD of a new registration. `Some` asks for a kernel timer, which is charged to the
-    /// user. The errno is kevent(2)'s.
-    fn attach(kev: &Kevent, cx: &mut Context<'_>) -> Result<(Self, Option<Self::Timed>), Errno>;
+    /// EV_ADD of a registration without a kernel timer. `Some` asks for a timer, which is
+    /// charged to the user and keeps the state. The registration has the timer, with its
+    /// charge, until the knote is gone. [`Filter::attach`] or [`Filter::change`] comes next,
+    /// with that state, and may still refuse.
+    fn timed(_kev: &Kevent) -> Option<Self::Timed> {
+        None
+    }
+
+    /// EV_ADD of a new registration. The errno is kevent(2)'s.
+    fn attach(
+        timed: Option<&mut Self::Timed>,
+        kev: &Kevent,
+        cx: &mut Context<'_>,
+    ) -> Result<Self, Errno>;
 
     /// A change to a registration: any but EV_DELETE. kqueue itself acts on EV_ENABLE,
-    /// EV_DISABLE, EV_FORCEONESHOT and udata. A change with EV_ADD may turn `timed` from
-    /// `None` into `Some`, which asks for a kernel timer. The registration keeps a timer,
-    /// with its charge, until the knote is gone.
+    /// EV_DISABLE, EV_FORCEONESHOT and udata. After an error, `self`, `timed` and `cx` must
+    /// be as before.
     fn change(
         &mut self,
-        timed: &mut Option<Self::Timed>,
+        timed: Option<&mut Self::Timed>,
         kev: &Kevent,
         cx: &mut Context<'_>,
     ) -> Result<(), Errno>;

@@ -20,7 +20,7 @@ use kqx::event::{
     NOTE_TRIGGER, NOTE_USECONDS,
 };
 
-use crate::time::{self, Boottime, SECOND};
+use crate::time::{self, SECOND};
 use crate::{Arm, Context, Errno, Filter, Kevent, Report, Words};
 
 /// The unit bits of fflags.
@@ -98,7 +98,7 @@ impl Schedule {
     };
 
     /// Arms the timer as EV_ADD says.
-    #[inline(always)]
+    #[inline(never)]
     fn rearm(&mut self, kev: &Kevent, cx: &mut Context<'_>) -> Result<(), Errno> {
         let unit = match kev.fflags & UNITS {
             NOTE_SECONDS => SECOND,
@@ -113,12 +113,9 @@ impl Schedule {
         if kev.fflags & !KNOWN != 0 || first > time::MAX || leeway > time::MAX {
             return Err(Errno::EINVAL);
         }
-        self.leeway = leeway;
-        self.unit = (kev.fflags & UNITS) as u8;
-        let boottime = cx.boottime();
-        self.armed = boottime.sbt();
         if kev.fflags & (NOTE_ABSTIME | NOTE_KQX_UPTIME) != 0 {
-            self.set_deadline(kev, time, boottime)?;
+            check_deadline(kev, time)?;
+            self.set_deadline(kev, time, cx);
         } else if time > time::MAX {
             return Err(Errno::EINVAL);
         } else {
@@ -132,25 +129,23 @@ impl Schedule {
             };
             self.next = cx.now() + self.interval;
         }
+        self.leeway = leeway;
+        self.unit = (kev.fflags & UNITS) as u8;
+        self.armed = cx.boottime().sbt();
         self.start(cx);
         Ok(())
     }
 
     /// The part of EV_ADD that is about a time on a clock.
     #[inline(never)]
-    fn set_deadline(&mut self, kev: &Kevent, time: u64, boot: Boottime) -> Result<(), Errno> {
-        let deadline = i64::try_from(time).map_err(|_| Errno::EINVAL)?;
-        if kev.fflags & NOTE_ABSTIME == 0 || kev.fflags & NOTE_TRIGGER != 0 || kev.ext[0] != 0 {
-            return Err(Errno::EINVAL);
-        }
+    fn set_deadline(&mut self, kev: &Kevent, time: u64, cx: &Context<'_>) {
+        self.deadline = time as i64;
+        self.period = 0;
         (self.kind, self.next) = if kev.fflags & NOTE_KQX_UPTIME != 0 {
             (Kind::Uptime, time)
         } else {
-            (Kind::Realtime, boot.uptime_at(deadline))
+            (Kind::Realtime, cx.boottime().uptime_at(self.deadline))
         };
-        self.deadline = deadline;
-        self.period = 0;
-        Ok(())
     }
 
     /// Waits for `next`, or finds that `next` has passed.
@@ -251,18 +246,36 @@ impl Schedule {
     }
 }
 
+/// Refuses what no deadline may have.
+fn check_deadline(kev: &Kevent, time: u64) -> Result<(), Errno> {
+    let bad = kev.fflags & NOTE_ABSTIME == 0
+        || kev.fflags & NOTE_TRIGGER != 0
+        || kev.ext[0] != 0
+        || i64::try_from(time).is_err();
+    if bad { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
 impl Filter for Timer {
     type Timed = Schedule;
 
-    fn attach(kev: &Kevent, cx: &mut Context<'_>) -> Result<(Self, Option<Schedule>), Errno> {
-        let mut schedule = Schedule::BLANK;
-        schedule.rearm(kev, cx)?;
-        Ok((Timer, Some(schedule)))
+    fn timed(_kev: &Kevent) -> Option<Schedule> {
+        Some(Schedule::BLANK)
+    }
+
+    fn attach(
+        timed: Option<&mut Schedule>,
+        kev: &Kevent,
+        cx: &mut Context<'_>,
+    ) -> Result<Self, Errno> {
+        if let Some(schedule) = timed {
+            schedule.rearm(kev, cx)?;
+        }
+        Ok(Timer)
     }
 
     fn change(
         &mut self,
-        timed: &mut Option<Schedule>,
+        timed: Option<&mut Schedule>,
         kev: &Kevent,
         cx: &mut Context<'_>,
     ) -> Result<(), Errno> {

@@ -3,6 +3,9 @@
 //! A registration on a workbench: a filter's state, a clock that tests set, and a callout.
 
 use core::cell::Cell;
+use core::fmt::Debug;
+
+use kqx::event::EV_ADD;
 
 use crate::time::{Boottime, Clock};
 use crate::{Arm, Context, Errno, Filter, Kevent, Report};
@@ -36,14 +39,15 @@ pub(crate) struct Workbench<F: Filter> {
     added: u16,
 }
 
-impl<F: Filter> Workbench<F> {
+impl<F: Filter<Timed: Debug + PartialEq>> Workbench<F> {
     pub(crate) fn attach(change: Kevent) -> Result<Self, Errno> {
         Self::attach_at(TestClock::default(), change)
     }
 
     pub(crate) fn attach_at(clock: TestClock, change: Kevent) -> Result<Self, Errno> {
         let mut cx = Context::new(&clock, change.flags);
-        let (filter, timed) = F::attach(&change, &mut cx)?;
+        let mut timed = F::timed(&change);
+        let filter = F::attach(timed.as_mut(), &change, &mut cx)?;
         let (arm, expirations) = (cx.arm, cx.expirations);
         let mut bench = Workbench {
             clock,
@@ -66,25 +70,46 @@ impl<F: Filter> Workbench<F> {
         }
     }
 
-    /// Calls a method on copies, and keeps them if the method succeeds.
+    /// Calls a method, and does what the method asks for.
     fn call<T>(
         &mut self,
-        method: impl FnOnce(&mut F, &mut Option<F::Timed>, &mut Context<'_>) -> Result<T, Errno>,
-    ) -> Result<T, Errno> {
-        let mut filter = F::load(self.filter.store());
-        let mut timed = self.timed;
+        method: impl FnOnce(&mut F, Option<&mut F::Timed>, &mut Context<'_>) -> T,
+    ) -> T {
         let mut cx = Context::new(&self.clock, self.added);
-        let value = method(&mut filter, &mut timed, &mut cx)?;
+        let value = method(&mut self.filter, self.timed.as_mut(), &mut cx);
         let (arm, expirations) = (cx.arm, cx.expirations);
-        self.filter = filter;
-        self.timed = timed;
+        self.filter = F::load(self.filter.store());
         self.expirations += expirations;
         self.follow(arm);
-        Ok(value)
+        value
     }
 
+    /// Panics if a refused change has changed anything.
     pub(crate) fn change(&mut self, change: Kevent) -> Result<(), Errno> {
-        self.call(|filter, timed, cx| filter.change(timed, &change, cx))
+        let before = (
+            self.filter.store(),
+            self.timed,
+            self.armed,
+            self.expirations,
+        );
+        let mut new = match self.timed {
+            None if change.flags & EV_ADD != 0 => F::timed(&change),
+            _ => None,
+        };
+        let added = new.as_mut();
+        let result = self.call(|filter, timed, cx| filter.change(timed.or(added), &change, cx));
+        if result.is_ok() {
+            self.timed = self.timed.or(new);
+        } else {
+            let after = (
+                self.filter.store(),
+                self.timed,
+                self.armed,
+                self.expirations,
+            );
+            assert_eq!(after, before, "{change:?} was refused");
+        }
+        result
     }
 
     /// The receipt of a query.
@@ -103,9 +128,8 @@ impl<F: Filter> Workbench<F> {
             self.clock.uptime.set(at.max(self.clock.uptime.get()));
             self.armed = None;
             self.callouts += 1;
-            let _ = self.call(|filter, timed, cx| {
-                let timed = timed.as_mut().expect("a callout belongs to a timer");
-                Ok(filter.expire(timed, cx))
+            self.call(|filter, timed, cx| {
+                filter.expire(timed.expect("a callout belongs to a timer"), cx)
             });
         }
         self.clock.uptime.set(until);
@@ -116,11 +140,10 @@ impl<F: Filter> Workbench<F> {
         if !self.due() {
             return None;
         }
-        self.call(|filter, timed, cx| {
-            let report = filter.report(timed.as_ref(), cx);
-            filter.deliver(timed.as_mut(), &report, cx);
-            Ok(report)
-        })
-        .ok()
+        Some(self.call(|filter, timed, cx| {
+            let report = filter.report(timed.as_deref(), cx);
+            filter.deliver(timed, &report, cx);
+            report
+        }))
     }
 }

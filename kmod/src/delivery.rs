@@ -184,11 +184,11 @@ fn show_oneshot<P: Stores>(kn: &mut Knote<'_, P>, mode: Mode, state: &dyn State)
     }
 }
 
-/// f_touch of a change: what an accepted or refused change comes to, beside the filter's
-/// state. `before`: what a receipt says of the state before the change. `clears`: see
-/// [`State::clears`]. `due`: there is something to deliver after the change.
+/// f_touch of a change: what a change comes to that may be refused, wants an answer or forces
+/// a delivery, beside the filter's state. `before`: what a receipt says of the state before
+/// the change. `clears`, `due`: see [`conclude`].
 #[inline(never)]
-pub(crate) fn changed(
+pub(crate) fn answer(
     kn: &mut Knote<'_, Changing>,
     kev: &mut Kevent,
     result: Result<(), Errno>,
@@ -207,6 +207,24 @@ pub(crate) fn changed(
         mode.0 |= Mode::FORCED;
     }
     kn.set_mode(mode.0);
+    conclude(kn, kev, mode, result, clears, due);
+    if receipt {
+        kev.ext[0] = before;
+        kev.ext[1] = result.err().map_or(0, |errno| errno.number().into());
+    }
+}
+
+/// f_touch of a change: what follows for kqueue. `clears`: see [`State::clears`]. `due`: there
+/// is something to deliver after the change.
+#[inline(always)]
+pub(crate) fn conclude(
+    kn: &mut Knote<'_, Changing>,
+    kev: &Kevent,
+    mode: Mode,
+    result: Result<(), Errno>,
+    clears: bool,
+    due: bool,
+) {
     if result.is_ok() && kev.flags & EV_ADD != 0 {
         kn.set_pass_through(kev);
         if mode.is_usual() {
@@ -215,16 +233,12 @@ pub(crate) fn changed(
     }
     unqueue(kn, due);
     trace::change(kn.name(), kev, result);
-    if receipt {
-        kev.ext[0] = before;
-        kev.ext[1] = result.err().map_or(0, |errno| errno.number().into());
-    }
 }
 
 /// f_touch of a change: poll(2) and an outer kqueue see no event that the change has taken
 /// back. kqueue by itself keeps the knote on its queue until the next scan.
 #[inline(always)]
-pub(crate) fn unqueue(kn: &mut Knote<'_, Changing>, due: bool) {
+fn unqueue(kn: &mut Knote<'_, Changing>, due: bool) {
     if kn.queued_or_active() && (!due || kn.disabled()) {
         unqueue_anyway(kn);
     }

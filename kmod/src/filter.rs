@@ -3,7 +3,7 @@
 //! What each callback of kqueue does with a registration of a [`Filter`].
 
 use kqx::errno::Errno;
-use kqx::event::{EV_ADD, EV_CLEAR, EV_FORCEONESHOT, EV_RECEIPT, Kevent};
+use kqx::event::{EV_ADD, EV_FORCEONESHOT, EV_RECEIPT, Kevent};
 use kqx_filters::{Arm, Context, Filter, Report};
 
 use crate::delivery::{self, Mode, Next, State};
@@ -74,7 +74,8 @@ fn attach_charged<'a, F: Filter, E: Expire>(
 ) -> Result<Knote<'a, Attached>, Errno> {
     let kev = kn.added();
     let mut cx = Context::new(&KernelClock, kev.flags);
-    let (filter, timed) = F::attach(&kev, &mut cx)?;
+    let mut timed = F::timed(&kev);
+    let filter = F::attach(timed.as_mut(), &kev, &mut cx)?;
     let mut kn = match timed {
         None => kn.attach(),
         Some(timed) => {
@@ -109,50 +110,123 @@ pub(crate) fn event<F: Filter>(mut kn: Knote<'_, Active>) -> bool {
     delivery::show(&mut kn, &state)
 }
 
-/// A change. Most changes only change a state that is all in the knote, and ask for no
+/// A change. Most changes are triggers of a registration that has no timer, and ask for no
 /// answer: such a change is quick.
 #[inline(never)]
 pub(crate) fn change<F: Filter, E: Expire>(mut kn: Knote<'_, Changing>, kev: &mut Kevent) {
-    const MORE: u16 = EV_ADD | EV_CLEAR | EV_RECEIPT | EV_FORCEONESHOT;
-    if kev.flags & MORE == 0 && kn.is_bare() {
+    let mode = Mode::of(&kn);
+    if kev.flags & (EV_ADD | EV_RECEIPT | EV_FORCEONESHOT) == 0 && kn.is_bare() {
         let mut filter = F::load(kn.words());
-        let mut cx = Context::new(&KernelClock, Mode::of(&kn).added());
-        if filter.change(&mut None, kev, &mut cx).is_ok() {
+        let mut cx = Context::new(&KernelClock, mode.added());
+        if filter.change(None, kev, &mut cx).is_ok() {
             kn.set_words(filter.store());
-            delivery::unqueue(&mut kn, filter.due(None));
-            return trace::change(kn.name(), kev, Ok(()));
+            let (clears, due) = after(&filter, None, mode);
+            return delivery::conclude(&mut kn, kev, mode, Ok(()), clears, due);
         }
     }
-    change_any::<F, E>(kn, kev);
+    change_any::<F, E>(kn, kev, mode);
+}
+
+/// Whether a delivery resets the registration, and whether there is something to deliver.
+#[inline(always)]
+fn after<F: Filter>(filter: &F, timed: Option<&F::Timed>, mode: Mode) -> (bool, bool) {
+    (filter.clears(timed, mode.added_clear()), filter.due(timed))
 }
 
 #[inline(never)]
-fn change_any<F: Filter, E: Expire>(mut kn: Knote<'_, Changing>, kev: &mut Kevent) {
-    let mode = Mode::of(&kn);
-    let mut cx = Context::new(&KernelClock, mode.added());
-    let mut state = Copied::<F>::load(&mut kn);
+fn change_any<F: Filter, E: Expire>(mut kn: Knote<'_, Changing>, kev: &mut Kevent, mode: Mode) {
     let before = if kev.flags & EV_RECEIPT != 0 {
-        state.filter.receipt(state.timed.as_ref(), &cx)
+        receipt::<F>(&mut kn, mode)
     } else {
         0
     };
-    let changed = state.filter.change(&mut state.timed, kev, &mut cx);
-    let result = changed.and_then(|()| match state.timed {
-        Some(timed) if !kn.has_timer() => kn.attach_timer::<E, _>(timed),
-        _ => Ok(()),
-    });
-    if result.is_ok() {
-        kn.set_words(state.filter.store());
-        if let (Some(mut timer), Some(timed)) = (kn.timer(), state.timed) {
-            *timer.timed() = timed;
-            follow(&mut timer, &cx);
-        }
+    let mut filter = F::load(kn.words());
+    let result = if kev.flags & EV_ADD != 0 && !kn.has_timer() {
+        add_again::<F, E>(&mut kn, &mut filter, mode, kev)
     } else {
-        // What the refused change has done to the copy is forgotten.
-        state = Copied::load(&mut kn);
+        change_state(&mut kn, &mut filter, mode, kev)
+    };
+    match result {
+        Ok((clears, due)) => {
+            kn.set_words(filter.store());
+            if kev.flags & (EV_RECEIPT | EV_FORCEONESHOT) == 0 {
+                delivery::conclude(&mut kn, kev, mode, Ok(()), clears, due);
+            } else {
+                delivery::answer(&mut kn, kev, Ok(()), before, clears, due);
+            }
+        }
+        Err(errno) => refuse::<F>(kn, kev, errno, before),
     }
-    let clears = state.clears(mode.added_clear());
-    delivery::changed(&mut kn, kev, result, before, clears, state.due());
+}
+
+/// What a receipt says of the state before the change.
+#[cold]
+#[inline(never)]
+fn receipt<F: Filter>(kn: &mut Knote<'_, Changing>, mode: Mode) -> u64 {
+    let state = Copied::<F>::load(kn);
+    let cx = Context::new(&KernelClock, mode.added());
+    state.filter.receipt(state.timed.as_ref(), &cx)
+}
+
+/// [`Filter::change`], once in the module for all but the quick changes.
+#[inline(never)]
+fn change_filter<F: Filter>(
+    filter: &mut F,
+    timed: Option<&mut F::Timed>,
+    kev: &Kevent,
+    cx: &mut Context<'_>,
+) -> Result<(), Errno> {
+    filter.change(timed, kev, cx)
+}
+
+/// Changes the state. Returns what [`after`] says.
+#[inline(always)]
+fn change_state<F: Filter>(
+    kn: &mut Knote<'_, Changing>,
+    filter: &mut F,
+    mode: Mode,
+    kev: &Kevent,
+) -> Result<(bool, bool), Errno> {
+    let mut cx = Context::new(&KernelClock, mode.added());
+    let Some(mut timer) = kn.timer() else {
+        change_filter(filter, None, kev, &mut cx)?;
+        return Ok(after(filter, None, mode));
+    };
+    let timed = timer.timed();
+    change_filter(filter, Some(timed), kev, &mut cx)?;
+    let after = after(filter, Some(timed), mode);
+    follow(&mut timer, &cx);
+    Ok(after)
+}
+
+/// EV_ADD of a registration without a timer, which may get a timer. Returns what [`after`]
+/// says. Sleeps.
+#[cold]
+#[inline(never)]
+fn add_again<F: Filter, E: Expire>(
+    kn: &mut Knote<'_, Changing>,
+    filter: &mut F,
+    mode: Mode,
+    kev: &Kevent,
+) -> Result<(bool, bool), Errno> {
+    let mut cx = Context::new(&KernelClock, mode.added());
+    let mut timed = F::timed(kev);
+    change_filter(filter, timed.as_mut(), kev, &mut cx)?;
+    if let Some(timed) = timed {
+        kn.attach_timer::<E, _>(timed)?;
+    }
+    if let Some(mut timer) = kn.timer() {
+        follow(&mut timer, &cx);
+    }
+    Ok(after(filter, timed.as_ref(), mode))
+}
+
+#[cold]
+#[inline(never)]
+fn refuse<F: Filter>(mut kn: Knote<'_, Changing>, kev: &mut Kevent, errno: Errno, before: u64) {
+    let state = Copied::<F>::load(&mut kn);
+    let clears = state.clears(Mode::of(&kn).added_clear());
+    delivery::answer(&mut kn, kev, Err(errno), before, clears, state.due());
 }
 
 #[inline(never)]
@@ -188,8 +262,8 @@ fn deliver_from<F: Filter>(
 ) -> (Report, bool, bool) {
     let report = filter.report(timed.as_deref(), cx);
     filter.deliver(timed.as_deref_mut(), &report, cx);
-    let clears = filter.clears(timed.as_deref(), mode.added_clear());
-    (report, clears, filter.due(timed.as_deref()))
+    let (clears, due) = after(filter, timed.as_deref(), mode);
+    (report, clears, due)
 }
 
 #[inline(never)]

@@ -186,7 +186,7 @@ pub(crate) fn change<F: SharedFilter, E: Expire>(mut kn: Knote<'_, Changing>, ke
     line_up::<F>(&member.offering(), kn.disabled(), wake);
     let state = Copied::<F>::load(&member);
     let clears = state.clears(Mode::of(&kn).added_clear());
-    delivery::changed(&mut kn, kev, result, before, clears, state.due());
+    delivery::answer(&mut kn, kev, result, before, clears, state.due());
 }
 
 #[inline(never)]
