@@ -5,7 +5,6 @@
 //! Every allocation has an owner, so that a leak has a name. Freed memory is poisoned, and
 //! kept aside for a while, so that a late write shows.
 
-use std::alloc::{Layout, alloc, dealloc};
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -34,9 +33,16 @@ const QUARANTINE: usize = 512;
 /// The owner of an allocation: the address of its malloc type or zone.
 pub(crate) type Owner = usize;
 
+/// What an allocation is made of, aligned as malloc(9) aligns.
+#[derive(Clone, Copy)]
+#[repr(C, align(16))]
+struct Line([u8; 16]);
+
+/// While a block is live, whoever allocated it uses the memory, and the heap leaves `lines` alone.
 struct Block {
     owner: Owner,
-    layout: Layout,
+    size: usize,
+    lines: Vec<Line>,
 }
 
 /// All memory, by address. Given back to the host when dropped.
@@ -49,16 +55,6 @@ pub(crate) struct Heap {
 
 static HEAP: LazyLock<Mutex<Heap>> = LazyLock::new(Mutex::default);
 
-impl Drop for Heap {
-    fn drop(&mut self) {
-        for (address, block) in self.live.drain().chain(self.quarantine.drain(..)) {
-            // SAFETY: allocated with this layout. The heap is only dropped out of `take`, whose
-            // caller promises that nobody uses the memory.
-            unsafe { dealloc(address as *mut u8, block.layout) };
-        }
-    }
-}
-
 impl Heap {
     fn name(&self, owner: Owner) -> &str {
         self.names
@@ -69,28 +65,24 @@ impl Heap {
     /// Gives the block that was freed first back to the host. A fault if it was written to
     /// since.
     fn free_oldest(&mut self) {
-        let Some((address, block)) = self.quarantine.pop_front() else {
+        let Some((_, block)) = self.quarantine.pop_front() else {
             return;
         };
-        let pointer = address as *mut u8;
-        // SAFETY: the block is still allocated, and its owner has given it up.
-        let bytes = unsafe { std::slice::from_raw_parts(pointer, block.layout.size()) };
-        if let Some(at) = bytes.iter().position(|&b| b != POISON) {
+        let mut bytes = block.lines.iter().flat_map(|line| line.0);
+        if let Some(at) = bytes.position(|b| b != POISON) {
             let message = format!(
                 "{} bytes of {} were written at offset {at} after they were freed",
-                block.layout.size(),
+                block.size,
                 self.name(block.owner)
             );
             fault::report(FaultKind::UseAfterFree, message);
         }
-        // SAFETY: allocated with this layout, and no table of the heap has it any more.
-        unsafe { dealloc(pointer, block.layout) };
     }
 
     /// How many allocations of an owner are live, and how many bytes.
     fn usage(&self, owner: Owner) -> (usize, usize) {
         let sizes = self.live.values().filter(|b| b.owner == owner);
-        sizes.fold((0, 0), |(n, bytes), b| (n + 1, bytes + b.layout.size()))
+        sizes.fold((0, 0), |(n, bytes), b| (n + 1, bytes + b.size))
     }
 }
 
@@ -118,14 +110,10 @@ pub(crate) fn allocate(owner: Owner, size: usize, flags: c_int) -> *mut c_void {
     if !may_allocate("malloc", flags) {
         return ptr::null_mut();
     }
-    let layout = Layout::from_size_align(size.max(1), 16).expect("a size below 2^63");
-    // SAFETY: the layout's size is not 0.
-    let pointer = unsafe { alloc(layout) };
-    kassert!(!pointer.is_null(), "malloc: the host is out of memory");
     let fill = if flags & M_ZERO != 0 { 0 } else { GARBAGE };
-    // SAFETY: just allocated with that size.
-    unsafe { pointer.write_bytes(fill, layout.size()) };
-    let block = Block { owner, layout };
+    let mut lines = vec![Line([fill; 16]); size.max(1).div_ceil(size_of::<Line>())];
+    let pointer = lines.as_mut_ptr();
+    let block = Block { owner, size, lines };
     HEAP.lock().live.insert(pointer as usize, block);
     pointer.cast()
 }
@@ -149,10 +137,10 @@ pub(crate) fn free(owner: Owner, pointer: *mut c_void) {
         return;
     }
     let address = pointer as usize;
-    let size = HEAP.lock().live.get(&address).map(|b| b.layout.size());
+    let size = HEAP.lock().live.get(&address).map(|b| b.size);
     check_idle(owner, pointer, size.unwrap_or(0));
     let mut heap = HEAP.lock();
-    let Some(block) = heap.live.remove(&address) else {
+    let Some(mut block) = heap.live.remove(&address) else {
         let twice = heap.quarantine.iter().any(|(a, _)| *a == address);
         let what = if twice {
             "freed twice"
@@ -169,12 +157,7 @@ pub(crate) fn free(owner: Owner, pointer: *mut c_void) {
         heap.name(block.owner),
         heap.name(owner)
     );
-    // SAFETY: live until now, and given up by its owner.
-    unsafe {
-        pointer
-            .cast::<u8>()
-            .write_bytes(POISON, block.layout.size())
-    };
+    block.lines.fill(Line([POISON; 16]));
     heap.quarantine.push_back((address, block));
     if heap.quarantine.len() > QUARANTINE {
         heap.free_oldest();
