@@ -8,11 +8,9 @@
 //! headers of the release, as the crate `freebsd-kernel-sys` has them.
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_char, c_int, c_long, c_ulong, c_void};
+use std::ffi::{c_int, c_long, c_ulong, c_void};
 use std::fmt;
 use std::mem::{offset_of, size_of};
-use std::ops::Deref;
-use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{
     AtomicI16, AtomicI32, AtomicI64, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
@@ -21,123 +19,46 @@ use std::sync::atomic::{
 use freebsd_kernel_sys as sys;
 use kqx::event::Kevent;
 
-/// A pointer to a structure that the module and the kernel both hold.
-///
-/// # Invariant
-/// The structure is there as long as any copy of the pointer is followed, and every thread
-/// that follows one holds the locks that the kernel asks for. [`Shared::new`] and
-/// [`Shared::from_ref`] are unsafe because the compiler checks neither.
-#[repr(transparent)]
-pub(crate) struct Shared<T>(NonNull<T>);
+use crate::queue::{self, Element, Tailq, TailqEntry};
+pub(crate) use crate::shared::{CText, Out, Passed, Shared, part};
 
-impl<T> Shared<T> {
-    /// A pointer that came over the kernel's interface. Null is a kernel panic.
-    ///
-    /// # Safety
-    /// If `p` is not null, the invariant holds for it.
-    pub(crate) unsafe fn new(p: *const T, what: &str) -> Self {
-        match NonNull::new(p.cast_mut()) {
-            Some(p) => Shared(p),
-            None => panic!("panic: {what}: null pointer"),
-        }
-    }
-
-    /// A pointer to a structure of this kernel.
-    ///
-    /// # Safety
-    /// The invariant holds for `r`, also after the borrow has ended.
-    pub(crate) unsafe fn from_ref(r: &T) -> Self {
-        Shared(NonNull::from(r))
-    }
-
-    pub(crate) fn as_ptr(self) -> *mut T {
-        self.0.as_ptr()
-    }
-}
-
-impl<T> Clone for Shared<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Shared<T> {}
-
-impl<T> PartialEq for Shared<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
-    }
-}
-
-impl<T> Deref for Shared<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        // SAFETY: by the invariant the structure is there, and what changes in it is in
-        // cells or atomics.
-        unsafe { self.0.as_ref() }
-    }
-}
-
-// SAFETY: by the invariant, whichever thread follows the pointer holds the locks that the
-// kernel asks for.
-unsafe impl<T> Send for Shared<T> {}
-// SAFETY: the same.
-unsafe impl<T> Sync for Shared<T> {}
-
-/// A C string of the module's, as text.
-///
-/// # Safety
-/// `string` is a C string.
-pub(crate) unsafe fn c_string(string: *const c_char) -> String {
-    // SAFETY: the caller's promise.
-    let string = unsafe { CStr::from_ptr(string) };
-    string.to_string_lossy().into_owned()
-}
-
-/// Where a lock was taken: LOCK_FILE and LOCK_LINE.
+/// Where a lock was taken: LOCK_FILE, null for the kernel itself, and LOCK_LINE.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
-    file: *const c_char,
-    line: c_int,
+    pub(crate) file: CText,
+    pub(crate) line: c_int,
 }
 
 impl Place {
     /// Where the kernel itself takes a lock.
     pub(crate) const KERNEL: Place = Place {
-        file: ptr::null(),
+        file: CText::NULL,
         line: 0,
     };
-
-    /// # Safety
-    /// `file` is null, or a C string that stays as long as the place is known.
-    pub(crate) unsafe fn new(file: *const c_char, line: c_int) -> Place {
-        Place { file, line }
-    }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.file.is_null() {
-            return f.write_str("the kernel");
+        match self.file.get() {
+            Some(file) => write!(f, "{}:{}", file.to_string_lossy(), self.line),
+            None => f.write_str("the kernel"),
         }
-        // SAFETY: the promise of whoever made the place.
-        let file = unsafe { c_string(self.file) };
-        write!(f, "{file}:{}", self.line)
     }
 }
 
 /// `struct lock_object`.
+#[derive(Default)]
 #[repr(C)]
 pub(crate) struct LockObject {
-    pub(crate) lo_name: Cell<*const c_char>,
+    pub(crate) lo_name: Cell<CText>,
     pub(crate) lo_flags: Cell<u32>,
     pub(crate) lo_data: Cell<u32>,
     /// What this kernel keeps of the lock; null before mtx_init(9) and after mtx_destroy(9).
     pub(crate) lo_witness: AtomicPtr<c_void>,
 }
 
-/// `struct mtx`.
+/// `struct mtx`. The default is a mutex before mtx_init(9).
+#[derive(Default)]
 #[repr(C)]
 pub(crate) struct Mtx {
     pub(crate) lock_object: LockObject,
@@ -145,29 +66,16 @@ pub(crate) struct Mtx {
     pub(crate) mtx_lock: AtomicUsize,
 }
 
-impl Mtx {
-    /// Before mtx_init(9).
-    pub(crate) const fn uninit() -> Mtx {
-        Mtx {
-            lock_object: LockObject {
-                lo_name: Cell::new(ptr::null()),
-                lo_flags: Cell::new(0),
-                lo_data: Cell::new(0),
-                lo_witness: AtomicPtr::new(ptr::null_mut()),
-            },
-            mtx_lock: AtomicUsize::new(0),
-        }
-    }
-}
-
-/// `struct knlist`: `kl_list` is a singly linked list through `kn_selnext`.
+/// `struct knlist`: `kl_list` is a singly linked list through `kn_selnext`. Its lock is
+/// always a mutex here: nobody plays knlist_init(9) with a lock of another kind.
+#[derive(Default)]
 #[repr(C)]
 pub(crate) struct Knlist {
     pub(crate) kl_list: Link,
-    pub(crate) kl_lock: Cell<Option<unsafe extern "C-unwind" fn(*mut c_void)>>,
-    pub(crate) kl_unlock: Cell<Option<unsafe extern "C-unwind" fn(*mut c_void)>>,
-    pub(crate) kl_assert_lock: Cell<Option<unsafe extern "C-unwind" fn(*mut c_void, c_int)>>,
-    pub(crate) kl_lockarg: Cell<*mut c_void>,
+    pub(crate) kl_lock: Cell<Option<extern "C-unwind" fn(Shared<Mtx>)>>,
+    pub(crate) kl_unlock: Cell<Option<extern "C-unwind" fn(Shared<Mtx>)>>,
+    pub(crate) kl_assert_lock: Cell<Option<extern "C-unwind" fn(Shared<Mtx>, c_int)>>,
+    pub(crate) kl_lockarg: Cell<Option<Shared<Mtx>>>,
     pub(crate) kl_autodestroy: Cell<c_int>,
 }
 
@@ -178,20 +86,14 @@ pub(crate) struct Filterops {
     pub(crate) f_attach: Option<unsafe extern "C-unwind" fn(Shared<Knote>) -> c_int>,
     pub(crate) f_detach: Option<unsafe extern "C-unwind" fn(Shared<Knote>)>,
     pub(crate) f_event: Option<unsafe extern "C-unwind" fn(Shared<Knote>, c_long) -> c_int>,
-    pub(crate) f_touch: Option<unsafe extern "C-unwind" fn(Shared<Knote>, *mut Kevent, c_ulong)>,
+    pub(crate) f_touch: Option<unsafe extern "C-unwind" fn(Shared<Knote>, &mut Kevent, c_ulong)>,
 }
 
 /// Where a list points to its next knote.
-pub(crate) type Link = Cell<Option<Shared<Knote>>>;
+pub(crate) type Link = queue::Link<Knote>;
 
-/// TAILQ_ENTRY of queue(3): the next knote, and what points to this one.
-#[repr(C)]
-pub(crate) struct TailqEntry {
-    pub(crate) tqe_next: Link,
-    pub(crate) tqe_prev: Cell<Option<Shared<Link>>>,
-}
-
-/// `struct selinfo`.
+/// `struct selinfo`. The default is one before knlist_init(9).
+#[derive(Default)]
 #[repr(C)]
 pub(crate) struct Selinfo {
     /// The kernel's own: the threads that are in select(2).
@@ -200,26 +102,9 @@ pub(crate) struct Selinfo {
     pub(crate) si_mtx: Cell<*const Mtx>,
 }
 
-impl Selinfo {
-    /// Before knlist_init(9).
-    pub(crate) const fn uninit() -> Selinfo {
-        Selinfo {
-            si_tdlist: [const { Cell::new(0) }; 2],
-            si_note: Knlist {
-                kl_list: Cell::new(None),
-                kl_lock: Cell::new(None),
-                kl_unlock: Cell::new(None),
-                kl_assert_lock: Cell::new(None),
-                kl_lockarg: Cell::new(ptr::null_mut()),
-                kl_autodestroy: Cell::new(0),
-            },
-            si_mtx: Cell::new(ptr::null()),
-        }
-    }
-}
-
 /// The `struct kevent` in a knote. A callout, f_touch and kern.proc.kq may come to it at once,
 /// here as in the kernel: each field is read and written as a whole, and all together are not.
+#[derive(Default)]
 #[repr(C)]
 pub(crate) struct KnKevent {
     ident: AtomicUsize,
@@ -289,6 +174,7 @@ impl KnKevent {
 }
 
 /// `struct knote`.
+#[derive(Default)]
 #[repr(C)]
 pub(crate) struct Knote {
     /// The next of its hash chain.
@@ -297,7 +183,7 @@ pub(crate) struct Knote {
     pub(crate) kn_selnext: Link,
     pub(crate) kn_knlist: Cell<Option<Shared<Knlist>>>,
     /// Its neighbours on the kqueue's queue.
-    pub(crate) kn_tqe: TailqEntry,
+    pub(crate) kn_tqe: TailqEntry<Knote>,
     pub(crate) kn_kq: Cell<*const c_void>,
     pub(crate) kn_kevent: KnKevent,
     pub(crate) kn_hook: Cell<*mut c_void>,
@@ -311,7 +197,14 @@ pub(crate) struct Knote {
     pub(crate) kn_fop: Cell<Option<Shared<Filterops>>>,
 }
 
-/// `struct callout`.
+impl Element for Knote {
+    fn entry(this: Shared<Self>) -> Shared<TailqEntry<Self>> {
+        part!(this, kn_tqe)
+    }
+}
+
+/// `struct callout`. The default is a callout before callout_init(9).
+#[derive(Default)]
 #[repr(C)]
 pub(crate) struct Callout {
     /// The kernel links callouts here. This one keeps the callout's sequence number on the
@@ -329,6 +222,47 @@ pub(crate) struct Callout {
     pub(crate) c_cpu: Cell<c_int>,
 }
 
+/// `struct timeout_task`, and the `struct task` in it, flat.
+#[repr(C)]
+pub(crate) struct TimeoutTask {
+    pub(crate) q: Cell<*mut c_void>,
+    ta_link: Cell<*mut c_void>,
+    ta_pending: Cell<u16>,
+    ta_priority: Cell<u8>,
+    ta_flags: Cell<u8>,
+    pub(crate) ta_func: Cell<Option<unsafe extern "C-unwind" fn(*mut c_void, c_int)>>,
+    pub(crate) ta_context: Cell<*mut c_void>,
+    pub(crate) c: Callout,
+    f: Cell<c_int>,
+}
+
+/// `struct eventhandler_entry`.
+#[derive(Default)]
+#[repr(C)]
+pub(crate) struct EventhandlerEntry {
+    ee_link: TailqEntry<EventhandlerEntry>,
+    pub(crate) ee_priority: Cell<c_int>,
+    pub(crate) ee_arg: Cell<*mut c_void>,
+}
+
+impl Element for EventhandlerEntry {
+    fn entry(this: Shared<Self>) -> Shared<TailqEntry<Self>> {
+        part!(this, ee_link)
+    }
+}
+
+/// `struct eventhandler_list`.
+#[derive(Default)]
+#[repr(C)]
+pub(crate) struct EventhandlerList {
+    el_name: Cell<CText>,
+    el_flags: Cell<c_int>,
+    el_runcount: Cell<u32>,
+    pub(crate) el_lock: Mtx,
+    el_link: [Cell<usize>; 2],
+    pub(crate) el_entries: Tailq<EventhandlerEntry>,
+}
+
 /// `struct sysctl_oid`.
 #[repr(C)]
 pub(crate) struct SysctlOid {
@@ -339,32 +273,35 @@ pub(crate) struct SysctlOid {
     pub(crate) oid_kind: Cell<u32>,
     pub(crate) oid_arg1: *mut c_void,
     pub(crate) oid_arg2: i64,
-    pub(crate) oid_name: *const c_char,
+    pub(crate) oid_name: CText,
     pub(crate) oid_handler: Option<SysctlHandler>,
-    pub(crate) oid_fmt: *const c_char,
+    pub(crate) oid_fmt: CText,
     pub(crate) oid_refcnt: Cell<c_int>,
     pub(crate) oid_running: Cell<u32>,
-    pub(crate) oid_descr: *const c_char,
-    pub(crate) oid_label: *const c_char,
+    pub(crate) oid_descr: CText,
+    pub(crate) oid_label: CText,
 }
 
 /// What a sysctl calls: SYSCTL_HANDLER_ARGS.
 pub(crate) type SysctlHandler =
-    unsafe extern "C-unwind" fn(*const SysctlOid, *mut c_void, i64, *mut SysctlReq) -> c_int;
+    unsafe extern "C-unwind" fn(Shared<SysctlOid>, *mut c_void, i64, &SysctlReq<'_>) -> c_int;
+
+/// A value on its way: no sysctl here has more bytes.
+pub(crate) type SysctlValue = [Cell<u8>; 8];
 
 /// `struct sysctl_req`.
 #[repr(C)]
-pub(crate) struct SysctlReq {
+pub(crate) struct SysctlReq<'a> {
     pub(crate) td: *mut c_void,
     pub(crate) lock: c_int,
-    pub(crate) oldptr: *mut c_void,
+    pub(crate) oldptr: &'a SysctlValue,
     pub(crate) oldlen: usize,
-    pub(crate) oldidx: usize,
-    pub(crate) oldfunc: unsafe extern "C-unwind" fn(*mut SysctlReq, *const c_void, usize) -> c_int,
-    pub(crate) newptr: *const c_void,
+    pub(crate) oldidx: Cell<usize>,
+    pub(crate) oldfunc: unsafe extern "C-unwind" fn(&SysctlReq<'_>, *const c_void, usize) -> c_int,
+    pub(crate) newptr: Option<&'a SysctlValue>,
     pub(crate) newlen: usize,
-    pub(crate) newidx: usize,
-    pub(crate) newfunc: unsafe extern "C-unwind" fn(*mut SysctlReq, *mut c_void, usize) -> c_int,
+    pub(crate) newidx: Cell<usize>,
+    pub(crate) newfunc: unsafe extern "C-unwind" fn(&SysctlReq<'_>, *mut c_void, usize) -> c_int,
     pub(crate) validlen: usize,
     pub(crate) flags: c_int,
 }
@@ -379,21 +316,41 @@ pub(crate) struct Sysinit {
     pub(crate) udata: *const c_void,
 }
 
-/// `struct mod_metadata`.
+/// `struct mod_metadata`. Of a file's elements, the linker checks the texts and the data before
+/// anybody reads them.
 #[repr(C)]
 pub(crate) struct ModMetadata {
     pub(crate) md_version: c_int,
     pub(crate) md_type: c_int,
     pub(crate) md_data: *const c_void,
-    pub(crate) md_cval: *const c_char,
+    pub(crate) md_cval: CText,
 }
 
-/// `md_type` of a dependency on another module's version.
-pub(crate) const MDT_DEPEND: c_int = 1;
-/// `md_type` of a module.
-pub(crate) const MDT_MODULE: c_int = 2;
-/// `md_type` of the version of an interface that the file offers.
-pub(crate) const MDT_VERSION: c_int = 3;
+/// What [`ModMetadata::md_data`] points to if `md_type` is `TYPE`.
+pub(crate) trait Metadata {
+    const TYPE: c_int;
+}
+
+impl Metadata for ModDepend {
+    /// MDT_DEPEND: a dependency on another module's version.
+    const TYPE: c_int = 1;
+}
+
+impl Metadata for Moduledata {
+    /// MDT_MODULE: a module.
+    const TYPE: c_int = 2;
+}
+
+impl Metadata for ModVersion {
+    /// MDT_VERSION: the version of an interface that the file offers.
+    const TYPE: c_int = 3;
+}
+
+/// `struct mod_version`.
+#[repr(C)]
+pub(crate) struct ModVersion {
+    pub(crate) mv_version: c_int,
+}
 
 /// `struct mod_depend`.
 #[repr(C)]
@@ -406,7 +363,7 @@ pub(crate) struct ModDepend {
 /// `struct moduledata`.
 #[repr(C)]
 pub(crate) struct Moduledata {
-    pub(crate) name: *const c_char,
+    pub(crate) name: CText,
     pub(crate) evhand:
         Option<unsafe extern "C-unwind" fn(*mut c_void, c_int, *mut c_void) -> c_int>,
     pub(crate) priv_: *mut c_void,
@@ -417,7 +374,7 @@ pub(crate) struct Moduledata {
 pub(crate) struct MallocType {
     pub(crate) ks_next: *const c_void,
     pub(crate) ks_version: c_ulong,
-    pub(crate) ks_shortdesc: *const c_char,
+    pub(crate) ks_shortdesc: CText,
 }
 
 /// `struct bintime`: seconds and 2^-64 seconds.
@@ -444,14 +401,21 @@ same_layout!(Knote, knote; kn_link kn_selnext kn_knlist kn_tqe kn_kq kn_kevent k
 same_layout!(KnKevent, kevent; ident filter flags fflags data udata ext);
 same_layout!(Callout, callout; c_links c_time c_precision c_arg c_func c_lock c_flags c_iflags
     c_cpu);
+same_layout!(TimeoutTask, timeout_task; q c f);
+same_layout!(EventhandlerEntry, eventhandler_entry; ee_link ee_priority ee_arg);
+same_layout!(EventhandlerList, eventhandler_list; el_lock el_link el_entries);
 same_layout!(SysctlOid, sysctl_oid; oid_children oid_parent oid_number oid_kind oid_arg1
     oid_arg2 oid_name oid_handler oid_fmt oid_descr oid_label);
 same_layout!(Sysinit, sysinit; subsystem order func udata);
 same_layout!(ModMetadata, mod_metadata; md_type md_data md_cval);
+same_layout!(ModVersion, mod_version; mv_version);
 same_layout!(ModDepend, mod_depend; md_ver_minimum md_ver_maximum);
 same_layout!(Moduledata, moduledata; name evhand priv_);
 same_layout!(Bintime, bintime; sec frac);
 const _: () = {
     assert!(size_of::<Kevent>() == size_of::<sys::kevent>());
+    const TASK: usize = offset_of!(sys::timeout_task, t);
+    assert!(offset_of!(TimeoutTask, ta_func) == TASK + offset_of!(sys::task, ta_func));
+    assert!(offset_of!(TimeoutTask, ta_context) == TASK + offset_of!(sys::task, ta_context));
     assert!(offset_of!(Filterops, f_touch) == offset_of!(sys::filterops, f_touch));
 };

@@ -36,7 +36,7 @@
 //!              schedule    who runs when: CPUs and threads, the clock, sleep and wakeup
 //!                 │
 //!                 ▼
-//!            abi, errno    the layouts that the module shares with the kernel
+//!        abi, queue, shared, errno    what the module shares with the kernel
 //! ```
 //!
 //! The parts of the kernel are static, as a kernel's are. At boot `machine` hands down what
@@ -49,8 +49,8 @@
 //!
 //! What a test holds is safe: [`Machine`], [`Process`] and [`Thread`] keep the kernel alive,
 //! and a kernel that has died is only left, never used. What a module calls is `unsafe`, with
-//! the manual's conditions. A pointer that the module and the kernel both hold has a type of
-//! its own, whose invariant is the module's promise. One thing is trusted: the code of a file
+//! the manual's conditions. What crosses the interface has types of its own, whose invariants
+//! are the module's promise: a pointer, a C string, a place for an answer. One thing is trusted: the code of a file
 //! that [`Machine::kldload`] loads runs in this process.
 //!
 //! # Time
@@ -80,7 +80,9 @@ mod kpi;
 mod kqueue;
 mod linker;
 mod machine;
+mod queue;
 mod schedule;
+mod shared;
 
 pub use debug::fault::{Fault, FaultKind};
 pub use debug::inject::Failure;

@@ -3,11 +3,10 @@
 //! callout(9): setting, stopping and running callouts, one at a time.
 
 use std::ffi::{c_int, c_void};
-use std::ptr;
 use std::sync::atomic::Ordering;
 
 use super::mtx;
-use crate::abi::{Callout, Mtx, Place, Shared};
+use crate::abi::{Callout, Mtx, Passed, Place, Shared};
 use crate::debug::kassert;
 use crate::debug::witness::may_sleep;
 use crate::schedule::clock::{self, Sbintime};
@@ -52,7 +51,7 @@ pub(crate) fn softclock(mut schedule: Guard, c: Shared<Callout>) -> Guard {
             }
         }
         let func = func.expect("a pending callout has a function");
-        // SAFETY: `reset`'s caller passed both, and keeps what they use until it has drained
+        // SAFETY: `set`'s caller passed both, and keeps what they use until it has drained
         // the callout or, with the callout's lock, stopped it.
         unsafe { func(arg) };
         if let Some(m) = lock.filter(|_| !returns_unlocked) {
@@ -69,12 +68,28 @@ pub(crate) fn softclock(mut schedule: Guard, c: Shared<Callout>) -> Guard {
     schedule
 }
 
+/// callout_reset_sbt_on(9) with a function of this kernel's.
+pub(crate) fn reset<T>(
+    c: Shared<Callout>,
+    time: Sbintime,
+    precision: Sbintime,
+    func: extern "C-unwind" fn(Shared<T>),
+    arg: Shared<T>,
+    flags: c_int,
+) {
+    // SAFETY: a `Shared` is a pointer, and Rust calls functions of any pointer alike.
+    let func: extern "C-unwind" fn(*mut c_void) = unsafe { std::mem::transmute(func) };
+    // SAFETY: the function is safe for a `Shared<T>`. By the invariant of `Shared`, the
+    // argument stays as long as the callout has it.
+    unsafe { set(c, time, precision, func, arg.as_ptr().cast(), flags) };
+}
+
 /// callout_reset_sbt_on(9): whether it was pending.
 ///
 /// # Safety
 /// `func` may be called with `arg` at any time until the callout is drained or, with its
 /// lock, stopped.
-pub(crate) unsafe fn reset(
+unsafe fn set(
     c: Shared<Callout>,
     time: Sbintime,
     precision: Sbintime,
@@ -164,29 +179,39 @@ pub(crate) fn drain(c: Shared<Callout>) -> c_int {
 }
 
 /// callout_init_mtx(9), and without a lock callout_init(9).
+fn init_lock(c: &Callout, lock: Option<Shared<Mtx>>, flags: c_int) {
+    kassert!(
+        flags & c_int::from(!(CALLOUT_RETURNUNLOCKED | CALLOUT_SHAREDLOCK)) == 0,
+        "callout_init_lock: bad flags {flags}"
+    );
+    c.c_links.iter().for_each(|word| word.set(0));
+    c.c_time.set(0);
+    c.c_precision.set(0);
+    c.c_arg.set(std::ptr::null_mut());
+    c.c_func.set(None);
+    c.c_lock.set(lock);
+    c.c_flags.store(0, Ordering::Relaxed);
+    c.c_iflags.store(flags as i16, Ordering::Relaxed);
+    c.c_cpu.set(0);
+}
+
+/// callout_init(9).
+pub(crate) fn init(c: &Callout) {
+    init_lock(c, None, CALLOUT_RETURNUNLOCKED.into());
+}
+
+/// callout_init_mtx(9), and without a lock callout_init(9).
 ///
 /// # Safety
 /// `c` may be written; `lock` is null, or the lock_object of a `struct mtx` that outlives the
 /// callout.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn _callout_init_lock(
-    c: *mut Callout,
-    lock: *const Mtx,
+    c: Passed<Callout>,
+    lock: Passed<Mtx>,
     flags: c_int,
 ) {
-    kassert!(
-        flags & c_int::from(!(CALLOUT_RETURNUNLOCKED | CALLOUT_SHAREDLOCK)) == 0,
-        "callout_init_lock: bad flags {flags}"
-    );
-    // SAFETY: the caller's promise; all zero is a valid callout.
-    let c = unsafe {
-        c.write_bytes(0, 1);
-        Shared::new(c, "callout_init_lock")
-    };
-    // SAFETY: the caller's promise.
-    let lock = (!lock.is_null()).then(|| unsafe { Shared::new(lock, "callout_init_lock") });
-    c.c_lock.set(lock);
-    c.c_iflags.store(flags as i16, Ordering::Relaxed);
+    init_lock(&c.borrow("callout_init_lock"), lock.get(), flags);
 }
 
 /// callout_init(9).
@@ -194,10 +219,9 @@ pub unsafe extern "C-unwind" fn _callout_init_lock(
 /// # Safety
 /// `c` may be written.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn callout_init(c: *mut Callout, mpsafe: c_int) {
+pub unsafe extern "C-unwind" fn callout_init(c: Passed<Callout>, mpsafe: c_int) {
     kassert!(mpsafe != 0, "callout_init: Giant is not played");
-    // SAFETY: the caller's promise.
-    unsafe { _callout_init_lock(c, ptr::null(), c_int::from(CALLOUT_RETURNUNLOCKED)) };
+    init(&c.borrow("callout_init"));
 }
 
 /// callout_reset_sbt_on(9): 1 if it was pending.
@@ -207,7 +231,7 @@ pub unsafe extern "C-unwind" fn callout_init(c: *mut Callout, mpsafe: c_int) {
 /// called with `arg` until the callout is drained or, with its lock, stopped.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn callout_reset_sbt_on(
-    c: *const Callout,
+    c: Passed<Callout>,
     sbt: Sbintime,
     precision: Sbintime,
     func: unsafe extern "C-unwind" fn(*mut c_void),
@@ -215,11 +239,9 @@ pub unsafe extern "C-unwind" fn callout_reset_sbt_on(
     _cpu: c_int,
     flags: c_int,
 ) -> c_int {
-    // SAFETY: the caller's promise.
-    c_int::from(unsafe {
-        let c = Shared::new(c, "callout_reset_sbt_on");
-        reset(c, sbt, precision, func, arg, flags)
-    })
+    let c = c.borrow("callout_reset_sbt_on");
+    // SAFETY: the caller's promise of `func` and `arg`.
+    c_int::from(unsafe { set(c, sbt, precision, func, arg, flags) })
 }
 
 /// callout_stop(9), callout_drain(9).
@@ -227,9 +249,8 @@ pub unsafe extern "C-unwind" fn callout_reset_sbt_on(
 /// # Safety
 /// `c` is an initialised callout.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn _callout_stop_safe(c: *const Callout, flags: c_int) -> c_int {
-    // SAFETY: the caller's promise.
-    let c = unsafe { Shared::new(c, "callout_stop") };
+pub unsafe extern "C-unwind" fn _callout_stop_safe(c: Passed<Callout>, flags: c_int) -> c_int {
+    let c = c.borrow("callout_stop");
     if flags & CS_DRAIN != 0 {
         drain(c)
     } else {

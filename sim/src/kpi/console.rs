@@ -2,9 +2,11 @@
 
 //! The kernel's console: printf(9), and panic(9) which ends the test.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::c_int;
 
 use parking_lot::Mutex;
+
+use crate::abi::CText;
 
 /// What was printed.
 static PRINTED: Mutex<String> = Mutex::new(String::new());
@@ -28,10 +30,9 @@ pub(crate) fn clear() {
 /// a width, `0`, `-` and `#`. Any other conversion is shown as it stands.
 ///
 /// # Safety
-/// `format` is a C string, and `args` are what its conversions ask for.
-pub(crate) unsafe fn format(format: *const c_char, args: &[u64]) -> String {
-    // SAFETY: the caller's promise.
-    let format = unsafe { CStr::from_ptr(format) }.to_bytes();
+/// `args` are what the conversions of `format` ask for.
+unsafe fn format(format: CText, args: &[u64]) -> String {
+    let format = format.get().unwrap_or_default().to_bytes();
     let mut out = Vec::new();
     let mut args = args.iter().copied();
     let mut bytes = format.iter().copied().peekable();
@@ -110,14 +111,14 @@ pub(crate) unsafe fn format(format: *const c_char, args: &[u64]) -> String {
 /// As [`format`].
 #[unsafe(export_name = "sim_printf")]
 pub unsafe extern "C-unwind" fn printf(
-    fmt: *const c_char,
+    fmt: CText,
     a: u64,
     b: u64,
     c: u64,
     d: u64,
     e: u64,
 ) -> c_int {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise of the arguments.
     let text = unsafe { format(fmt, &[a, b, c, d, e]) };
     print(&text);
     text.len() as c_int
@@ -129,14 +130,14 @@ pub unsafe extern "C-unwind" fn printf(
 /// As [`format`].
 #[unsafe(export_name = "sim_panic")]
 pub unsafe extern "C-unwind" fn kernel_panic(
-    fmt: *const c_char,
+    fmt: CText,
     a: u64,
     b: u64,
     c: u64,
     d: u64,
     e: u64,
 ) -> ! {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise of the arguments.
     let text = unsafe { format(fmt, &[a, b, c, d, e]) };
     print(&format!("panic: {text}\n"));
     panic!("panic: {text}");
@@ -146,9 +147,9 @@ pub unsafe extern "C-unwind" fn kernel_panic(
 mod tests {
     use super::format;
 
-    fn show(fmt: &std::ffi::CStr, args: &[u64]) -> String {
+    fn show(fmt: &'static std::ffi::CStr, args: &[u64]) -> String {
         // SAFETY: the tests pass what the format asks for.
-        unsafe { format(fmt.as_ptr(), args) }
+        unsafe { format(fmt.into(), args) }
     }
 
     #[test]

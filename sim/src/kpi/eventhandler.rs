@@ -4,67 +4,40 @@
 //! module leaves in them.
 
 use std::collections::BTreeMap;
-use std::ffi::{c_char, c_int, c_void};
-use std::ptr::{self, NonNull};
+use std::ffi::{c_int, c_void};
 
-use freebsd_kernel_sys::{eventhandler_entry, eventhandler_list};
 use parking_lot::Mutex;
 
 use super::mtx;
-use crate::abi::{Mtx, Place, Shared, c_string};
+use crate::abi::{CText, EventhandlerEntry, EventhandlerList, Place, Shared, part};
 use crate::debug::kassert;
 
 /// Lists, by name. Freed when dropped.
-pub(crate) struct Lists(BTreeMap<String, List>);
+pub(crate) struct Lists(BTreeMap<String, Shared<EventhandlerList>>);
 
 static LISTS: Mutex<Lists> = Mutex::new(Lists(BTreeMap::new()));
 
-/// A list, in memory of its own: the module has pointers to it and to its entries.
-#[derive(Clone, Copy)]
-struct List(NonNull<eventhandler_list>);
+fn new_list() -> Shared<EventhandlerList> {
+    let list = Box::into_raw(Box::<EventhandlerList>::default());
+    // SAFETY: a box that `Lists` takes back when it is dropped. Whoever follows the pointer to
+    // an entry holds the list's mutex.
+    let list = unsafe { Shared::new(list, "eventhandler_list") };
+    part!(list, el_entries).init();
+    mtx::init(&list.el_lock, c"eventhandler", mtx::MTX_DEF);
+    list
+}
 
-// SAFETY: the list is there until the machine is gone, and is changed with its mutex held.
-unsafe impl Send for List {}
-
-impl List {
-    fn new() -> List {
-        // SAFETY: integers and pointers: all zeroes is a list without a name.
-        let list: Box<eventhandler_list> = Box::new(unsafe { std::mem::zeroed() });
-        let list = NonNull::from(Box::leak(list));
-        let at = list.as_ptr();
-        // SAFETY: leaked until the list is dropped, and nobody else knows it yet.
-        unsafe { (*at).el_entries.tqh_last = &raw mut (*at).el_entries.tqh_first };
-        let list = List(list);
-        mtx::init(&list.lock(), c"eventhandler", mtx::MTX_DEF);
-        list
-    }
-
-    /// The mutex of the list.
-    fn lock(self) -> Shared<Mtx> {
-        // SAFETY: a field of the list, with the layout of a `struct mtx`.
-        unsafe {
-            let lock = &raw const (*self.0.as_ptr()).el_lock;
-            Shared::new(lock.cast(), "eventhandler_list")
-        }
-    }
-
+impl Shared<EventhandlerList> {
     /// Puts an entry at the end: the priorities of what is kept do not matter.
-    fn push(self, arg: *mut c_void, priority: c_int) -> *mut eventhandler_entry {
-        // SAFETY: integers and pointers: all zeroes is an entry that is on no list.
-        let entry: Box<eventhandler_entry> = Box::new(unsafe { std::mem::zeroed() });
-        let entry = Box::into_raw(entry);
-        let list = self.0.as_ptr();
-        mtx::lock(&self.lock(), Place::KERNEL);
-        // SAFETY: with the list's mutex held, its last link is its head or in an entry of its
-        // own; the new entry is in a box that the list takes back when it is dropped.
-        unsafe {
-            (*entry).ee_priority = priority;
-            (*entry).ee_arg = arg;
-            (*entry).ee_link.tqe_prev = (*list).el_entries.tqh_last;
-            *(*list).el_entries.tqh_last = entry;
-            (*list).el_entries.tqh_last = &raw mut (*entry).ee_link.tqe_next;
-        }
-        mtx::unlock(&self.lock());
+    fn push(self, arg: *mut c_void, priority: c_int) -> Shared<EventhandlerEntry> {
+        let entry = Box::into_raw(Box::<EventhandlerEntry>::default());
+        // SAFETY: a box that `Lists` takes back when it is dropped.
+        let entry = unsafe { Shared::new(entry, "eventhandler_entry") };
+        entry.ee_priority.set(priority);
+        entry.ee_arg.set(arg);
+        mtx::lock(&self.el_lock, Place::KERNEL);
+        self.el_entries.push_back(entry);
+        mtx::unlock(&self.el_lock);
         entry
     }
 }
@@ -80,15 +53,16 @@ pub(crate) unsafe fn take() -> Lists {
 impl Drop for Lists {
     fn drop(&mut self) {
         for list in self.0.values() {
-            // SAFETY: lists are only dropped out of `take`, whose caller promises that nobody
-            // uses them, nor their entries. `new` and `push` have put them in boxes.
+            while let Some(entry) = list.el_entries.first() {
+                list.el_entries.remove(entry);
+                // SAFETY: lists are only dropped out of `take`, whose caller promises that
+                // nobody uses their entries. This is the box of `push`.
+                drop(unsafe { Box::from_raw(entry.as_ptr()) });
+            }
+            // SAFETY: by the same promise nobody uses the list. This is the box of `new_list`.
             unsafe {
-                mtx::destroy(&list.lock());
-                let list = Box::from_raw(list.0.as_ptr());
-                let mut next = list.el_entries.tqh_first;
-                while !next.is_null() {
-                    next = Box::from_raw(next).ee_link.tqe_next;
-                }
+                mtx::destroy(&list.el_lock);
+                drop(Box::from_raw(list.as_ptr()));
             }
         }
     }
@@ -100,16 +74,11 @@ impl Drop for Lists {
 /// The name is a C string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn eventhandler_find_list(
-    name: *const c_char,
-) -> *mut eventhandler_list {
-    // SAFETY: the caller's promise.
-    let name = unsafe { c_string(name) };
-    let found = LISTS.lock().0.get(&name).copied();
-    let Some(list) = found else {
-        return ptr::null_mut();
-    };
-    mtx::lock(&list.lock(), Place::KERNEL);
-    list.0.as_ptr()
+    name: CText,
+) -> Option<Shared<EventhandlerList>> {
+    let list = LISTS.lock().0.get(&name.to_string()).copied()?;
+    mtx::lock(&list.el_lock, Place::KERNEL);
+    Some(list)
 }
 
 /// eventhandler_register, on a list by its name, which is made if there is none.
@@ -118,18 +87,18 @@ pub unsafe extern "C-unwind" fn eventhandler_find_list(
 /// The name is a C string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn eventhandler_register(
-    list: *mut eventhandler_list,
-    name: *const c_char,
+    list: *mut c_void,
+    name: CText,
     _func: *mut c_void,
     arg: *mut c_void,
     priority: c_int,
-) -> *mut eventhandler_entry {
+) -> Shared<EventhandlerEntry> {
     kassert!(
         list.is_null(),
         "eventhandler_register: lists go by their names here"
     );
-    // SAFETY: the caller's promise.
-    let name = unsafe { c_string(name) };
-    let list = *LISTS.lock().0.entry(name).or_insert_with(List::new);
+    let mut lists = LISTS.lock();
+    let list = *lists.0.entry(name.to_string()).or_insert_with(new_list);
+    drop(lists);
     list.push(arg, priority)
 }

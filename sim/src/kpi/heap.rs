@@ -164,6 +164,13 @@ pub(crate) fn free(owner: Owner, pointer: *mut c_void) {
     }
 }
 
+/// Fills an allocation, which the caller alone uses, with zeros.
+pub(crate) fn zero(pointer: *mut c_void) {
+    if let Some(block) = HEAP.lock().live.get_mut(&(pointer as usize)) {
+        block.lines.fill(Line([0; 16]));
+    }
+}
+
 /// Gives an allocation to another owner. False: it is not `from`'s.
 pub(crate) fn hand_over(pointer: *mut c_void, from: Owner, to: Owner) -> bool {
     let mut heap = HEAP.lock();

@@ -5,7 +5,7 @@
 use std::ffi::{c_int, c_void};
 
 use super::heap::{self, Owner};
-use crate::abi::{MallocType, c_string};
+use crate::abi::{MallocType, Passed};
 
 /// malloc(9).
 ///
@@ -34,10 +34,9 @@ pub unsafe extern "C-unwind" fn free(pointer: *mut c_void, kind: *const MallocTy
 /// # Safety
 /// `kind` is a `struct malloc_type`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn malloc_init(kind: *const MallocType) {
-    // SAFETY: the caller's promise; a type's short description is a C string.
-    let name = unsafe { c_string((*kind).ks_shortdesc) };
-    heap::name(kind as Owner, name);
+pub unsafe extern "C-unwind" fn malloc_init(kind: Passed<MallocType>) {
+    let kind = kind.borrow("malloc_init");
+    heap::name(kind.as_ptr() as Owner, kind.ks_shortdesc.to_string());
 }
 
 /// MALLOC_DEFINE(9) at unload: warns of what was leaked.

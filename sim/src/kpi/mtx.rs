@@ -2,7 +2,7 @@
 
 //! mutex(9): default mutexes that know their owner.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_int};
 use std::mem::offset_of;
 use std::ptr;
 use std::sync::atomic::Ordering;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::RawMutex;
 use parking_lot::lock_api::{RawMutex as _, RawMutexTimed as _};
 
-use crate::abi::{Mtx, Place, Shared, c_string};
+use crate::abi::{CText, Mtx, Place, Shared};
 use crate::debug::fault::{self, FaultKind};
 use crate::debug::inject::{self, Failure};
 use crate::debug::kassert;
@@ -47,11 +47,8 @@ struct Lock {
 
 fn name(m: &Mtx) -> String {
     let name = m.lock_object.lo_name.get();
-    if name.is_null() {
-        return "an unnamed mutex".into();
-    }
-    // SAFETY: `init_named` set it to a C string that outlives the mutex.
-    unsafe { c_string(name) }
+    name.get()
+        .map_or_else(|| "an unnamed mutex".into(), |_| name.to_string())
 }
 
 fn lock_of<'a>(m: &'a Mtx, what: &str) -> &'a Lock {
@@ -67,22 +64,15 @@ fn lock_of<'a>(m: &'a Mtx, what: &str) -> &'a Lock {
 
 /// mtx_init(9).
 pub(crate) fn init(m: &Mtx, name: &'static CStr, opts: c_int) {
-    // SAFETY: a C string that stays.
-    unsafe { init_named(m, name.as_ptr(), ptr::null(), opts) };
+    init_named(m, name.into(), CText::NULL, opts);
 }
 
-/// mtx_init(9).
-///
-/// # Safety
-/// `name` and `kind` are null, or C strings that outlive the mutex.
-unsafe fn init_named(m: &Mtx, name: *const c_char, kind: *const c_char, opts: c_int) {
-    let class = if kind.is_null() { name } else { kind };
-    kassert!(!class.is_null(), "mtx_init() without a name");
-    // SAFETY: the caller's promise.
-    let class = unsafe { c_string(class) };
+fn init_named(m: &Mtx, name: CText, kind: CText, opts: c_int) {
+    let class = if kind.get().is_none() { name } else { kind };
+    kassert!(class.get().is_some(), "mtx_init() without a name");
     let lock = Box::new(Lock {
         raw: RawMutex::INIT,
-        class: witness::class(&class),
+        class: witness::class(&class.to_string()),
         recursive: opts & MTX_RECURSE != 0,
         duplicate_ok: opts & MTX_DUPOK != 0,
     });
@@ -222,14 +212,19 @@ fn assert_as(m: &Mtx, what: c_int, place: Place) {
     }
 }
 
-/// The mutex whose lock word that is: the interface passes `&(m)->mtx_lock`.
+/// The lock word of a mutex: the interface passes `&(m)->mtx_lock`.
 ///
-/// # Safety
-/// `c` is the lock word of a `struct mtx`, which is there as long as the pointer is followed.
-unsafe fn container(c: *const usize) -> Shared<Mtx> {
-    let m = c.wrapping_byte_sub(offset_of!(Mtx, mtx_lock));
-    // SAFETY: the caller's promise.
-    unsafe { Shared::new(m.cast(), "mutex") }
+/// # Invariant
+/// The pointer is the lock word of a `struct mtx`, for which the invariant of [`Shared`] holds.
+#[repr(transparent)]
+pub struct LockWord(*const usize);
+
+impl LockWord {
+    fn mtx(self) -> Shared<Mtx> {
+        let m = self.0.wrapping_byte_sub(offset_of!(Mtx, mtx_lock));
+        // SAFETY: the invariant.
+        unsafe { Shared::new(m.cast(), "mutex") }
+    }
 }
 
 /// mtx_init(9).
@@ -237,14 +232,8 @@ unsafe fn container(c: *const usize) -> Shared<Mtx> {
 /// # Safety
 /// `c` is the lock word of a `struct mtx`, which nobody uses meanwhile; the names outlive it.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn _mtx_init(
-    c: *const usize,
-    name: *const c_char,
-    kind: *const c_char,
-    opts: c_int,
-) {
-    // SAFETY: the caller's promise.
-    unsafe { init_named(&container(c), name, kind, opts) };
+pub unsafe extern "C-unwind" fn _mtx_init(c: LockWord, name: CText, kind: CText, opts: c_int) {
+    init_named(&c.mtx(), name, kind, opts);
 }
 
 /// mtx_destroy(9).
@@ -252,9 +241,9 @@ pub unsafe extern "C-unwind" fn _mtx_init(
 /// # Safety
 /// `c` is the lock word of a `struct mtx`, which no other thread uses meanwhile.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn _mtx_destroy(c: *const usize) {
-    // SAFETY: the caller's promise.
-    unsafe { destroy(&container(c)) };
+pub unsafe extern "C-unwind" fn _mtx_destroy(c: LockWord) {
+    // SAFETY: the caller's promise: no other thread uses the mutex.
+    unsafe { destroy(&c.mtx()) };
 }
 
 /// mtx_lock(9).
@@ -264,13 +253,12 @@ pub unsafe extern "C-unwind" fn _mtx_destroy(c: *const usize) {
 /// a C string that stays.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn __mtx_lock_flags(
-    c: *const usize,
+    c: LockWord,
     _opts: c_int,
-    file: *const c_char,
+    file: CText,
     line: c_int,
 ) {
-    // SAFETY: the caller's promise.
-    unsafe { lock(&container(c), Place::new(file, line)) };
+    lock(&c.mtx(), Place { file, line });
 }
 
 /// mtx_trylock(9): 1 if it was free.
@@ -279,13 +267,12 @@ pub unsafe extern "C-unwind" fn __mtx_lock_flags(
 /// As [`__mtx_lock_flags`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn _mtx_trylock_flags_(
-    c: *const usize,
+    c: LockWord,
     _opts: c_int,
-    file: *const c_char,
+    file: CText,
     line: c_int,
 ) -> c_int {
-    // SAFETY: the caller's promise.
-    c_int::from(unsafe { trylock(&container(c), Place::new(file, line)) })
+    trylock(&c.mtx(), Place { file, line }).into()
 }
 
 /// mtx_unlock(9).
@@ -294,14 +281,12 @@ pub unsafe extern "C-unwind" fn _mtx_trylock_flags_(
 /// `c` is the lock word of a `struct mtx`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn __mtx_unlock_flags(
-    c: *const usize,
+    c: LockWord,
     _opts: c_int,
-    _file: *const c_char,
+    _file: CText,
     _line: c_int,
 ) {
-    // SAFETY: the caller's promise.
-    let m = unsafe { container(c) };
-    unlock(&m);
+    unlock(&c.mtx());
 }
 
 /// mtx_assert(9): a failed assertion is a kernel panic.
@@ -309,12 +294,6 @@ pub unsafe extern "C-unwind" fn __mtx_unlock_flags(
 /// # Safety
 /// As [`__mtx_lock_flags`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn __mtx_assert(
-    c: *const usize,
-    what: c_int,
-    file: *const c_char,
-    line: c_int,
-) {
-    // SAFETY: the caller's promise.
-    unsafe { assert_as(&container(c), what, Place::new(file, line)) };
+pub unsafe extern "C-unwind" fn __mtx_assert(c: LockWord, what: c_int, file: CText, line: c_int) {
+    assert_as(&c.mtx(), what, Place { file, line });
 }

@@ -4,14 +4,14 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::ffi::{c_int, c_uint, c_void};
 use std::ptr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::{Mutex, RwLock};
 
 use super::{console, counter, kmem};
-use crate::abi::{Shared, SysctlHandler, SysctlOid, SysctlReq, c_string};
+use crate::abi::{CText, Out, Passed, Shared, SysctlOid, SysctlReq, SysctlValue};
 use crate::errno::{EINVAL, ENOENT, ENOMEM, EPERM, Errno, check, code};
 
 const CTLTYPE: u32 = 0xf;
@@ -46,23 +46,14 @@ impl SysctlOid {
             oid_kind: Cell::new(CTLTYPE_NODE),
             oid_arg1: ptr::null_mut(),
             oid_arg2: 0,
-            oid_name: ptr::null(),
+            oid_name: CText::NULL,
             oid_handler: None,
-            oid_fmt: ptr::null(),
+            oid_fmt: CText::NULL,
             oid_refcnt: Cell::new(0),
             oid_running: Cell::new(0),
-            oid_descr: ptr::null(),
-            oid_label: ptr::null(),
+            oid_descr: CText::NULL,
+            oid_label: CText::NULL,
         }
-    }
-
-    fn name(&self) -> String {
-        if self.oid_name.is_null() {
-            return String::new();
-        }
-        // SAFETY: SYSCTL_OID(9)'s name is a string literal of the module, which is there as
-        // long as the entry.
-        unsafe { c_string(self.oid_name) }
     }
 
     fn is_node(&self) -> bool {
@@ -122,7 +113,7 @@ fn path(oids: &[Oid], oid: Oid) -> String {
         let parent = oids.iter().find(|o| o.as_ptr() as usize == parent);
         parent.map(|parent| path(oids, *parent)).unwrap_or_default()
     };
-    format!("{parent}.{}", oid.name())
+    format!("{parent}.{}", oid.oid_name)
 }
 
 /// sysctl_register_oid(9), and loads the entry's tunable.
@@ -165,11 +156,11 @@ pub(crate) fn get(name: &str) -> Result<i64, Errno> {
     // A handler may ask for another entry.
     let oids = OIDS.read_recursive();
     let oid = find(&oids, name)?;
-    let mut value = [0; 8];
-    let length = request(oid, &mut value, &mut [])?;
+    let value = SysctlValue::default();
+    let length = request(oid, &value, None)?;
     // Signed where the type is: SYSCTL_INT, S8 to S64, LONG.
     let signed = matches!(oid.oid_kind.get() & CTLTYPE, 2 | 4 | 7 | 0xc..=0xe);
-    let wide = i64::from_le_bytes(value);
+    let wide = i64::from_le_bytes(value.map(Cell::into_inner));
     let shift = 64 - 8 * length as u32;
     Ok(if signed { wide << shift >> shift } else { wide })
 }
@@ -205,145 +196,120 @@ fn parse(text: &str) -> Option<i64> {
 
 fn write(oid: Oid, value: i64) -> Result<(), Errno> {
     // The handler takes as many bytes as its variable has.
-    request(oid, &mut [0; 8], &mut value.to_le_bytes()).map(drop)
+    let new = value.to_le_bytes().map(Cell::new);
+    request(oid, &SysctlValue::default(), Some(&new)).map(drop)
 }
 
 /// Calls an entry's handler, with [`OIDS`] locked. Returns how many bytes it gave out.
-fn request(oid: Oid, old: &mut [u8], new: &mut [u8]) -> Result<usize, Errno> {
-    let handler: SysctlHandler = oid.oid_handler.ok_or(ENOENT)?;
-    let mut req = SysctlReq {
+fn request(oid: Oid, old: &SysctlValue, new: Option<&SysctlValue>) -> Result<usize, Errno> {
+    let handler = oid.oid_handler.ok_or(ENOENT)?;
+    let req = SysctlReq {
         td: ptr::null_mut(),
         lock: 1,
-        oldptr: old.as_mut_ptr().cast(),
+        oldptr: old,
         oldlen: old.len(),
-        oldidx: 0,
+        oldidx: Cell::new(0),
         oldfunc: copy_out,
-        newptr: if new.is_empty() {
-            ptr::null()
-        } else {
-            new.as_mut_ptr().cast()
-        },
-        newlen: new.len(),
-        newidx: 0,
+        newptr: new,
+        newlen: new.map_or(0, |new| new.len()),
+        newidx: Cell::new(0),
         newfunc: copy_in,
         validlen: old.len(),
         flags: 0,
     };
-    // SAFETY: the entry's own handler and arguments, which are there while the entry is, and a
-    // request whose buffers are.
-    check(unsafe { handler(oid.as_ptr(), oid.oid_arg1, oid.oid_arg2, &mut req) })?;
-    Ok(req.oldidx)
+    // SAFETY: the entry's own handler and arguments, which are there while the entry is.
+    check(unsafe { handler(oid, oid.oid_arg1, oid.oid_arg2, &req) })?;
+    Ok(req.oldidx.get())
 }
 
-/// Copies a variable of the module's, or to it. The module reads and writes its variables
-/// while a handler runs, so a word is copied as a word.
-///
-/// # Safety
-/// `from` and `to` are variables of `length` bytes. Nobody else uses the variable that is not
-/// the module's.
-unsafe fn copy(from: *const c_void, to: *mut c_void, length: usize) {
-    let aligned = |size: usize| from.addr().is_multiple_of(size) && to.addr().is_multiple_of(size);
-    // SAFETY: the caller's promise; the words are aligned.
-    unsafe {
-        match length {
-            4 if aligned(4) => {
-                let value = AtomicU32::from_ptr(from.cast_mut().cast()).load(Ordering::Relaxed);
-                AtomicU32::from_ptr(to.cast()).store(value, Ordering::Relaxed);
-            }
-            8 if aligned(8) => {
-                let value = AtomicU64::from_ptr(from.cast_mut().cast()).load(Ordering::Relaxed);
-                AtomicU64::from_ptr(to.cast()).store(value, Ordering::Relaxed);
-            }
-            _ => to.cast::<u8>().copy_from(from.cast(), length),
-        }
+impl SysctlReq<'_> {
+    /// SYSCTL_OUT.
+    fn give(&self, bytes: &[u8]) -> Result<(), Errno> {
+        let at = self.oldidx.get();
+        let room = self.oldptr.get(at..at + bytes.len()).ok_or(ENOMEM)?;
+        room.iter().zip(bytes).for_each(|(to, from)| to.set(*from));
+        self.oldidx.set(at + bytes.len());
+        Ok(())
+    }
+
+    /// SYSCTL_IN. False: the request is for reading alone.
+    fn take(&self, bytes: &mut [u8]) -> Result<bool, Errno> {
+        let Some(new) = self.newptr else {
+            return Ok(false);
+        };
+        let at = self.newidx.get();
+        let given = new.get(at..at + bytes.len()).ok_or(EINVAL)?;
+        bytes
+            .iter_mut()
+            .zip(given)
+            .for_each(|(to, from)| *to = from.get());
+        self.newidx.set(at + bytes.len());
+        Ok(true)
     }
 }
 
+/// SYSCTL_OUT, for a handler of the module's.
+///
+/// # Safety
+/// `from` has `length` bytes, which nobody writes meanwhile.
 unsafe extern "C-unwind" fn copy_out(
-    req: *mut SysctlReq,
+    req: &SysctlReq<'_>,
     from: *const c_void,
     length: usize,
 ) -> c_int {
-    // SAFETY: called by a handler with the request that it was given.
-    let req = unsafe { &mut *req };
-    if req.oldidx + length > req.oldlen {
-        return ENOMEM.number().into();
-    }
-    let to = req.oldptr.wrapping_byte_add(req.oldidx);
-    // SAFETY: it fits the request's buffer; `from` is the handler's variable.
-    unsafe { copy(from, to, length) };
-    req.oldidx += length;
-    0
+    // SAFETY: the caller's promise.
+    code(req.give(unsafe { std::slice::from_raw_parts(from.cast(), length) }))
 }
 
-unsafe extern "C-unwind" fn copy_in(req: *mut SysctlReq, to: *mut c_void, length: usize) -> c_int {
-    // SAFETY: called by a handler with the request that it was given.
-    let req = unsafe { &mut *req };
-    if req.newptr.is_null() {
-        return 0;
-    }
-    if req.newlen - req.newidx < length {
-        return EINVAL.number().into();
-    }
-    let from = req.newptr.wrapping_byte_add(req.newidx);
-    // SAFETY: the request's buffer has as much; `to` is the handler's variable.
-    unsafe { copy(from, to, length) };
-    req.newidx += length;
-    0
-}
-
-/// What every handler of an integer does: gives out the variable, or `arg2` without one,
-/// and takes a new value for the variable.
+/// SYSCTL_IN, for a handler of the module's.
 ///
 /// # Safety
-/// `arg1` is null or a variable of `length` bytes, `req` a request.
-unsafe fn handle(arg1: *mut c_void, arg2: i64, req: *mut SysctlReq, length: usize) -> c_int {
-    let mut constant = arg2.to_le_bytes();
-    let source: *const c_void = if arg1.is_null() {
-        constant.as_mut_ptr().cast()
-    } else {
-        arg1
-    };
-    // SAFETY: the caller's promise; a constant has 8 bytes.
-    let result = unsafe { ((*req).oldfunc)(req, source, length) };
+/// `to` has `length` bytes, which nobody else uses meanwhile.
+unsafe extern "C-unwind" fn copy_in(req: &SysctlReq<'_>, to: *mut c_void, length: usize) -> c_int {
     // SAFETY: the caller's promise.
-    if result != 0 || unsafe { (*req).newptr.is_null() } {
-        return result;
-    }
-    if arg1.is_null() {
-        return EPERM.number().into();
-    }
-    // SAFETY: the caller's promise.
-    unsafe { ((*req).newfunc)(req, arg1, length) }
+    let to = unsafe { std::slice::from_raw_parts_mut(to.cast(), length) };
+    code(req.take(to).map(drop))
 }
 
+/// The handlers of SYSCTL_OID(9) for integers. Each gives out the variable, or `arg2` without
+/// one, and takes a new value for the variable. The module reads and writes its variables
+/// meanwhile, so a variable is an atomic.
 macro_rules! handlers {
-    ($($name:ident $bytes:literal;)*) => {$(
+    ($($name:ident $variable:ident $integer:ident;)*) => {$(
         /// The handler of SYSCTL_OID(9) by that name.
         ///
         /// # Safety
-        /// SYSCTL_HANDLER_ARGS: `arg1` is null or its variable, `req` a request.
+        /// SYSCTL_HANDLER_ARGS: `variable` is null or the entry's variable, `req` a request.
         #[unsafe(no_mangle)]
         pub unsafe extern "C-unwind" fn $name(
             _oid: *const c_void,
-            arg1: *mut c_void,
-            arg2: i64,
-            req: *mut c_void,
+            variable: Passed<$variable>,
+            constant: i64,
+            req: &SysctlReq<'_>,
         ) -> c_int {
-            // SAFETY: the caller's promise.
-            unsafe { handle(arg1, arg2, req.cast(), $bytes) }
+            let variable = variable.get();
+            let value = variable.map_or(constant as $integer, |variable| variable.load(Relaxed));
+            let mut new = [0; size_of::<$integer>()];
+            let taken = req.give(&value.to_le_bytes()).and_then(|()| match variable {
+                None if req.newptr.is_some() => Err(EPERM),
+                _ => req.take(&mut new),
+            });
+            if let (Some(variable), Ok(true)) = (variable, taken) {
+                variable.store($integer::from_le_bytes(new), Relaxed);
+            }
+            code(taken.map(drop))
         }
     )*};
 }
 
 handlers! {
-    sysctl_handle_bool 1;
-    sysctl_handle_8 1;
-    sysctl_handle_16 2;
-    sysctl_handle_32 4;
-    sysctl_handle_int 4;
-    sysctl_handle_64 8;
-    sysctl_handle_long 8;
+    sysctl_handle_bool AtomicU8 u8;
+    sysctl_handle_8 AtomicU8 u8;
+    sysctl_handle_16 AtomicU16 u16;
+    sysctl_handle_32 AtomicU32 u32;
+    sysctl_handle_int AtomicU32 u32;
+    sysctl_handle_64 AtomicU64 u64;
+    sysctl_handle_long AtomicU64 u64;
 }
 
 /// The handler of SYSCTL_COUNTER_U64(9): a write sets the counter to 0.
@@ -353,21 +319,16 @@ handlers! {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sysctl_handle_counter_u64(
     _oid: *const c_void,
-    arg1: *mut c_void,
+    arg1: Passed<Cell<usize>>,
     _arg2: i64,
-    req: *mut c_void,
+    req: &SysctlReq<'_>,
 ) -> c_int {
-    let req = req.cast::<SysctlReq>();
-    // SAFETY: the caller's promise.
-    let counter = unsafe { *arg1.cast::<usize>() };
-    let mut sum = counter::fetch(counter);
-    // SAFETY: the caller's promise; the sum has 8 bytes.
-    let result = unsafe { ((*req).oldfunc)(req, (&raw mut sum).cast(), 8) };
-    // SAFETY: the caller's promise.
-    if result == 0 && unsafe { !(*req).newptr.is_null() } {
+    let counter = arg1.borrow("sysctl_handle_counter_u64").get();
+    let result = req.give(&counter::fetch(counter).to_le_bytes());
+    if result.is_ok() && req.newptr.is_some() {
         counter::zero(counter);
     }
-    result
+    code(result)
 }
 
 /// kernel_sysctlbyname(9), reading only.
@@ -377,33 +338,33 @@ pub unsafe extern "C-unwind" fn sysctl_handle_counter_u64(
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn kernel_sysctlbyname(
     _td: *mut c_void,
-    name: *const c_char,
-    old: *mut c_void,
-    oldlen: *mut usize,
+    name: CText,
+    old: *mut u8,
+    oldlen: Passed<Cell<usize>>,
     new: *const c_void,
     _newlen: usize,
-    retval: *mut usize,
+    retval: Out<usize>,
     _flags: c_int,
 ) -> c_int {
     if !new.is_null() {
         return EPERM.number().into();
     }
-    // SAFETY: the caller's promise.
-    let name = unsafe { c_string(name) };
-    code(get(&name).and_then(|value| {
-        // SAFETY: the caller's promise.
-        let length = unsafe { *oldlen };
+    code(get(&name.to_string()).and_then(|value| {
+        let length = oldlen.borrow("kernel_sysctlbyname").get();
         if !matches!(length, 4 | 8) {
             return Err(ENOMEM);
         }
         // SAFETY: the caller's promise, and an integer has no more bytes.
-        unsafe { ptr::copy_nonoverlapping(value.to_le_bytes().as_ptr(), old.cast(), length) };
-        if !retval.is_null() {
-            // SAFETY: the caller's promise.
-            unsafe { *retval = length };
-        }
+        unsafe { old.copy_from(value.to_le_bytes().as_ptr(), length) };
+        retval.put(length);
         Ok(())
     }))
+}
+
+/// The tunable of that name, for TUNABLE_INT_FETCH(9): 1 if it is set.
+fn fetch<T>(name: CText, data: Out<T>, convert: fn(i64) -> T) -> c_int {
+    let value = tunable(&name.to_string()).and_then(|text| parse(&text));
+    value.map(|value| data.put(convert(value))).is_some().into()
 }
 
 /// TUNABLE_INT_FETCH(9): 1 if it is set.
@@ -411,15 +372,8 @@ pub unsafe extern "C-unwind" fn kernel_sysctlbyname(
 /// # Safety
 /// `name` is a C string, `data` may be written.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn getenv_int(name: *const c_char, data: *mut c_int) -> c_int {
-    // SAFETY: the caller's promise.
-    let name = unsafe { c_string(name) };
-    let Some(value) = tunable(&name).and_then(|text| parse(&text)) else {
-        return 0;
-    };
-    // SAFETY: the caller's promise.
-    unsafe { *data = value as c_int };
-    1
+pub unsafe extern "C-unwind" fn getenv_int(name: CText, data: Out<c_int>) -> c_int {
+    fetch(name, data, |value| value as c_int)
 }
 
 /// TUNABLE_INT_FETCH(9) of an unsigned int: 1 if it is set.
@@ -427,7 +381,6 @@ pub unsafe extern "C-unwind" fn getenv_int(name: *const c_char, data: *mut c_int
 /// # Safety
 /// `name` is a C string, `data` may be written.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn getenv_uint(name: *const c_char, data: *mut c_uint) -> c_int {
-    // SAFETY: the caller's promise.
-    unsafe { getenv_int(name, data.cast()) }
+pub unsafe extern "C-unwind" fn getenv_uint(name: CText, data: Out<c_uint>) -> c_int {
+    fetch(name, data, |value| value as c_uint)
 }

@@ -5,12 +5,9 @@
 //! A task runs when its callout is due, in a thread that is not softclock's: it may sleep.
 
 use std::ffi::{c_int, c_void};
-use std::mem::offset_of;
-
-use freebsd_kernel_sys::{task_fn_t, timeout_task};
 
 use super::callout;
-use crate::abi::{Callout, Shared};
+use crate::abi::{Passed, Shared, TimeoutTask, part};
 use crate::debug::kassert;
 use crate::schedule::curthread::run_as_taskqueue;
 
@@ -36,14 +33,6 @@ pub(crate) fn thread() -> usize {
     &raw const QUEUE as usize
 }
 
-/// # Safety
-/// `task` is there as long as the pointer is followed.
-unsafe fn callout_of(task: *mut timeout_task) -> Shared<Callout> {
-    let callout = task.wrapping_byte_add(offset_of!(timeout_task, c));
-    // SAFETY: the caller's promise.
-    unsafe { Shared::new(callout.cast(), "timeout_task") }
-}
-
 /// TIMEOUT_TASK_INIT.
 ///
 /// # Safety
@@ -51,19 +40,16 @@ unsafe fn callout_of(task: *mut timeout_task) -> Shared<Callout> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn _timeout_task_init(
     queue: *mut c_void,
-    task: *mut timeout_task,
+    task: Passed<TimeoutTask>,
     _priority: c_int,
-    func: task_fn_t,
+    func: Option<unsafe extern "C-unwind" fn(*mut c_void, c_int)>,
     context: *mut c_void,
 ) {
-    // SAFETY: the caller's promise; all zero is a valid task.
-    unsafe {
-        task.write_bytes(0, 1);
-        (*task).q = queue.cast();
-        (*task).t.ta_func = func;
-        (*task).t.ta_context = context;
-        callout::callout_init(callout_of(task).as_ptr(), 1);
-    }
+    let task = task.borrow("timeout_task_init");
+    task.q.set(queue);
+    task.ta_func.set(func);
+    task.ta_context.set(context);
+    callout::init(&task.c);
 }
 
 /// taskqueue_enqueue_timeout_sbt(9).
@@ -73,7 +59,7 @@ pub unsafe extern "C-unwind" fn _timeout_task_init(
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn taskqueue_enqueue_timeout_sbt(
     _queue: *mut c_void,
-    task: *mut timeout_task,
+    task: Passed<TimeoutTask>,
     sbt: i64,
     precision: i64,
     flags: c_int,
@@ -82,18 +68,15 @@ pub unsafe extern "C-unwind" fn taskqueue_enqueue_timeout_sbt(
         sbt > 0,
         "taskqueue_enqueue_timeout_sbt: a task at once is not played"
     );
-    // SAFETY: the caller's promise: `run` may follow `task` until it is drained.
-    unsafe { callout::reset(callout_of(task), sbt, precision, run, task.cast(), flags) };
+    let task = task.borrow("taskqueue_enqueue_timeout_sbt");
+    callout::reset(part!(task, c), sbt, precision, run, task, flags);
     0
 }
 
-/// # Safety
-/// `task` is a timeout task that was enqueued.
-unsafe extern "C-unwind" fn run(task: *mut c_void) {
-    let task = task.cast::<timeout_task>();
-    // SAFETY: the caller's promise; the task is drained before its memory goes.
-    let (func, context) = unsafe { ((*task).t.ta_func, (*task).t.ta_context) };
+extern "C-unwind" fn run(task: Shared<TimeoutTask>) {
+    let func = task.ta_func.get();
     let func = func.expect("TIMEOUT_TASK_INIT was given a function");
+    let context = task.ta_context.get();
     // SAFETY: TIMEOUT_TASK_INIT was given the function and the argument for each other.
     run_as_taskqueue(|| unsafe { func(context, 1) });
 }
@@ -105,8 +88,7 @@ unsafe extern "C-unwind" fn run(task: *mut c_void) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn taskqueue_drain_timeout(
     _queue: *mut c_void,
-    task: *mut timeout_task,
+    task: Passed<TimeoutTask>,
 ) {
-    // SAFETY: the caller's promise.
-    callout::drain(unsafe { callout_of(task) });
+    callout::drain(part!(task.borrow("taskqueue_drain_timeout"), c));
 }

@@ -2,7 +2,7 @@
 
 //! time(9).
 
-use crate::abi::Bintime;
+use crate::abi::{Bintime, Out};
 use crate::schedule::clock;
 
 /// binuptime(9).
@@ -10,14 +10,13 @@ use crate::schedule::clock;
 /// # Safety
 /// `bt` may be written.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn binuptime(bt: *mut Bintime) {
+pub unsafe extern "C-unwind" fn binuptime(bt: Out<Bintime>) {
     let uptime = clock::uptime();
     let now = Bintime {
         sec: uptime >> 32,
         frac: (uptime as u64) << 32,
     };
-    // SAFETY: the caller's promise.
-    unsafe { bt.write(now) };
+    bt.put(now);
 }
 
 /// getboottimebin(9).
@@ -25,13 +24,12 @@ pub unsafe extern "C-unwind" fn binuptime(bt: *mut Bintime) {
 /// # Safety
 /// `bt` may be written.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn getboottimebin(bt: *mut Bintime) {
+pub unsafe extern "C-unwind" fn getboottimebin(bt: Out<Bintime>) {
     let ns = clock::boottime_ns();
     let fraction = (ns.rem_euclid(1_000_000_000) as u128) << 64;
     let boot = Bintime {
         sec: ns.div_euclid(1_000_000_000),
         frac: (fraction / 1_000_000_000) as u64,
     };
-    // SAFETY: the caller's promise.
-    unsafe { bt.write(boot) };
+    bt.put(boot);
 }

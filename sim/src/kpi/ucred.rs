@@ -2,7 +2,6 @@
 
 //! Credentials and jails, as far as the module looks.
 
-use std::ffi::c_void;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -10,7 +9,7 @@ use freebsd_kernel_sys::{KQX_CR_PRISON, KQX_CR_RUIDINFO, KQX_CR_UID, KQX_PR_PARE
 use parking_lot::Mutex;
 
 use super::uidinfo::UidInfo;
-use crate::abi::Shared;
+use crate::abi::{Passed, Shared};
 use crate::debug::fault::{self, FaultKind};
 
 /// Where a word that the module reads is, counted in words.
@@ -97,11 +96,10 @@ pub(crate) unsafe fn take() -> Vec<Arc<Ucred>> {
 /// # Safety
 /// `cr` is a credential that somebody holds.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn crhold(cr: *mut c_void) -> *mut c_void {
-    // SAFETY: the caller's promise.
-    let ucred = unsafe { Shared::<Ucred>::new(cr.cast(), "crhold") };
+pub unsafe extern "C-unwind" fn crhold(cr: Passed<Ucred>) -> Shared<Ucred> {
+    let ucred = cr.borrow("crhold");
     ucred.references.fetch_add(1, Ordering::Relaxed);
-    cr
+    ucred
 }
 
 /// crfree(9).
@@ -109,10 +107,13 @@ pub unsafe extern "C-unwind" fn crhold(cr: *mut c_void) -> *mut c_void {
 /// # Safety
 /// `cr` is a credential that the caller holds, and lets go of.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn crfree(cr: *mut c_void) {
-    // SAFETY: the caller's promise.
-    let ucred = unsafe { Shared::<Ucred>::new(cr.cast(), "crfree") };
-    if ucred.references.fetch_sub(1, Ordering::AcqRel) <= 0 {
+pub unsafe extern "C-unwind" fn crfree(cr: Passed<Ucred>) {
+    if cr
+        .borrow("crfree")
+        .references
+        .fetch_sub(1, Ordering::AcqRel)
+        <= 0
+    {
         let message = "crfree of a credential that is not held".into();
         fault::report(FaultKind::Leak, message);
     }

@@ -11,7 +11,7 @@ use freebsd_kernel_sys::RLIMIT_KQUEUES;
 use parking_lot::Mutex;
 
 use super::console;
-use crate::abi::Shared;
+use crate::abi::Passed;
 use crate::debug::fault::{self, FaultKind};
 use crate::debug::inject::{self, Failure};
 use crate::debug::kassert;
@@ -92,10 +92,8 @@ pub(crate) fn charge(user: &UidInfo, diff: c_int, max: u64) -> bool {
 /// # Safety
 /// `uip` is a uidinfo that the caller holds.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn chgkqcnt(uip: *const UidInfo, diff: c_int, max: u64) -> c_int {
-    // SAFETY: the caller's promise.
-    let user = unsafe { Shared::new(uip, "chgkqcnt") };
-    c_int::from(charge(&user, diff, max))
+pub unsafe extern "C-unwind" fn chgkqcnt(uip: Passed<UidInfo>, diff: c_int, max: u64) -> c_int {
+    c_int::from(charge(&uip.borrow("chgkqcnt"), diff, max))
 }
 
 /// lim_cur(9): RLIMIT_KQUEUES is the process', every other limit is none.

@@ -6,13 +6,13 @@
 //! and is handed out again before a new one is made. Items of other zones are poisoned as
 //! malloc(9)'s memory is.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_int, c_void};
 use std::ptr;
 
 use parking_lot::Mutex;
 
 use super::heap::{self, M_WAITOK, M_ZERO, Owner, may_allocate};
-use crate::abi::c_string;
+use crate::abi::{CText, Passed};
 use crate::debug::kassert;
 
 type Ctor = unsafe extern "C-unwind" fn(*mut c_void, c_int, *mut c_void, c_int) -> c_int;
@@ -92,21 +92,13 @@ impl Zone {
     }
 }
 
-/// # Safety
-/// `zone` is null, or from [`uma_zcreate`] and not destroyed before the reference is dropped.
-unsafe fn zone_of<'a>(zone: *const Zone) -> &'a Zone {
-    kassert!(!zone.is_null(), "uma: null zone");
-    // SAFETY: the caller's promise.
-    unsafe { &*zone }
-}
-
 /// uma_zcreate(9).
 ///
 /// # Safety
 /// `name` is a C string; the functions do what uma(9) asks, on items of that size.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn uma_zcreate(
-    name: *const c_char,
+    name: CText,
     size: usize,
     ctor: Option<Ctor>,
     dtor: Option<Dtor>,
@@ -115,8 +107,6 @@ pub unsafe extern "C-unwind" fn uma_zcreate(
     _align: c_int,
     _flags: u32,
 ) -> *mut Zone {
-    // SAFETY: the caller's promise.
-    let name = unsafe { c_string(name) };
     let zone = Box::new(Zone {
         size,
         ctor,
@@ -125,38 +115,36 @@ pub unsafe extern "C-unwind" fn uma_zcreate(
         fini,
         cache: Mutex::default(),
     });
-    heap::name(zone.owner(), name);
+    heap::name(zone.owner(), name.to_string());
     Box::into_raw(zone)
 }
 
 /// uma_zdestroy(9).
 ///
 /// # Safety
-/// `pointer` came from [`uma_zcreate`], and nobody uses the zone again.
+/// `zone` came from [`uma_zcreate`], and nobody uses the zone again.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn uma_zdestroy(pointer: *mut Zone) {
-    // SAFETY: the caller's promise; the reference is dropped before the box.
-    let zone = unsafe { zone_of(pointer) };
+pub unsafe extern "C-unwind" fn uma_zdestroy(zone: Passed<Zone>) {
+    let zone = zone.borrow("uma_zdestroy");
     zone.empty_cache();
     heap::forget(zone.owner(), |name, count, _| {
         format!("Freed UMA keg ({name}) was not empty ({count} items).")
     });
     // SAFETY: the box of `uma_zcreate`, which nobody uses again.
-    drop(unsafe { Box::from_raw(pointer) });
+    drop(unsafe { Box::from_raw(zone.as_ptr()) });
 }
 
 /// uma_zalloc_arg(9).
 ///
 /// # Safety
-/// `pointer` came from [`uma_zcreate`], and the zone is not destroyed meanwhile.
+/// `zone` came from [`uma_zcreate`], and the zone is not destroyed meanwhile.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn uma_zalloc_arg(
-    pointer: *const Zone,
+    zone: Passed<Zone>,
     arg: *mut c_void,
     flags: c_int,
 ) -> *mut c_void {
-    // SAFETY: the caller's promise.
-    let zone = unsafe { zone_of(pointer) };
+    let zone = zone.borrow("uma_zalloc");
     let item = zone.take(flags);
     if item.is_null() {
         return item;
@@ -173,8 +161,7 @@ pub unsafe extern "C-unwind" fn uma_zalloc_arg(
         }
     }
     if flags & M_ZERO != 0 {
-        // SAFETY: an item of that size that is the caller's alone.
-        unsafe { item.write_bytes(0, zone.size) };
+        heap::zero(item);
     }
     item
 }
@@ -182,19 +169,18 @@ pub unsafe extern "C-unwind" fn uma_zalloc_arg(
 /// uma_zfree_arg(9).
 ///
 /// # Safety
-/// `pointer` came from [`uma_zcreate`], and the zone is not destroyed meanwhile. `item` is
+/// `zone` came from [`uma_zcreate`], and the zone is not destroyed meanwhile. `item` is
 /// null or an item of the zone that nobody uses.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn uma_zfree_arg(
-    pointer: *const Zone,
+    zone: Passed<Zone>,
     item: *mut c_void,
     arg: *mut c_void,
 ) {
     if item.is_null() {
         return;
     }
-    // SAFETY: the caller's promise.
-    let zone = unsafe { zone_of(pointer) };
+    let zone = zone.borrow("uma_zfree");
     if let Some(dtor) = zone.dtor {
         // SAFETY: the zone's own function, on an item of its size.
         unsafe { dtor(item, zone.size as c_int, arg) };

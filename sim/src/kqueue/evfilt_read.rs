@@ -6,7 +6,7 @@
 //! an event becomes active on the inner kqueue, a task tells the kqueues that watch it, as in
 //! the kernel: the outer's lock comes after the inner's.
 
-use std::ffi::{c_int, c_long, c_void};
+use std::ffi::{c_int, c_long};
 use std::ptr;
 
 use freebsd_kernel_sys::KNF_LISTLOCKED;
@@ -15,10 +15,9 @@ use kqx::event::EVFILT_READ;
 use super::file::File;
 use super::filedesc::Filedesc;
 use super::filterops::Builtin;
-use super::knlist::{knlist_add, knlist_remove, knote};
 use super::knote::drop_attached;
 use super::kq::{Kqueue, Locked};
-use crate::abi::{Callout, Filterops, Knote, Shared};
+use crate::abi::{Filterops, Knote, Shared, part};
 use crate::errno::{EBADF, EINVAL, Errno, code};
 use crate::kpi::callout;
 use crate::schedule::curthread::run_as_taskqueue;
@@ -27,7 +26,7 @@ use crate::schedule::curthread::run_as_taskqueue;
 const AT_ONCE: i64 = 0;
 
 /// Of kqueues alone: a process has no other descriptors here.
-pub(super) static READ: Builtin = Builtin::new(Filterops {
+pub(super) static READ: Builtin<File> = Builtin::new(Filterops {
     f_isfd: 1,
     f_attach: Some(attach),
     f_detach: Some(detach),
@@ -37,8 +36,7 @@ pub(super) static READ: Builtin = Builtin::new(Filterops {
 
 /// The kqueue that an attached knote watches.
 fn watched(kn: Shared<Knote>) -> Shared<Kqueue> {
-    // SAFETY: `attach` put it there, and `detach` takes it back.
-    unsafe { File::kqueue_of(kn.kn_ptr.get()) }
+    READ.kept(kn).kqueue()
 }
 
 extern "C-unwind" fn attach(kn: Shared<Knote>) -> c_int {
@@ -48,26 +46,22 @@ extern "C-unwind" fn attach(kn: Shared<Knote>) -> c_int {
         if ptr::eq(&*inner, &*outer) {
             return Err(EINVAL);
         }
-        let list = inner.notes();
-        kn.kn_ptr.set(inner.into_word());
-        // SAFETY: the list is the inner kqueue's, whose file the knote has; kqueue_register has
-        // the knote in flux.
-        unsafe { knlist_add(list, kn.as_ptr(), 0) };
+        let list = inner.kqueue().notes();
+        READ.keep(kn, inner);
+        list.add(kn, false);
         Ok(())
     }))
 }
 
 extern "C-unwind" fn detach(kn: Shared<Knote>) {
-    // SAFETY: the knote is on that list, and in flux.
-    unsafe { knlist_remove(watched(kn).notes(), kn.as_ptr(), 0) };
-    // SAFETY: `attach` put it there; the knote ends.
-    drop(unsafe { File::from_word(kn.kn_ptr.get()) });
+    watched(kn).notes().remove(kn, false);
+    // SAFETY: the knote is in flux and on no list: no other callback runs.
+    drop(unsafe { READ.release(kn) });
 }
 
 extern "C-unwind" fn event(kn: Shared<Knote>, _hint: c_long) -> c_int {
-    let inner = watched(kn);
-    // SAFETY: kqueue holds the lock of the knote's list, which is the inner kqueue's.
-    let count = unsafe { inner.protected() }.kq_count.get();
+    // kqueue holds the lock of the knote's list, which is the inner kqueue's.
+    let count = watched(kn).count();
     kn.kn_kevent.set_data(count.into());
     (count > 0).into()
 }
@@ -95,44 +89,22 @@ impl Kqueue {
             locked = self.lock();
         }
     }
-
-    fn task(&self) -> Shared<Callout> {
-        // SAFETY: the callout is there as long as the kqueue, which drains it before it goes.
-        unsafe { Shared::from_ref(&self.task) }
-    }
-
-    /// Sets up the task that tells the kqueues that watch this one.
-    pub(super) fn init_task(&self) {
-        // SAFETY: the callout is this kqueue's.
-        unsafe { callout::callout_init(self.task().as_ptr(), 1) };
-    }
-
-    /// The task will not run any more.
-    pub(super) fn drain_task(&self) {
-        callout::drain(self.task());
-    }
 }
 
 impl Locked<'_> {
     /// An event has become active: has a task tell the kqueues that watch this one.
     pub(super) fn tell_watchers(&self) {
         if self.kq_sel.si_note.kl_list.get().is_some() {
-            let kq = self.kqueue();
-            let arg = ptr::from_ref(kq).cast_mut().cast();
             // SAFETY: a kqueue drains its task before it goes.
-            unsafe { callout::reset(kq.task(), AT_ONCE, 0, tell, arg, 0) };
+            let kq = unsafe { Shared::from_ref(self.kqueue()) };
+            callout::reset(part!(kq, task), AT_ONCE, 0, tell, kq, 0);
         }
     }
 }
 
-/// # Safety
-/// `kq` is a kqueue that drains its task before it goes.
-unsafe extern "C-unwind" fn tell(kq: *mut c_void) {
-    // SAFETY: the caller's promise.
-    let kq = unsafe { Shared::<Kqueue>::new(kq.cast(), "kqueue task") };
+extern "C-unwind" fn tell(kq: Shared<Kqueue>) {
     run_as_taskqueue(|| {
         let _locked = kq.lock();
-        // SAFETY: the list is this kqueue's, and its lock is held.
-        unsafe { knote(kq.notes(), 0, KNF_LISTLOCKED as c_int) };
+        kq.notes().knote(0, KNF_LISTLOCKED);
     });
 }

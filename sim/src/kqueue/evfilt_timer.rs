@@ -7,8 +7,7 @@
 //! the past, and the callout runs again and again; here the callout never comes.
 
 use std::cell::Cell;
-use std::ffi::{c_int, c_long, c_ulong, c_void};
-use std::ptr;
+use std::ffi::{c_int, c_long, c_ulong};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use freebsd_kernel_sys::{EVENT_PROCESS, KN_ACTIVE, KN_DETACHED, KN_QUEUED};
@@ -19,12 +18,12 @@ use kqx::event::{
 
 use super::filterops::Builtin;
 use super::kq::Kqueue;
-use crate::abi::{Callout, Filterops, Knote, Shared};
+use crate::abi::{Callout, Filterops, Knote, Shared, part};
 use crate::errno::{EINVAL, ENOMEM, Errno, code};
 use crate::kpi::callout;
 use crate::schedule::clock::{self, Sbintime};
 
-pub(super) static TIMER: Builtin = Builtin::new(Filterops {
+pub(super) static TIMER: Builtin<Timer> = Builtin::new(Filterops {
     f_isfd: 0,
     f_attach: Some(attach),
     f_detach: Some(detach),
@@ -33,7 +32,7 @@ pub(super) static TIMER: Builtin = Builtin::new(Filterops {
 });
 
 /// What an EVFILT_TIMER keeps beside its knote.
-struct Timer {
+pub(super) struct Timer {
     callout: Callout,
     knote: Shared<Knote>,
     next: Cell<Sbintime>,
@@ -50,12 +49,6 @@ static CALLOUTMAX: AtomicU32 = AtomicU32::new(0);
 pub(super) fn boot(calloutmax: u32) {
     NCALLOUTS.store(0, Ordering::Relaxed);
     CALLOUTMAX.store(calloutmax, Ordering::Relaxed);
-}
-
-/// The timer of an attached knote.
-fn timer(kn: Shared<Knote>) -> Shared<Timer> {
-    // SAFETY: `attach` put it there, and `detach` takes it away.
-    unsafe { Shared::new(kn.kn_ptr.get().cast(), "EVFILT_TIMER") }
 }
 
 /// The time in `kn_sdata`, by the unit in `kn_sfflags`.
@@ -99,7 +92,7 @@ fn timer2sbintime(time: u64, per_second: u64) -> Sbintime {
 }
 
 fn start(kn: Shared<Knote>, time: Sbintime) {
-    let timer = timer(kn);
+    let timer = TIMER.kept(kn);
     if kn.kn_sfflags.get() & NOTE_ABSTIME != 0 {
         timer.next.set(time);
         timer.period.set(0);
@@ -111,23 +104,14 @@ fn start(kn: Shared<Knote>, time: Sbintime) {
 }
 
 impl Shared<Timer> {
-    fn callout(self) -> Shared<Callout> {
-        // SAFETY: the callout is there as long as the timer.
-        unsafe { Shared::from_ref(&self.callout) }
-    }
-
+    /// `detach` drains the callout before the timer goes.
     fn schedule(self) {
-        let (next, flags) = (self.next.get(), callout::C_ABSOLUTE);
-        // SAFETY: `detach` drains the callout before the timer goes.
-        unsafe { callout::reset(self.callout(), next, 0, expire, self.as_ptr().cast(), flags) };
+        let (callout, next) = (part!(self, callout), self.next.get());
+        callout::reset(callout, next, 0, expire, self, callout::C_ABSOLUTE);
     }
 }
 
-/// # Safety
-/// `arg` is a timer.
-unsafe extern "C-unwind" fn expire(arg: *mut c_void) {
-    // SAFETY: the caller's promise; `detach` drains the callout before the timer goes.
-    let timer = unsafe { Shared::<Timer>::new(arg.cast(), "EVFILT_TIMER") };
+extern "C-unwind" fn expire(timer: Shared<Timer>) {
     let kn = timer.knote;
     let kq = Kqueue::of(kn);
     let (period, now) = (timer.period.get(), clock::uptime());
@@ -159,28 +143,23 @@ extern "C-unwind" fn attach(kn: Shared<Knote>) -> c_int {
             kn.kn_kevent.raise_flags(EV_CLEAR);
         }
         kn.clear(KN_DETACHED);
-        // SAFETY: all zero is a valid callout.
-        let callout = unsafe { std::mem::zeroed() };
-        let timer = Box::into_raw(Box::new(Timer {
-            callout,
+        let timer = Timer {
+            callout: Callout::default(),
             knote: kn,
             next: 0.into(),
             period: 0.into(),
-        }));
-        // SAFETY: the callout of a box that is freed after the callout was drained.
-        unsafe { callout::callout_init(&raw mut (*timer).callout, 1) };
-        kn.kn_ptr.set(timer.cast());
+        };
+        callout::init(&timer.callout);
+        TIMER.keep(kn, timer);
         start(kn, time);
         Ok(())
     }))
 }
 
 extern "C-unwind" fn detach(kn: Shared<Knote>) {
-    let timer = timer(kn);
-    callout::drain(timer.callout());
-    kn.kn_ptr.set(ptr::null_mut());
-    // SAFETY: `attach`'s box; the callout is drained, and the knote has forgotten the box.
-    drop(unsafe { Box::from_raw(timer.as_ptr()) });
+    callout::drain(part!(TIMER.kept(kn), callout));
+    // SAFETY: the callout is drained, and the knote is in flux: no other callback runs.
+    unsafe { TIMER.release(kn) };
     NCALLOUTS.fetch_sub(1, Ordering::Relaxed);
     kn.set(KN_DETACHED);
 }
@@ -189,11 +168,7 @@ extern "C-unwind" fn event(kn: Shared<Knote>, _hint: c_long) -> c_int {
     (kn.kn_kevent.data() != 0).into()
 }
 
-/// # Safety
-/// `kev` is kqueue's own.
-unsafe extern "C-unwind" fn touch(kn: Shared<Knote>, kev: *mut Kevent, kind: c_ulong) {
-    // SAFETY: the caller's promise.
-    let kev = unsafe { &mut *kev };
+extern "C-unwind" fn touch(kn: Shared<Knote>, kev: &mut Kevent, kind: c_ulong) {
     if kind == c_ulong::from(EVENT_PROCESS) {
         *kev = kn.kn_kevent.get();
         if kn.kn_kevent.flags() & EV_CLEAR != 0 {
@@ -204,7 +179,7 @@ unsafe extern "C-unwind" fn touch(kn: Shared<Knote>, kev: *mut Kevent, kind: c_u
     if kev.flags & EV_ADD == 0 {
         return;
     }
-    callout::drain(timer(kn).callout());
+    callout::drain(part!(TIMER.kept(kn), callout));
     let kq = Kqueue::of(kn);
     let locked = kq.lock();
     if kn.has(KN_QUEUED) {

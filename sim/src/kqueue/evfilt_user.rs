@@ -13,7 +13,7 @@ use kqx::event::{
 use super::filterops::Builtin;
 use crate::abi::{Filterops, Knote, Shared};
 
-pub(super) static USER: Builtin = Builtin::new(Filterops {
+pub(super) static USER: Builtin<()> = Builtin::new(Filterops {
     f_isfd: 0,
     f_attach: Some(attach),
     f_detach: Some(detach),
@@ -34,11 +34,7 @@ extern "C-unwind" fn event(kn: Shared<Knote>, _hint: c_long) -> c_int {
     kn.kn_hookid.get()
 }
 
-/// # Safety
-/// `kev` is kqueue's own.
-unsafe extern "C-unwind" fn touch(kn: Shared<Knote>, kev: *mut Kevent, kind: c_ulong) {
-    // SAFETY: the caller's promise.
-    let kev = unsafe { &mut *kev };
+extern "C-unwind" fn touch(kn: Shared<Knote>, kev: &mut Kevent, kind: c_ulong) {
     let clears = if kind == c_ulong::from(EVENT_REGISTER) {
         if kev.fflags & NOTE_TRIGGER != 0 {
             kn.kn_hookid.set(1);

@@ -7,15 +7,13 @@
 
 use std::ffi::c_void;
 use std::ops::Deref;
-use std::ptr;
 use std::sync::Arc;
 
-use super::knlist::knlist_init_mtx;
 use super::knote::drop_attached;
 use super::kq::Kqueue;
-use crate::abi::Shared;
-use crate::kpi::mtx;
+use crate::abi::{Shared, part};
 use crate::kpi::uidinfo::{UidInfo, charge};
+use crate::kpi::{callout, mtx};
 use crate::schedule::sched;
 
 /// A reference to the file of a kqueue, which ends with the last.
@@ -47,37 +45,16 @@ impl File {
         copied_on_fork: bool,
     ) -> File {
         let kq = Box::new(Kqueue::uninit(owner, fdp, copied_on_fork));
-        // SAFETY: a box that stays where it is until the last reference takes it back. The
-        // list and its lock are this kqueue's.
-        let kq = unsafe {
-            let kq = Shared::new(Box::into_raw(kq), "kqueue");
-            kq.init();
-            kq.init_task();
-            knlist_init_mtx(kq.notes().cast_mut(), ptr::from_ref(&kq.kq_lock).cast_mut());
-            kq
-        };
+        // SAFETY: a box that stays where it is until the last reference takes it back.
+        let kq = unsafe { Shared::new(Box::into_raw(kq), "kqueue") };
+        kq.init();
+        kq.notes().init(part!(kq, kq_lock));
         File(Arc::new(Open(kq)))
     }
 
-    /// The reference as a word, for a knote; [`File::from_word`] takes it back.
-    pub(super) fn into_word(self) -> *mut c_void {
-        Arc::into_raw(self.0).cast_mut().cast()
-    }
-
-    /// The kqueue of a reference that is a word.
-    ///
-    /// # Safety
-    /// `word` is from [`File::into_word`], and stays as long as the pointer is followed.
-    pub(super) unsafe fn kqueue_of(word: *mut c_void) -> Shared<Kqueue> {
-        // SAFETY: the caller's promise.
-        unsafe { (*word.cast::<Open>()).0 }
-    }
-
-    /// # Safety
-    /// `word` is from [`File::into_word`], and is not used again.
-    pub(super) unsafe fn from_word(word: *mut c_void) -> File {
-        // SAFETY: the caller's promise.
-        File(unsafe { Arc::from_raw(word.cast::<Open>().cast_const()) })
+    /// The kqueue, which stays as long as a reference.
+    pub(super) fn kqueue(&self) -> Shared<Kqueue> {
+        self.0.0
     }
 }
 
@@ -88,7 +65,7 @@ impl Drop for Open {
         if std::thread::panicking() || sched::dead().is_some() {
             return;
         }
-        kq.drain_task();
+        callout::drain(part!(kq, task));
         let mut locked = kq.lock();
         while let Some(kn) = locked.chains().iter().find_map(|chain| chain.get()) {
             if kn.in_flux() {

@@ -3,6 +3,7 @@
 //! Calling a filter: `struct filterops`.
 
 use std::ffi::{c_int, c_long, c_ulong};
+use std::marker::PhantomData;
 use std::ptr;
 
 use freebsd_kernel_sys::{EVENT_PROCESS, EVENT_REGISTER};
@@ -22,23 +23,60 @@ pub(super) static NULL_FILTEROPS: Filterops = Filterops {
 };
 
 /// The `struct filterops` of a filter of the kernel's own, for any release: callbacks that a
-/// later release has are not set.
+/// later release has are not set. The filter keeps a `T` with each of its knotes.
+///
+/// # Invariant
+/// `kn_ptr` of a knote of this filter is null, or from `Box::<T>::into_raw`.
 #[repr(C)]
-pub(super) struct Builtin {
+pub(super) struct Builtin<T> {
     filterops: Filterops,
     later: [usize; 2],
+    kept: PhantomData<fn() -> T>,
 }
 
-impl Builtin {
-    pub(super) const fn new(filterops: Filterops) -> Builtin {
-        let later = [0; 2];
-        Builtin { filterops, later }
+impl<T> Builtin<T> {
+    pub(super) const fn new(filterops: Filterops) -> Builtin<T> {
+        Builtin {
+            filterops,
+            later: [0; 2],
+            kept: PhantomData,
+        }
     }
 
     /// As a slot has it. A release may read past the end of a `Filterops`.
     pub(super) fn filterops(&'static self) -> Shared<Filterops> {
         // SAFETY: static, constant, and a `Filterops` is its first field.
         unsafe { Shared::new(ptr::from_ref(self).cast(), "a filter of the kernel's own") }
+    }
+
+    fn assert_own(&'static self, kn: Shared<Knote>) {
+        assert!(kn.filterops() == self.filterops(), "another filter's knote");
+    }
+
+    /// Keeps a value with a knote of this filter.
+    pub(super) fn keep(&'static self, kn: Shared<Knote>, value: T) {
+        self.assert_own(kn);
+        kn.kn_ptr.set(Box::into_raw(Box::new(value)).cast());
+    }
+
+    /// What is kept with a knote of this filter, until the filter detaches the knote.
+    pub(super) fn kept(&'static self, kn: Shared<Knote>) -> Shared<T> {
+        self.assert_own(kn);
+        // SAFETY: the invariant of `Builtin`. The filter's callbacks alone come here, and they
+        // are over before its f_detach takes the box back.
+        unsafe { Shared::new(kn.kn_ptr.get().cast(), "kn_ptr") }
+    }
+
+    /// Takes back what is kept.
+    ///
+    /// # Safety
+    /// Nobody follows what [`Builtin::kept`] has returned for the knote any more.
+    pub(super) unsafe fn release(&'static self, kn: Shared<Knote>) -> T {
+        let kept = self.kept(kn);
+        kn.kn_ptr.set(ptr::null_mut());
+        // SAFETY: by the invariant of `Builtin` this is a box of `keep`. `kn_ptr` no longer has
+        // it, and by the caller's promise nobody else does.
+        *unsafe { Box::from_raw(kept.as_ptr()) }
     }
 }
 

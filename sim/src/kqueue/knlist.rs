@@ -3,14 +3,14 @@
 //! knlist(9): the lists of knotes that an event source keeps, and knote(9), which asks the
 //! filter of each knote on a list whether the event is due.
 
-use std::ffi::{c_int, c_long, c_void};
+use std::ffi::{c_int, c_long};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use freebsd_kernel_sys::{KN_DETACHED, KNF_LISTLOCKED, KNF_NOKQLOCK};
 
 use super::knote::unlink;
 use super::kq::Kqueue;
-use crate::abi::{Knlist, Knote, Mtx, Place, Shared};
+use crate::abi::{Knlist, Knote, Mtx, Passed, Place, Shared};
 use crate::debug::kassert;
 use crate::kpi::mtx;
 
@@ -27,24 +27,24 @@ pub(crate) fn notified() -> u64 {
     NOTIFIED.load(Ordering::Relaxed)
 }
 
+const UNINITIALISED: &str = "knlist is initialised";
+
 impl Shared<Knlist> {
+    fn mtx(self) -> Shared<Mtx> {
+        self.kl_lockarg.get().expect(UNINITIALISED)
+    }
+
     pub(super) fn lock(self) {
-        let lock = self.kl_lock.get().expect("knlist is initialised");
-        // SAFETY: knlist_init_mtx set function and argument for each other.
-        unsafe { lock(self.kl_lockarg.get()) }
+        self.kl_lock.get().expect(UNINITIALISED)(self.mtx());
     }
 
     pub(super) fn unlock(self) {
-        let unlock = self.kl_unlock.get().expect("knlist is initialised");
-        // SAFETY: knlist_init_mtx set function and argument for each other.
-        unsafe { unlock(self.kl_lockarg.get()) }
+        self.kl_unlock.get().expect(UNINITIALISED)(self.mtx());
     }
 
     fn assert_locked(self, locked: bool) {
-        let assert_lock = self.kl_assert_lock.get().expect("knlist is initialised");
         let what = if locked { LA_LOCKED } else { LA_UNLOCKED };
-        // SAFETY: knlist_init_mtx set function and argument for each other.
-        unsafe { assert_lock(self.kl_lockarg.get(), what) }
+        self.kl_assert_lock.get().expect(UNINITIALISED)(self.mtx(), what);
     }
 
     /// Runs `body` with the list's lock held, which it is already if `locked`.
@@ -61,38 +61,73 @@ impl Shared<Knlist> {
     }
 }
 
-/// # Safety
-/// `arg` is a mutex.
-unsafe fn list_mtx(arg: *mut c_void) -> Shared<Mtx> {
-    // SAFETY: the caller's promise.
-    unsafe { Shared::new(arg.cast(), "knlist lock") }
-}
-
-/// # Safety
-/// `arg` is the list's mutex.
-unsafe extern "C-unwind" fn mtx_lock(arg: *mut c_void) {
-    // SAFETY: the caller's promise.
-    let lock = unsafe { list_mtx(arg) };
+extern "C-unwind" fn mtx_lock(lock: Shared<Mtx>) {
     mtx::lock(&lock, Place::KERNEL);
 }
 
-/// # Safety
-/// `arg` is the list's mutex.
-unsafe extern "C-unwind" fn mtx_unlock(arg: *mut c_void) {
-    // SAFETY: the caller's promise.
-    let lock = unsafe { list_mtx(arg) };
+extern "C-unwind" fn mtx_unlock(lock: Shared<Mtx>) {
     mtx::unlock(&lock);
 }
 
-/// # Safety
-/// `arg` is the list's mutex.
-unsafe extern "C-unwind" fn mtx_assert(arg: *mut c_void, what: c_int) {
-    // SAFETY: the caller's promise.
-    let lock = unsafe { list_mtx(arg) };
+extern "C-unwind" fn mtx_assert(lock: Shared<Mtx>, what: c_int) {
     if what == LA_LOCKED {
         mtx::assert_owned(&lock);
     } else {
         mtx::assert_not_owned(&lock);
+    }
+}
+
+impl Shared<Knlist> {
+    /// knlist_init_mtx(9).
+    pub(super) fn init(self, lock: Shared<Mtx>) {
+        self.kl_list.set(None);
+        self.kl_lock.set(Some(mtx_lock));
+        self.kl_unlock.set(Some(mtx_unlock));
+        self.kl_assert_lock.set(Some(mtx_assert));
+        self.kl_lockarg.set(Some(lock));
+        self.kl_autodestroy.set(0);
+    }
+
+    /// knlist_add(9): clears KN_DETACHED.
+    pub(super) fn add(self, kn: Shared<Knote>, locked: bool) {
+        kassert!(kn.in_flux(), "knlist_add: knote not in flux");
+        kassert!(kn.has(KN_DETACHED), "knlist_add: knote was not detached");
+        self.locked(locked, || {
+            kn.kn_selnext.set(self.kl_list.replace(Some(kn)));
+        });
+        let kq = Kqueue::of(kn);
+        let _locked = kq.lock();
+        kn.kn_knlist.set(Some(self));
+        kn.clear(KN_DETACHED);
+    }
+
+    /// knlist_remove(9): sets KN_DETACHED.
+    pub(super) fn remove(self, kn: Shared<Knote>, locked: bool) {
+        kassert!(kn.in_flux(), "knlist_remove: knote not in flux");
+        kassert!(
+            !kn.has(KN_DETACHED),
+            "knlist_remove: knote was already detached"
+        );
+        self.locked(locked, || {
+            unlink(&self.kl_list, kn, |kn| &kn.kn_selnext);
+            kn.kn_knlist.set(None);
+        });
+        let kq = Kqueue::of(kn);
+        let _locked = kq.lock();
+        kn.set(KN_DETACHED);
+    }
+
+    /// knote(9): asks the filter of every knote on the list, with the lock of the knote's
+    /// kqueue held, and activates those whose event is due. Passes by a knote that is in flux,
+    /// unless a scan or a change has it so.
+    pub(super) fn knote(self, hint: c_long, flags: u32) {
+        self.locked(flags & KNF_LISTLOCKED != 0, || {
+            let mut next = self.kl_list.get();
+            while let Some(kn) = next {
+                next = kn.kn_selnext.get();
+                notify(kn, hint, flags & KNF_NOKQLOCK != 0);
+            }
+        });
     }
 }
 
@@ -102,71 +137,36 @@ unsafe extern "C-unwind" fn mtx_assert(arg: *mut c_void, what: c_int) {
 /// `knl` may be written, and stays until [`knlist_destroy`]; `lock` is an initialised mutex
 /// that outlives the list.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn knlist_init_mtx(knl: *mut Knlist, lock: *mut Mtx) {
-    kassert!(
-        !lock.is_null(),
-        "knlist_init_mtx: a list needs a lock of its own here"
-    );
-    // SAFETY: the caller's promise; any bytes are a `struct knlist` whose fields are set below.
-    let knl = unsafe { Shared::new(knl, "knlist_init_mtx") };
-    knl.kl_list.set(None);
-    knl.kl_lock.set(Some(mtx_lock));
-    knl.kl_unlock.set(Some(mtx_unlock));
-    knl.kl_assert_lock.set(Some(mtx_assert));
-    knl.kl_lockarg.set(lock.cast());
-    knl.kl_autodestroy.set(0);
+pub unsafe extern "C-unwind" fn knlist_init_mtx(knl: Passed<Knlist>, lock: Passed<Mtx>) {
+    let Some(lock) = lock.get() else {
+        panic!("panic: knlist_init_mtx: a list needs a lock of its own here");
+    };
+    knl.borrow("knlist_init_mtx").init(lock);
 }
 
-/// knlist_add(9): clears KN_DETACHED.
+/// knlist_add(9).
 ///
 /// # Safety
 /// `knl` is an initialised list that stays until the knote is off it. `kn` is a knote of a
 /// kqueue, which the caller has in flux.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn knlist_add(knl: *const Knlist, kn: *const Knote, locked: c_int) {
-    // SAFETY: the caller's promise.
-    let (knl, kn) = unsafe {
-        (
-            Shared::new(knl, "knlist_add"),
-            Shared::new(kn, "knlist_add"),
-        )
-    };
-    kassert!(kn.in_flux(), "knlist_add: knote not in flux");
-    kassert!(kn.has(KN_DETACHED), "knlist_add: knote was not detached");
-    knl.locked(locked != 0, || {
-        kn.kn_selnext.set(knl.kl_list.replace(Some(kn)));
-    });
-    let kq = Kqueue::of(kn);
-    let _locked = kq.lock();
-    kn.kn_knlist.set(Some(knl));
-    kn.clear(KN_DETACHED);
+pub unsafe extern "C-unwind" fn knlist_add(knl: Passed<Knlist>, kn: Passed<Knote>, locked: c_int) {
+    let kn = kn.borrow("knlist_add");
+    knl.borrow("knlist_add").add(kn, locked != 0);
 }
 
-/// knlist_remove(9): sets KN_DETACHED.
+/// knlist_remove(9).
 ///
 /// # Safety
 /// `knl` is the list that `kn` is on; the caller has the knote in flux.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn knlist_remove(knl: *const Knlist, kn: *const Knote, locked: c_int) {
-    // SAFETY: the caller's promise.
-    let (knl, kn) = unsafe {
-        (
-            Shared::new(knl, "knlist_remove"),
-            Shared::new(kn, "knlist_remove"),
-        )
-    };
-    kassert!(kn.in_flux(), "knlist_remove: knote not in flux");
-    kassert!(
-        !kn.has(KN_DETACHED),
-        "knlist_remove: knote was already detached"
-    );
-    knl.locked(locked != 0, || {
-        unlink(&knl.kl_list, kn, |kn| &kn.kn_selnext);
-        kn.kn_knlist.set(None);
-    });
-    let kq = Kqueue::of(kn);
-    let _locked = kq.lock();
-    kn.set(KN_DETACHED);
+pub unsafe extern "C-unwind" fn knlist_remove(
+    knl: Passed<Knlist>,
+    kn: Passed<Knote>,
+    locked: c_int,
+) {
+    let kn = kn.borrow("knlist_remove");
+    knl.borrow("knlist_remove").remove(kn, locked != 0);
 }
 
 /// knlist_destroy(9).
@@ -174,35 +174,22 @@ pub unsafe extern "C-unwind" fn knlist_remove(knl: *const Knlist, kn: *const Kno
 /// # Safety
 /// `knl` is an initialised list.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn knlist_destroy(knl: *const Knlist) {
-    // SAFETY: the caller's promise.
-    let knl = unsafe { Shared::new(knl, "knlist_destroy") };
+pub unsafe extern "C-unwind" fn knlist_destroy(knl: Passed<Knlist>) {
     kassert!(
-        knl.kl_list.get().is_none(),
+        knl.borrow("knlist_destroy").kl_list.get().is_none(),
         "destroying knlist with knotes on it"
     );
 }
 
-/// knote(9): asks the filter of every knote on the list, with the lock of the knote's kqueue
-/// held, and activates those whose event is due. Passes by a knote that is in flux, unless a
-/// scan or a change has it so.
+/// knote(9).
 ///
 /// # Safety
 /// `knl` is null or an initialised list.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn knote(knl: *const Knlist, hint: c_long, flags: c_int) {
-    if knl.is_null() {
-        return;
+pub unsafe extern "C-unwind" fn knote(knl: Passed<Knlist>, hint: c_long, flags: c_int) {
+    if let Some(knl) = knl.get() {
+        knl.knote(hint, flags as u32);
     }
-    // SAFETY: the caller's promise.
-    let knl = unsafe { Shared::new(knl, "knote") };
-    knl.locked(flags as u32 & KNF_LISTLOCKED != 0, || {
-        let mut next = knl.kl_list.get();
-        while let Some(kn) = next {
-            next = kn.kn_selnext.get();
-            notify(kn, hint, flags as u32 & KNF_NOKQLOCK != 0);
-        }
-    });
 }
 
 fn notify(kn: Shared<Knote>, hint: c_long, without_lock: bool) {

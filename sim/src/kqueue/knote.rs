@@ -55,10 +55,9 @@ pub(super) struct Marker(Shared<Knote>);
 
 impl Marker {
     pub(super) fn new() -> Marker {
-        // SAFETY: all zero is a valid knote.
-        let marker: Box<Knote> = Box::new(unsafe { std::mem::zeroed() });
+        let marker = Box::into_raw(Box::<Knote>::default());
         // SAFETY: the box stays until the marker is dropped.
-        let marker = unsafe { Shared::new(Box::into_raw(marker), "marker") };
+        let marker = unsafe { Shared::new(marker, "marker") };
         marker.set(KN_MARKER);
         Marker(marker)
     }

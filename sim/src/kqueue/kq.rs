@@ -12,12 +12,12 @@ use std::sync::Arc;
 use freebsd_kernel_sys as sys;
 use freebsd_kernel_sys::{KQ_FLUXWAIT, KQ_SLEEP};
 
-use super::queue::Tailq;
-use crate::abi::{Callout, Knlist, Knote, Link, Mtx, Place, Selinfo, Shared};
+use crate::abi::{Callout, Knlist, Knote, Link, Mtx, Place, Selinfo, Shared, part};
 use crate::debug::fault::{self, FaultKind};
 use crate::errno::Errno;
-use crate::kpi::mtx;
 use crate::kpi::uidinfo::UidInfo;
+use crate::kpi::{callout, mtx};
+use crate::queue::Tailq;
 use crate::schedule::curthread::curthread;
 use crate::schedule::sched::{self, Sleep};
 
@@ -42,7 +42,7 @@ pub(crate) struct Kqueue {
 pub(super) struct Protected {
     kq_refcnt: Cell<c_int>,
     kq_list: [Cell<usize>; 2],
-    pub(super) kq_head: Tailq,
+    pub(super) kq_head: Tailq<Knote>,
     /// How many knotes are active and queued; markers do not count.
     pub(super) kq_count: Cell<c_int>,
     pub(super) kq_sel: Selinfo,
@@ -89,13 +89,13 @@ impl Kqueue {
     /// up the rest where it stays.
     pub(super) fn uninit(owner: Arc<UidInfo>, fdp: *const c_void, copied_on_fork: bool) -> Self {
         Kqueue {
-            kq_lock: Mtx::uninit(),
+            kq_lock: Mtx::default(),
             protected: Protected {
                 kq_refcnt: Cell::new(0),
                 kq_list: [const { Cell::new(0) }; 2],
-                kq_head: Tailq::uninit(),
+                kq_head: Tailq::default(),
                 kq_count: Cell::new(0),
-                kq_sel: Selinfo::uninit(),
+                kq_sel: Selinfo::default(),
                 kq_sigio: Cell::new(ptr::null()),
                 kq_fdp: fdp,
                 kq_state: Cell::new(0),
@@ -103,19 +103,8 @@ impl Kqueue {
             },
             owner,
             copied_on_fork,
-            // SAFETY: all zero is a valid callout.
-            task: unsafe { std::mem::zeroed() },
+            task: Callout::default(),
         }
-    }
-
-    /// Sets up what knows its own address.
-    ///
-    /// # Safety
-    /// The kqueue does not move any more.
-    pub(super) unsafe fn init(&self) {
-        mtx::init(&self.kq_lock, c"kqueue", mtx::MTX_DEF | mtx::MTX_DUPOK);
-        // SAFETY: the caller's promise.
-        unsafe { self.protected.kq_head.init() };
     }
 
     /// KQ_LOCK.
@@ -131,17 +120,10 @@ impl Kqueue {
         unsafe { Shared::new(kn.kn_kq.get().cast(), "kn_kq") }
     }
 
-    /// The list of the knotes that watch this kqueue. Its lock is the kqueue's.
-    pub(super) fn notes(&self) -> *const Knlist {
-        &raw const self.protected.kq_sel.si_note
-    }
-
-    /// What the lock protects, for a thread that took the lock as the list's.
-    ///
-    /// # Safety
-    /// The calling thread holds the lock.
-    pub(super) unsafe fn protected(&self) -> &Protected {
-        &self.protected
+    /// How many knotes are active and queued, for a thread that took the lock as a list's.
+    pub(super) fn count(&self) -> c_int {
+        mtx::assert_owned(&self.kq_lock);
+        self.protected.kq_count.get()
     }
 
     /// The table of descriptors that the kqueue is in, a [`Filedesc`](super::filedesc::Filedesc).
@@ -151,6 +133,20 @@ impl Kqueue {
 
     fn channel(&self) -> usize {
         ptr::from_ref(self) as usize
+    }
+}
+
+impl Shared<Kqueue> {
+    /// Sets up what knows its own address.
+    pub(super) fn init(self) {
+        mtx::init(&self.kq_lock, c"kqueue", mtx::MTX_DEF | mtx::MTX_DUPOK);
+        part!(self, protected.kq_head).init();
+        callout::init(&self.task);
+    }
+
+    /// The list of the knotes that watch this kqueue. Its lock is the kqueue's.
+    pub(super) fn notes(self) -> Shared<Knlist> {
+        part!(self, protected.kq_sel.si_note)
     }
 }
 

@@ -15,7 +15,7 @@
 //! | [`register`] | kqueue_register: applies a change |
 //! | [`wait`] | waiting for an event, and poll(2) |
 //! | [`scan`] | kqueue_scan: delivers |
-//! | [`knote`], [`queue`] | a knote: flux, becoming active, the end |
+//! | [`knote`] | a knote: flux, becoming active, the end |
 //! | [`knlist`] | knlist(9), and knote(9): the way in for events |
 //! | [`slots`], [`filterops`] | the slots of filters, and calling a filter |
 //! | [`evfilt_user`], [`evfilt_timer`], [`evfilt_read`] | filters of the kernel's own |
@@ -42,7 +42,6 @@ mod kevent;
 pub(crate) mod knlist;
 mod knote;
 mod kq;
-mod queue;
 mod register;
 mod scan;
 pub(crate) mod slots;

@@ -9,7 +9,7 @@ use kqx::event::EVFILT_SENDFILE;
 use parking_lot::Mutex;
 
 use super::filterops::NULL_FILTEROPS;
-use crate::abi::{Filterops, Shared};
+use crate::abi::{Filterops, Passed, Shared};
 use crate::debug::inject::{self, Failure};
 use crate::errno::{EBUSY, EEXIST, EINVAL, Errno, code};
 use crate::kpi::{console, kmem};
@@ -58,8 +58,7 @@ fn index(filter: c_int) -> Option<usize> {
 }
 
 fn empty() -> Shared<Filterops> {
-    // SAFETY: a constant.
-    unsafe { Shared::from_ref(&NULL_FILTEROPS) }
+    Shared::from_static(&NULL_FILTEROPS)
 }
 
 /// Starts with as many slots as the release has, and with the filters of the kernel's own.
@@ -156,11 +155,9 @@ fn delete(filter: c_int) -> Result<(), Errno> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn kqueue_add_filteropts(
     filter: c_int,
-    filterops: *const Filterops,
+    filterops: Passed<Filterops>,
 ) -> c_int {
-    // SAFETY: the caller's promise.
-    let filterops = unsafe { Shared::new(filterops, "kqueue_add_filteropts") };
-    code(add(filter, filterops))
+    code(add(filter, filterops.borrow("kqueue_add_filteropts")))
 }
 
 /// kqueue_del_filteropts(9).

@@ -2,13 +2,10 @@
 
 //! A module in memory, whichever form it came in.
 
-use std::ffi::{c_char, c_void};
-
 use super::mapping::Mapping;
 use super::refusal::Refusal;
 use crate::abi::{
-    MDT_DEPEND, MDT_MODULE, MDT_VERSION, ModDepend, ModMetadata, Moduledata, Shared, SysctlOid,
-    Sysinit, c_string,
+    CText, Metadata, ModDepend, ModMetadata, ModVersion, Moduledata, Shared, SysctlOid, Sysinit,
 };
 use crate::errno::ENOEXEC;
 
@@ -47,82 +44,77 @@ impl ModuleImage {
             mapping,
         };
         for entry in &image.metadata {
-            image.string(entry.md_cval)?;
-            let (mapping, data) = (&image.mapping, entry.md_data as usize);
-            match entry.md_type {
-                MDT_DEPEND => check::<ModDepend>(mapping, data, METADATA)?,
-                MDT_VERSION => check::<i32>(mapping, data, METADATA)?,
-                MDT_MODULE => check::<Moduledata>(mapping, data, METADATA)?,
-                _ => (),
-            }
+            image.check_text(entry.md_cval)?;
         }
-        for module in image.modules() {
-            image.string(module.name)?;
+        image.metadata::<ModDepend>()?;
+        image.metadata::<ModVersion>()?;
+        for (_, module) in image.metadata::<Moduledata>()? {
+            image.check_text(module.name)?;
         }
         for oid in &image.sysctls {
-            image.string(oid.oid_name)?;
+            image.check_text(oid.oid_name)?;
         }
         Ok(image)
     }
 
-    /// A C string of the module, all of it inside the module.
-    fn string(&self, string: *const c_char) -> Result<String, Refusal> {
-        let mut at = string;
-        loop {
-            check::<c_char>(&self.mapping, at as usize, "a string of its metadata")?;
-            // SAFETY: inside of the mapping; in a native image, part of a string literal.
-            if unsafe { *at } == 0 {
+    /// Refuses a text that is not a C string, all of it inside the module.
+    fn check_text(&self, text: CText) -> Result<(), Refusal> {
+        for at in text.address().. {
+            if *part::<u8>(&self.mapping, at, "a string of its metadata")? == 0 {
                 break;
             }
-            at = at.wrapping_add(1);
         }
-        // SAFETY: the loop has seen all of it, and its end.
-        Ok(unsafe { c_string(string) })
+        Ok(())
     }
 
-    fn metadata(&self, kind: i32) -> impl Iterator<Item = (String, *const c_void)> {
+    /// The metadata of a kind, by name.
+    fn metadata<T: Metadata>(&self) -> Result<Vec<(String, Shared<T>)>, Refusal> {
         let entries = self
             .metadata
             .iter()
-            .filter(move |entry| entry.md_type == kind);
-        entries.filter_map(|entry| Some((self.string(entry.md_cval).ok()?, entry.md_data)))
+            .filter(|entry| entry.md_type == T::TYPE);
+        entries
+            .map(|entry| {
+                let data = part(&self.mapping, entry.md_data as usize, METADATA)?;
+                Ok((entry.md_cval.to_string(), data))
+            })
+            .collect()
     }
 
-    /// The modules of the file: MDT_MODULE.
+    /// The metadata of a kind, all of which `new` has checked.
+    fn checked<T: Metadata>(&self) -> impl Iterator<Item = (String, Shared<T>)> {
+        self.metadata().into_iter().flatten()
+    }
+
+    /// The modules of the file.
     pub(super) fn modules(&self) -> impl Iterator<Item = Shared<Moduledata>> {
-        self.metadata(MDT_MODULE)
-            // SAFETY: `new` has checked that it is a part of the module.
-            .map(|(_, data)| unsafe { Shared::new(data.cast(), "moduledata") })
+        self.checked().map(|(_, data)| data)
     }
 
     /// The interfaces that the file offers, and their versions.
     pub(super) fn versions(&self) -> Vec<(String, i32)> {
-        self.metadata(MDT_VERSION)
-            // SAFETY: `new` has checked that it is a part of the module.
-            .map(|(name, data)| (name, unsafe { *data.cast::<i32>() }))
+        let versions = self.checked::<ModVersion>();
+        versions
+            .map(|(name, version)| (name, version.mv_version))
             .collect()
     }
 
     /// The interfaces that the file needs.
     pub(super) fn dependencies(&self) -> Vec<Dependency> {
-        let depends = self.metadata(MDT_DEPEND);
+        let depends = self.checked::<ModDepend>();
         depends
-            .map(|(name, data)| {
-                // SAFETY: `new` has checked that it is a part of the module.
-                let depend = unsafe { Shared::<ModDepend>::new(data.cast(), "mod_depend") };
-                Dependency {
-                    name,
-                    minimum: depend.md_ver_minimum,
-                    maximum: depend.md_ver_maximum,
-                }
+            .map(|(name, depend)| Dependency {
+                name,
+                minimum: depend.md_ver_minimum,
+                maximum: depend.md_ver_maximum,
             })
             .collect()
     }
 }
 
-/// Refuses an address at which no `T` of the module can be. Of a native module nothing is
-/// known but that an address is one.
-fn check<T>(mapping: &Option<Mapping>, address: usize, what: &str) -> Result<(), Refusal> {
+/// The `T` of the module at that address. Refuses an address at which none can be. Of a native
+/// module nothing is known but that an address is one.
+fn part<T>(mapping: &Option<Mapping>, address: usize, what: &str) -> Result<Shared<T>, Refusal> {
     let outside = mapping
         .as_ref()
         .is_some_and(|mapping| !mapping.contains(address, size_of::<T>()));
@@ -131,7 +123,8 @@ fn check<T>(mapping: &Option<Mapping>, address: usize, what: &str) -> Result<(),
     } else if address == 0 || !address.is_multiple_of(align_of::<T>()) {
         "has an entry that is no address"
     } else {
-        return Ok(());
+        // SAFETY: a part of the module, aligned, and there as long as the image.
+        return Ok(unsafe { Shared::new(address as *const T, what) });
     };
     Err(Refusal::new(ENOEXEC, format!("{what} {wrong}")))
 }
@@ -141,12 +134,8 @@ fn elements<T>(
     name: &str,
     set: &impl Fn(&str) -> Vec<usize>,
 ) -> Result<Vec<Shared<T>>, Refusal> {
-    set(name)
-        .into_iter()
-        .map(|address| {
-            check::<T>(mapping, address, name)?;
-            // SAFETY: a part of the module, aligned, and there as long as the image.
-            Ok(unsafe { Shared::new(address as *const T, name) })
-        })
+    let addresses = set(name).into_iter();
+    addresses
+        .map(|address| part(mapping, address, name))
         .collect()
 }

@@ -8,7 +8,7 @@ use std::ptr;
 use parking_lot::Mutex;
 
 use super::refusal::Refusal;
-use crate::abi::{Moduledata, Shared, c_string};
+use crate::abi::{Moduledata, Passed, Shared};
 use crate::debug::kassert;
 use crate::errno::{EEXIST, EINVAL, EOPNOTSUPP, Errno, check};
 use crate::kpi::console;
@@ -41,8 +41,7 @@ pub(super) fn register(
     file: u32,
     file_name: &str,
 ) -> Result<(), Refusal> {
-    // SAFETY: checked when the image was made; a string literal in a native module.
-    let name = unsafe { c_string(data.name) };
+    let name = data.name.to_string();
     let mut modules = MODULES.lock();
     if modules.iter().any(|module| module.name == name) {
         let reason = format!("cannot register {name} from {file_name}; already loaded");
@@ -96,9 +95,8 @@ pub(super) fn unload(file: u32, force: bool) -> Result<(), Errno> {
 /// # Safety
 /// `data` is a `struct moduledata` of a file that is being loaded.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn module_register_init(data: *const c_void) {
-    // SAFETY: the caller's promise.
-    let data = unsafe { Shared::<Moduledata>::new(data.cast(), "module_register_init") };
+pub unsafe extern "C-unwind" fn module_register_init(data: Passed<Moduledata>) {
+    let data = data.borrow("module_register_init");
     let known = MODULES.lock().iter().any(|module| module.data == data);
     kassert!(known, "module_register_init: module not found");
     let Err(error) = event(data, MOD_LOAD) else {

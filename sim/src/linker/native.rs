@@ -5,9 +5,11 @@
 
 use std::arch::global_asm;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use super::image::ModuleImage;
 use super::refusal::Refusal;
+use crate::abi::Shared;
 use crate::errno::ENOENT;
 
 // Weak, so that a process without a module links too: both ends are then 0.
@@ -63,23 +65,22 @@ pub(super) fn image() -> Result<ModuleImage, Refusal> {
 /// A file's variables are new at each load. Here the variables behind sysctls, which tunables
 /// and writes have changed, get back what they held at the first load.
 pub(super) fn restore_variables(image: &ModuleImage) {
-    static FIRST: OnceLock<Vec<(usize, i32)>> = OnceLock::new();
+    static FIRST: OnceLock<Vec<(Shared<AtomicI32>, i32)>> = OnceLock::new();
     /// CTLTYPE_INT and CTLTYPE_UINT.
     const INTEGERS: [u32; 2] = [2, 6];
     let first = FIRST.get_or_init(|| {
         let integers = image.sysctls.iter().filter(|oid| {
             INTEGERS.contains(&(oid.oid_kind.get() & 0xf)) && !oid.oid_arg1.is_null()
         });
-        let variables = integers.map(|oid| oid.oid_arg1.cast::<i32>());
+        let variables = integers.map(|oid| {
+            // SAFETY: the variable of SYSCTL_INT or SYSCTL_UINT, which is part of this process.
+            unsafe { Shared::<AtomicI32>::new(oid.oid_arg1.cast(), "a sysctl's variable") }
+        });
         variables
-            // SAFETY: the variable of SYSCTL_INT or SYSCTL_UINT, at the first load, before any
-            // function of the module has run.
-            .map(|variable| (variable as usize, unsafe { *variable }))
+            .map(|variable| (variable, variable.load(Relaxed)))
             .collect()
     });
-    for &(variable, value) in first {
-        // SAFETY: the same variable. The module is being loaded, and was not loaded before, or
-        // its registration would have been refused: nobody else uses its variables.
-        unsafe { *(variable as *mut i32) = value };
+    for (variable, value) in first {
+        variable.store(*value, Relaxed);
     }
 }

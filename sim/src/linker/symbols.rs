@@ -3,11 +3,12 @@
 //! What the kernel exports to a loaded file.
 
 use std::ffi::{c_int, c_long};
+use std::ptr;
 use std::sync::OnceLock;
 
 use super::mapping::Blank;
 use super::module;
-use crate::abi::SysctlOid;
+use crate::abi::{Shared, SysctlOid};
 use crate::kpi::{
     callout, console, counter, eventhandler, kmem, libkern, malloc, mtx, sdt, sysctl, taskqueue,
     time, ucred, uidinfo, uma,
@@ -114,9 +115,9 @@ struct Variables {
     taskqueue_thread: usize,
 }
 
-fn variables() -> *mut Variables {
-    static MAPPING: OnceLock<usize> = OnceLock::new();
-    let address = *MAPPING.get_or_init(|| {
+fn variables() -> Shared<Variables> {
+    static VARIABLES: OnceLock<Shared<Variables>> = OnceLock::new();
+    *VARIABLES.get_or_init(|| {
         let Ok(page) = Blank::new(size_of::<Variables>()) else {
             panic!("no page below 2 GB for the kernel's variables");
         };
@@ -130,36 +131,33 @@ fn variables() -> *mut Variables {
             physmem: kmem::physmem,
             taskqueue_thread: taskqueue::thread(),
         };
-        // SAFETY: a new page, large enough, that is never unmapped.
-        unsafe { variables.write(initial) };
         std::mem::forget(page);
-        variables as usize
-    });
-    address as *mut Variables
+        // SAFETY: a new page, large enough, that is never unmapped. No variable changes but the
+        // node, which is made of cells.
+        unsafe {
+            variables.write(initial);
+            Shared::new(variables, "the kernel's variables")
+        }
+    })
 }
 
 /// The address of the node kern under which a loaded file puts its sysctls.
 pub(crate) fn sysctl_kern() -> usize {
-    // SAFETY: only the address of the field is taken.
-    unsafe { &raw const (*variables()).sysctl_kern as usize }
+    ptr::from_ref(&variables().sysctl_kern) as usize
 }
 
 /// A symbol of the kernel.
 pub(super) fn find(name: &str) -> Option<Symbol> {
     let variables = variables();
-    // SAFETY: only addresses of fields are taken.
-    let variable = unsafe {
-        match name {
-            "sysctl___kern" => Some(&raw const (*variables).sysctl_kern as usize),
-            "__pcpu" => Some(&raw const (*variables).pcpu as usize),
-            "sdt_probe_func" => Some(&raw const (*variables).sdt_probe_func as usize),
-            "sdt_probes_enabled" => Some(&raw const (*variables).sdt_probes_enabled as usize),
-            "hz" => Some(&raw const (*variables).hz as usize),
-            "taskqueue_thread" => Some(&raw const (*variables).taskqueue_thread as usize),
-            "physmem" => Some(&raw const (*variables).physmem as usize),
-            _ => None,
-        }
+    let variable = match name {
+        "sysctl___kern" => sysctl_kern(),
+        "__pcpu" => ptr::from_ref(&variables.pcpu) as usize,
+        "sdt_probe_func" => ptr::from_ref(&variables.sdt_probe_func) as usize,
+        "sdt_probes_enabled" => ptr::from_ref(&variables.sdt_probes_enabled) as usize,
+        "hz" => ptr::from_ref(&variables.hz) as usize,
+        "taskqueue_thread" => ptr::from_ref(&variables.taskqueue_thread) as usize,
+        "physmem" => ptr::from_ref(&variables.physmem) as usize,
+        _ => return function(name).map(Symbol::Function),
     };
-    let variable = variable.map(Symbol::Variable);
-    variable.or_else(|| function(name).map(Symbol::Function))
+    Some(Symbol::Variable(variable))
 }
