@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# Runs the suite in the machine, as root, and says what became of it in the words of
-# kqx-init, the first process of the VM runner's guest: `kqx-vm NONCE start`, `exit N`,
-# `done`. Usage: test.sh NONCE [FILTER]
+# Runs the suite in the machine, as root, and reports in the words of kqx-init, the first
+# process of the VM runner's guest: `kqx-vm NONCE start`, `exit N`, `done`.
+# Usage: test.sh NONCE [FILTER]
 set -eu
 
 nonce=$1
@@ -19,7 +19,7 @@ suite() {
 cd "$(dirname "$0")"
 rm -rf out
 mkdir out
-# A panic ends the machine at once, and with it the connection that the runner watches.
+# A panic must end the machine at once, and so the connection that the runner watches.
 sysctl debug.debugger_on_panic=0 kern.panic_reboot_wait_time=0 >/dev/null
 sysctl kern.msgbuf_clear=1 >/dev/null
 
@@ -37,7 +37,7 @@ if kldload "$PWD/kqx.ko"; then
 else
 	say 'exit -1'
 fi
-# What the kernel said meanwhile.
+# The kernel's messages since the start.
 dmesg
 chmod -R a+rX out
 say 'done'

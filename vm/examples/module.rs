@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Tests another kernel module than kqx.
+//! Tests a kernel module other than kqx.
 //!
 //!     cargo run -p kqx-vm --example module -- --name 14.2-debug \
 //!         --init INIT --module foo.ko --test foo-test

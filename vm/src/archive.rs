@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Distribution sets: tar archives of which a run needs little.
+//! Distribution sets: tar archives, of which a run needs a small part.
 
 use std::{
     fs::{self, File},
@@ -11,10 +11,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tar::{Archive, EntryType};
 
-/// Where a set keeps the kernel.
+/// The kernel's path in a set.
 const KERNEL: &str = "boot/kernel/kernel";
-/// The parts of a root that a run can need: runtime linker, libraries, the loader, and what
-/// makes a shell on the console worth having.
+/// The parts of a root that a run can need: the runtime linker, libraries, the loader, and
+/// programs for a shell on the console.
 const ROOT: [&str; 6] = [
     "libexec/ld-elf.so.1",
     "lib",
@@ -24,13 +24,13 @@ const ROOT: [&str; 6] = [
     "boot",
 ];
 
-/// Whether the file at `path` is an archive that can be opened here.
+/// Whether the file at `path` is an archive that this program can open.
 pub(crate) fn is_archive(path: &Path) -> Result<bool> {
     let mut file = File::open(path)?;
     Ok(is_xz(&mut file)? || is_tar(&mut file)?)
 }
 
-/// Takes the kernel out of the set `archive` and writes it to `target`.
+/// Copies the kernel from the set `archive` to `target`.
 pub(crate) fn kernel(archive: &Path, target: &Path) -> Result<()> {
     let found = unpack(archive, |path| {
         (path == Path::new(KERNEL)).then(|| target.to_owned())
@@ -39,14 +39,14 @@ pub(crate) fn kernel(archive: &Path, target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Takes what a run can need out of the set `archive`, a root, into the directory `target`.
+/// Copies what a run can need from the set `archive`, a root, into the directory `target`.
 pub(crate) fn root(archive: &Path, target: &Path) -> Result<()> {
     let found = unpack(archive, |path| is_wanted(path).then(|| target.join(path)))?;
     ensure!(found > 0, "{} holds no libraries", archive.display());
     Ok(())
 }
 
-/// Copies what a run can need of the root `base` into the directory `target`.
+/// Copies what a run can need from the root `base` into the directory `target`.
 pub(crate) fn copy_root(base: &Path, target: &Path) -> Result<()> {
     fs::create_dir_all(target)?;
     let mut open: Vec<PathBuf> = ROOT.iter().map(PathBuf::from).collect();
@@ -66,7 +66,7 @@ pub(crate) fn copy_root(base: &Path, target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a run can need the root's file at `path`; no modules, no static libraries.
+/// Whether a run can need the file at `path` of a root. Modules and static libraries stay out.
 fn is_wanted(path: &Path) -> bool {
     ROOT.iter().any(|part| path.starts_with(part))
         && !path.starts_with("boot/kernel")
@@ -75,7 +75,7 @@ fn is_wanted(path: &Path) -> bool {
             .is_some_and(|end| end == "a" || end == "debug")
 }
 
-/// Writes every file for which `place` gives a target, and returns how many.
+/// Writes every file for which `place` gives a target, and returns the number of files.
 fn unpack(archive: &Path, place: impl Fn(&Path) -> Option<PathBuf>) -> Result<usize> {
     let mut file =
         File::open(archive).with_context(|| format!("{} cannot be opened", archive.display()))?;
@@ -123,7 +123,7 @@ fn make_parent(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The path without anything that leads out of the place it is unpacked to.
+/// The path without `/` and `..`, which would lead out of the target directory.
 fn plain(path: &Path) -> PathBuf {
     path.components()
         .filter(|part| matches!(part, Component::Normal(_)))
@@ -134,12 +134,12 @@ fn is_xz(file: &mut File) -> Result<bool> {
     begins_with(file, 0, b"\xfd7zXZ\0")
 }
 
-/// Whether `file` is a tar archive; leaves it at its beginning.
+/// Whether `file` is a tar archive. Leaves `file` at its beginning.
 pub(crate) fn is_tar(file: &mut File) -> Result<bool> {
     begins_with(file, 257, b"ustar")
 }
 
-/// Whether `file` has `magic` at `offset`; leaves it at its beginning.
+/// Whether `file` has `magic` at `offset`. Leaves `file` at its beginning.
 fn begins_with(file: &mut File, offset: u64, magic: &[u8]) -> Result<bool> {
     let mut found = vec![0; magic.len()];
     file.seek(std::io::SeekFrom::Start(offset))?;

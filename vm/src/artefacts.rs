@@ -1,37 +1,37 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a run is handed. Nothing of it is built here.
+//! What the caller hands to a run. This crate builds nothing.
 
 use std::path::PathBuf;
 
-/// What runs in the guest, built for its release of FreeBSD.
+/// The files for the guest, built for its release of FreeBSD.
 #[derive(Clone, Debug)]
 pub struct Artefacts {
-    /// The kernel module. It is loaded first, and unloaded at the end.
+    /// The kernel module, which the guest loads first and unloads at the end.
     pub module: PathBuf,
-    /// The program that tests the module; none where only the programs run.
+    /// The program that tests the module, or none if only the programs run.
     pub harness: Option<PathBuf>,
     /// The guest's first process: the program of the package `kqx-init`.
     pub init: PathBuf,
-    /// What runs after the harness.
+    /// The programs that run after the harness.
     pub programs: Vec<Program>,
 }
 
-/// A program that runs after the harness, under a time limit, and passes if it exits 0.
+/// A program that runs after the harness, under a time limit. It passes if it exits 0.
 #[derive(Clone, Debug)]
 pub struct Program {
-    /// What the reports call it, and its file's name in the guest.
+    /// The program's name in reports, and its file name in the guest.
     pub name: String,
-    /// Its file on this host.
+    /// The program's file on this host.
     pub file: PathBuf,
-    /// Its arguments.
+    /// The program's arguments.
     pub args: Vec<String>,
-    /// Whether it runs after the module is unloaded.
+    /// Whether the program runs after the module is unloaded.
     pub unloaded: bool,
 }
 
 impl Artefacts {
-    /// Where the guest has the module: where kldload(8) finds it by name.
+    /// The module's path in the guest, where kldload(8) finds the module by name.
     pub(crate) fn module_in_guest(&self) -> String {
         let name = self.module.file_name().unwrap_or_default();
         format!("/boot/modules/{}", name.display())
@@ -39,7 +39,7 @@ impl Artefacts {
 }
 
 impl Program {
-    /// Whether `filter` leaves it in.
+    /// Whether the program's name contains `filter`.
     pub fn is_named(&self, filter: Option<&str>) -> bool {
         filter.is_none_or(|text| self.name.contains(text))
     }

@@ -16,7 +16,7 @@ use crate::kernel::Kernel;
 use crate::options::Run;
 use crate::which::Which;
 
-/// The measurements, among the files that the guest hands back.
+/// The file with the measurements, among the files that the guest hands back.
 const MEASUREMENTS: &str = "bench.json";
 
 /// What to measure.
@@ -30,12 +30,12 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Measures on one kernel, with the `artefacts` that there are for it, and leaves the
-    /// run's files below `home`. The exit status.
+    /// Measures on one kernel with the `artefacts` for that kernel. Leaves the run's files
+    /// below `home`. Returns the exit status.
     pub fn run(&self, home: &Path, artefacts: impl Fn(&Kernel) -> Result<Artefacts>) -> Result<u8> {
         let scratch = tempfile::tempdir()?;
         let pairs = self.which.pairs(scratch.path())?;
-        // A kernel that checks itself costs more than any user's.
+        // A kernel with checks costs more than the kernels that users have.
         let unchecked = |pair: &&Pair| {
             Kernel::read(&pair.kernel).is_ok_and(|kernel| !kernel.invariants && !kernel.witness)
         };

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Where a run's kernel and root come from, and the cache that keeps them.
+//! The sources of a run's kernel and root, and the cache that keeps them.
 //!
-//! The cache is `kqx` in the user's cache directory (`$XDG_CACHE_HOME`, `~/.cache`):
-//! `kernels/NAME/` for pairs that were saved, `releases/NAME/` for fetched releases, each
-//! with a file `kernel` and a directory `base`; and `boots.json`, how each kernel is booted
-//! best on this host.
+//! The cache is `kqx` in the user's cache directory (`$XDG_CACHE_HOME`, `~/.cache`).
+//! `kernels/NAME/` has the pairs that the user saved, and `releases/NAME/` the fetched
+//! releases, each with a file `kernel` and a directory `base`. `boots.json` has, for each
+//! kernel, the best manner of booting on this host.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ use crate::{archive, download};
 /// A kernel and the root that goes with it.
 #[derive(Clone, Debug)]
 pub(crate) struct Pair {
-    /// What the user calls it.
+    /// The user's name for the pair.
     pub(crate) name: String,
     /// The kernel's file.
     pub(crate) kernel: PathBuf,
@@ -35,23 +35,23 @@ pub(crate) struct Pair {
 pub(crate) struct Cache(PathBuf);
 
 impl Cache {
-    /// The user's.
+    /// The cache of the user.
     pub(crate) fn of_user() -> Result<Self> {
         let user = directories::BaseDirs::new().context("no home directory: set HOME")?;
         Ok(Cache(user.cache_dir().join("kqx")))
     }
 
-    /// Where pairs are kept by name.
+    /// The directory of the saved pairs.
     pub(crate) fn kernels(&self) -> PathBuf {
         self.0.join("kernels")
     }
 
-    /// Where releases are kept.
+    /// The directory of the releases.
     pub(crate) fn releases(&self) -> PathBuf {
         self.0.join("releases")
     }
 
-    /// Everything in it, by name.
+    /// Every pair in the cache, by name.
     pub(crate) fn pairs(&self) -> Vec<Pair> {
         let mut pairs = Vec::new();
         for home in [self.kernels(), self.releases()] {
@@ -78,22 +78,27 @@ impl Cache {
             })
     }
 
-    /// The release of that name, fetched if it is not there.
+    /// The release of that name, which is fetched if the cache lacks it.
     pub(crate) fn release(&self, name: &str) -> Result<Pair> {
         let home = download::obtain(download::SITE, name, &self.releases())?;
-        pair_in(&home).with_context(|| format!("{} is incomplete; remove it", home.display()))
+        pair_in(&home).with_context(|| {
+            format!(
+                "{} is incomplete: remove the directory and try again",
+                home.display()
+            )
+        })
     }
 
     /// Keeps `pair` under `name`.
     pub(crate) fn save(&self, pair: &Pair, name: &str) -> Result<Pair> {
         ensure!(
             !name.is_empty() && !name.starts_with('.') && !name.contains('/'),
-            "`{name}` is no name to keep a kernel under"
+            "`{name}` cannot name a kernel: use a name without `/` or a leading dot"
         );
         let home = self.kernels().join(name);
         ensure!(
             !home.exists(),
-            "{} is there already; remove it or choose another name",
+            "{} exists already: remove the directory or choose another name",
             home.display()
         );
         fs::create_dir_all(self.kernels())?;
@@ -108,7 +113,7 @@ impl Cache {
         })
     }
 
-    /// How the kernel with this digest was booted last time.
+    /// How the kernel with this digest booted last time.
     pub(crate) fn manner(&self, sha256: &str) -> Option<Manner> {
         self.manners().get(sha256).copied()
     }
@@ -127,7 +132,7 @@ impl Cache {
         self.0.join("boots.json")
     }
 
-    /// What cannot be read is found out again.
+    /// A file that cannot be read counts as empty: the next boot writes a new file.
     fn manners(&self) -> BTreeMap<String, Manner> {
         let text = fs::read(self.boots()).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
@@ -143,7 +148,7 @@ fn pair_in(home: &Path) -> Option<Pair> {
     (pair.kernel.is_file() && pair.base.is_dir()).then_some(pair)
 }
 
-/// Lists the kernels that are kept. The exit status.
+/// Lists the kernels in the cache. Returns the exit status.
 pub fn list() -> Result<u8> {
     let cache = Cache::of_user()?;
     let pairs = cache.pairs();
@@ -157,7 +162,7 @@ pub fn list() -> Result<u8> {
     Ok(0)
 }
 
-/// The pair given by paths; archives among them are unpacked into `scratch`.
+/// The pair at these paths. Unpacks archives into `scratch`.
 pub(crate) fn local(kernel: &Path, base: &Path, scratch: &Path) -> Result<Pair> {
     let kernel = match kernel {
         path if path.is_dir() => path.join("kernel"),

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What the guest's serial console says about the run. The first process says its statuses,
-//! each with this run's nonce. The kernel says what it complains of. Complaints from before
-//! the first process starts do not count: FreeBSD knows some lock order reversals at boot.
+//! What the guest's serial console says about the run. The first process prints its
+//! statuses, each with this run's nonce. The kernel prints its complaints. A complaint
+//! before the first process starts does not count: FreeBSD has known lock order reversals
+//! at boot.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +14,7 @@ use kqx_init::Status;
 
 use crate::outcome::{End, Outcome};
 
-/// Words of the kernel that make a run worthless, and what they mean.
+/// Words of the kernel that make a run worthless, and their meaning.
 const COMPLAINTS: [(&str, Complaint); 9] = [
     ("panic:", Complaint::Panic),
     ("Fatal trap", Complaint::Panic),
@@ -48,7 +49,7 @@ pub(crate) enum Phase {
     Done,
 }
 
-/// The console so far.
+/// The console's text so far.
 #[derive(Debug)]
 pub(crate) struct Console {
     nonce: String,
@@ -60,13 +61,13 @@ pub(crate) struct Console {
     last: String,
 }
 
-/// What tells the lines of one run from all others.
+/// A word that tells the lines of this run from all other lines.
 pub(crate) fn nonce() -> String {
     format!("{:016x}", RandomState::new().hash_one(()))
 }
 
 impl Console {
-    /// A console of a guest that was given `nonce`.
+    /// The console of a guest that has this `nonce`.
     pub(crate) fn new(nonce: &str) -> Self {
         Console {
             nonce: nonce.to_owned(),
@@ -109,7 +110,7 @@ impl Console {
         }
     }
 
-    /// How each program ended that ran after the suite.
+    /// How each program after the suite ended.
     pub(crate) fn programs(&self) -> &BTreeMap<String, Result<(), String>> {
         &self.programs
     }
@@ -124,12 +125,12 @@ impl Console {
         self.panicked
     }
 
-    /// The last line with anything on it.
+    /// The last line that is not empty.
     pub(crate) fn last(&self) -> &str {
         &self.last
     }
 
-    /// What the run came to, given how its machine ended.
+    /// The outcome of the run, given how the machine ended.
     pub(crate) fn outcome(&self, end: End) -> Outcome {
         let hung = end == End::Hung;
         match self.phase {

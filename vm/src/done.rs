@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a run came to, told to a person and written down for programs.
+//! Tells a person the outcome of a run, and writes the outcome down for programs.
 
 use std::{fs, time::Duration};
 
@@ -12,21 +12,21 @@ use crate::record::{JUNIT, Record};
 use crate::report;
 use crate::tap::Tap;
 
-/// The lines of the console that are shown where the kernel has the last word.
+/// How many console lines are shown if the kernel decided the outcome.
 const LAST_WORDS: usize = 15;
 
-/// A run that is over.
+/// A finished run.
 pub(crate) struct Done {
-    /// What it came to.
+    /// The outcome of the run.
     pub(crate) outcome: Outcome,
-    /// How the programs after the suite ended, where there were any.
+    /// How the programs after the suite ended, if any ran.
     pub(crate) programs: Option<Tap>,
-    /// How long it took.
+    /// How long the run took.
     pub(crate) time: Duration,
 }
 
 impl Done {
-    /// Writes the reports, and says how the run on `name` ended and where everything is.
+    /// Writes the reports. Prints how the run on `name` ended and where its files are.
     pub(crate) fn tell(&self, name: &str, record: &Record) -> Result<()> {
         let (outcome, programs) = (&self.outcome, self.programs.as_ref());
         let log = record.log();

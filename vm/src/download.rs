@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A FreeBSD release, fetched once from its download site and kept.
+//! Fetches a FreeBSD release once from its download site, and keeps the release.
 
 use std::{
     fs::{self, File},
@@ -14,13 +14,12 @@ use sha2::{Digest, Sha256};
 
 use crate::archive;
 
-/// What `vm run` takes where neither a release, a path nor a name is given: the newest
-/// 14.x.
+/// The release for `vm run` without a release, a path or a name: the newest 14.x.
 pub(crate) const DEFAULT: &str = "14.3-RELEASE";
-/// Where releases are published.
+/// The site that publishes releases.
 pub(crate) const SITE: &str = "https://download.freebsd.org/releases/amd64";
 
-/// The release's kernel and root under `cache`, fetched from `site` unless they are there.
+/// The release's kernel and root under `cache`, fetched from `site` if `cache` lacks them.
 /// `cache` is the directory of all releases.
 pub(crate) fn obtain(site: &str, name: &str, cache: &Path) -> Result<PathBuf> {
     ensure!(
@@ -69,7 +68,7 @@ fn fetch_text(url: &str) -> Result<String> {
     get(url)?
         .into_body()
         .read_to_string()
-        .with_context(|| format!("{url} broke off"))
+        .with_context(|| format!("the download of {url} broke off: try again"))
 }
 
 /// Writes what `url` holds to `path` and returns its SHA-256.
@@ -84,7 +83,8 @@ fn fetch_file(url: &str, path: &Path) -> Result<String> {
     }
     .with_message(url.rsplit('/').next().unwrap_or(url).to_owned());
     let mut body = progress.wrap_read(body.into_reader());
-    io::copy(&mut body, &mut File::create(path)?).with_context(|| format!("{url} broke off"))?;
+    io::copy(&mut body, &mut File::create(path)?)
+        .with_context(|| format!("the download of {url} broke off: try again"))?;
     progress.finish_and_clear();
     let mut digest = Sha256::new();
     io::copy(&mut File::open(path)?, &mut digest)?;
@@ -106,7 +106,7 @@ mod tests {
         thread,
     };
 
-    /// A download site on this machine that holds `files` and answers `requests` times.
+    /// A download site on this machine with `files`, which answers `requests` times.
     fn site(
         files: Vec<(&'static str, Vec<u8>)>,
         requests: usize,

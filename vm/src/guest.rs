@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What goes into a guest: the files of its root, and the plan that its first process
-//! follows.
+//! Puts a guest together: the files of its root, and the plan that its first process follows.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +10,7 @@ use kqx_init::{HOME, INIT, PLAN, Plan, Program};
 use crate::artefacts::Artefacts;
 use crate::image::Image;
 
-/// A guest that is being furnished.
+/// A guest that is being put together.
 pub(crate) struct Guest<'a> {
     artefacts: &'a Artefacts,
     base: &'a Path,
@@ -20,8 +19,8 @@ pub(crate) struct Guest<'a> {
 }
 
 impl<'a> Guest<'a> {
-    /// A guest with the root `base`, whose status lines carry `nonce`, and which hands back
-    /// its files on the disk `out`.
+    /// A guest with the root `base`. Its status lines carry `nonce`, and it hands back its
+    /// files on the disk `out`.
     pub(crate) fn new(
         artefacts: &'a Artefacts,
         base: &'a Path,
@@ -58,8 +57,8 @@ impl<'a> Guest<'a> {
         });
     }
 
-    /// Makes the guest run another program, `repeat` times. The program is a file of the
-    /// guest's root or of this host.
+    /// Makes the guest run another program, `repeat` times. The program is a file in the
+    /// guest's root or on this host.
     pub(crate) fn run_other(&mut self, program: &str, args: &[String], repeat: u32) -> Result<()> {
         let below = program.trim_start_matches('/');
         let in_base = self.base.join(below);
@@ -80,7 +79,7 @@ impl<'a> Guest<'a> {
         Ok(())
     }
 
-    /// Makes the guest run, after that, the programs that `filter` leaves in.
+    /// Makes the guest run, after the main program, the programs whose name contains `filter`.
     pub(crate) fn run_programs(&mut self, filter: Option<&str>) -> Result<()> {
         for program in &self.artefacts.programs {
             if program.is_named(filter) {
@@ -102,7 +101,7 @@ impl<'a> Guest<'a> {
     pub(crate) fn run_shell(&mut self) -> Result<()> {
         ensure!(
             self.base.join("bin/sh").is_file(),
-            "{} has no bin/sh",
+            "{} has no bin/sh: give a --base with a shell, or leave out --shell",
             self.base.display()
         );
         self.image.commands()?;
@@ -110,14 +109,14 @@ impl<'a> Guest<'a> {
         Ok(())
     }
 
-    /// The image of its root.
+    /// The image of the guest's root.
     pub(crate) fn image(mut self) -> Result<Image> {
         self.image.text(PLAN, serde_json::to_string(&self.plan)?);
         Ok(self.image)
     }
 }
 
-/// Where the guest has a file that is brought along.
+/// The path in the guest of a file that the runner brings.
 fn in_home(file: &Path) -> String {
     let name = file.file_name().unwrap_or_default();
     format!("{HOME}/{}", name.display())

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The guest's only medium: an ISO 9660 image that is its root and, with a loader on it,
-//! also the CD it boots from.
+//! The guest's only medium: an ISO 9660 image. The image is the guest's root, and with a
+//! loader it is also the CD that the guest boots.
 
 use std::{
     collections::BTreeMap,
@@ -18,16 +18,16 @@ use object::{
     read::elf::{Dyn, FileHeader},
 };
 
-/// Where a root keeps its libraries, in the order in which the runtime linker looks.
+/// The directories of libraries in a root, in the runtime linker's search order.
 const LIBRARIES: [&str; 3] = ["lib", "usr/lib", "lib/casper"];
 /// The runtime linker, which every program names as its interpreter.
 const LINKER: &str = "libexec/ld-elf.so.1";
-/// What FreeBSD's BIOS loader needs on a CD, `cdboot` first.
+/// The files that FreeBSD's BIOS loader needs on a CD, `cdboot` first.
 const LOADER: [&str; 4] = ["boot/cdboot", "boot/loader", "boot/lua", "boot/defaults"];
-/// Which loaders a root can bring; what is found first is started.
+/// The loaders that a root can bring. The image starts the first that the root has.
 const LOADERS: [&str; 3] = ["boot/loader", "boot/loader_lua", "boot/loader_simp"];
 
-/// The files of an image by their path in it. A path may begin with `/`.
+/// The files of an image by their path in the image. A path may begin with `/`.
 pub(crate) struct Image {
     base: PathBuf,
     files: BTreeMap<PathBuf, Content>,
@@ -64,7 +64,7 @@ impl Image {
     }
 
     /// Puts a copy of the program `source` at `path`, with the runtime linker and every
-    /// library it needs.
+    /// library that the program needs.
     pub(crate) fn program(&mut self, path: impl AsRef<Path>, source: &Path) -> Result<()> {
         self.file(path, source);
         let mut open = needed(source)?;
@@ -93,7 +93,7 @@ impl Image {
         Ok(())
     }
 
-    /// Puts in every command of the root's `bin` and `sbin`, for a shell.
+    /// Puts in every command from `bin` and `sbin` of the root, for a shell.
     pub(crate) fn commands(&mut self) -> Result<()> {
         for directory in ["bin", "sbin"] {
             for entry in fs::read_dir(self.base.join(directory))? {
@@ -110,8 +110,8 @@ impl Image {
         Ok(())
     }
 
-    /// Makes the image boot `kernel` through the root's own loader, with `variables` in
-    /// the kernel's environment.
+    /// Makes the image boot `kernel` through the root's own loader, with `variables` in the
+    /// kernel's environment.
     pub(crate) fn boot(&mut self, kernel: &Path, variables: &[(String, String)]) -> Result<()> {
         let loader = LOADERS
             .iter()
@@ -131,7 +131,7 @@ impl Image {
         Ok(())
     }
 
-    /// Takes over a directory of the root with all that is below it, if it is there.
+    /// Copies a directory of the root with everything below it, if the root has the directory.
     fn directory(&mut self, path: &Path) -> Result<()> {
         let source = self.base.join(path);
         if source.is_dir() {
@@ -148,7 +148,7 @@ impl Image {
         Ok(())
     }
 
-    /// Writes the image to `target`; `stage` is an empty directory for its files.
+    /// Writes the image to `target`. `stage` is an empty directory for the image's files.
     pub(crate) fn write(&self, stage: &Path, target: &Path) -> Result<()> {
         for (path, content) in &self.files {
             let place = stage.join(path);
@@ -163,7 +163,7 @@ impl Image {
             }
         }
         let mut xorriso = Command::new("xorriso");
-        // -r: everything belongs to root and is as executable as it is here.
+        // -r: every file belongs to root and keeps its executable bits.
         xorriso
             .args(["-as", "mkisofs", "-quiet", "-r", "-V", "KQX", "-o"])
             .arg(target);
@@ -182,7 +182,7 @@ impl Image {
     }
 }
 
-/// A path of the image, without the `/` that may be in front of it.
+/// A path of the image, without a leading `/`.
 fn below_root(path: impl AsRef<Path>) -> PathBuf {
     let path = path.as_ref();
     path.strip_prefix("/").unwrap_or(path).to_owned()
@@ -208,7 +208,7 @@ fn in_base(base: &Path, path: &str) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// The libraries that the ELF file at `path` names as needed (`DT_NEEDED`).
+/// The libraries that the ELF file at `path` needs (`DT_NEEDED`).
 fn needed(path: &Path) -> Result<Vec<String>> {
     let data = fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
     needed_of(&data).with_context(|| format!("{} is no program for FreeBSD amd64", path.display()))

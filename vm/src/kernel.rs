@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a FreeBSD kernel file says of itself.
+//! What a FreeBSD kernel's file says about the kernel.
 
 use std::{fs, path::Path};
 
@@ -11,20 +11,21 @@ use object::{
 };
 use sha2::{Digest, Sha256};
 
-/// The facts that decide which module to build, how to boot and what a run proves.
+/// The facts that decide which module to build, how to boot, and what a run proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kernel {
-    /// The first line of its version text, such as `FreeBSD 15.0-RELEASE GENERIC amd64`.
+    /// The first line of the kernel's version text, such as `FreeBSD 15.0-RELEASE GENERIC
+    /// amd64`.
     pub version: String,
     /// `__FreeBSD_version`, such as 1500068.
     pub osreldate: u32,
-    /// Whether it can be entered without a loader.
+    /// Whether the kernel has a PVH entry, and so boots without a loader.
     pub(crate) pvh: bool,
-    /// Whether it checks its own assertions.
+    /// Whether the kernel checks its own assertions.
     pub(crate) invariants: bool,
-    /// Whether it checks its lock order.
+    /// Whether the kernel checks its lock order.
     pub(crate) witness: bool,
-    /// Names the file by its content.
+    /// The digest of the file, which names the kernel by its content.
     pub(crate) sha256: String,
 }
 
@@ -36,7 +37,7 @@ const INVARIANTS: &[u8] = b"Kernel compiled with INVARIANTS";
 const WITNESS: &[u8] = b"kernel has witness(9) support";
 
 impl Kernel {
-    /// Reads the facts from the kernel at `path`.
+    /// Reads the facts from the kernel file at `path`.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let data = fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
         Self::parse(&data).with_context(|| format!("{} is no FreeBSD amd64 kernel", path.display()))
@@ -61,7 +62,7 @@ impl Kernel {
         })
     }
 
-    /// What a run on it proves, in words.
+    /// What a run on this kernel proves, in words.
     pub(crate) fn checks(&self) -> &'static str {
         match (self.invariants, self.witness) {
             (true, true) => "INVARIANTS and WITNESS",

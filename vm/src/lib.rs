@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Runs a kernel module's tests on FreeBSD kernels: boots a kernel under QEMU, or brings up
-//! a Vagrant machine, loads the module, runs a harness and programs, and ends with what
-//! became of them. What runs is handed in as [`Artefacts`]; nothing of it is built here.
+//! Runs a kernel module's tests on FreeBSD kernels. The runner boots a kernel under QEMU,
+//! or brings up a Vagrant machine, loads the module, runs a harness and programs, and ends
+//! with their result. The caller hands in what runs as [`Artefacts`]: this crate builds
+//! nothing.
 //!
 //! | exit status | meaning |
 //! |---|---|
@@ -50,7 +51,7 @@ pub use record::kept;
 pub use tap::{Tally, Tap, Verdict};
 pub use vagrant::Vagrant;
 
-/// The status of a runner that could not begin.
+/// The exit status of a runner that could not begin.
 const CANNOT_BEGIN: u8 = 2;
 
 /// Runs things on a real FreeBSD kernel in a virtual machine.
@@ -67,7 +68,7 @@ pub enum Vm {
     Vagrant(Vagrant),
 }
 
-/// The status to end with, after one line of what was in the way where something was.
+/// The exit status. An error is printed in one line before.
 pub fn exit(done: Result<u8>) -> ExitCode {
     let status = done.unwrap_or_else(|error| {
         eprintln!("vm: {error:#}");

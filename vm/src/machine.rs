@@ -21,9 +21,9 @@ use indicatif::ProgressBar;
 use crate::console::{Console, Phase};
 use crate::outcome::End;
 
-/// How often the machine is looked after while its console is silent.
+/// How often the runner looks at the machine while the console is silent.
 const GLANCE: Duration = Duration::from_millis(100);
-/// How long a guest that is done, or dead, may take to go down by itself.
+/// How long a guest that is done or dead may take to go down.
 const FAREWELL: Duration = Duration::from_secs(15);
 
 /// The command as one line for a shell.
@@ -52,24 +52,24 @@ pub(crate) struct Limits {
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Makes Ctrl-C, and being told to end, something that is looked for here.
+/// Makes Ctrl-C and a termination signal set `INTERRUPTED`.
 fn watch_for_interrupts() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // Fails only where there is a handler, and this is the only one.
+        // This fails only if a handler exists, and this is the only handler.
         let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed));
     });
 }
 
-/// A running machine, which does not outlive this.
+/// A running machine, which ends when this value is dropped.
 pub(crate) struct Machine {
     process: Child,
-    /// The command that it runs, for the log.
+    /// The machine's command, for the log.
     command: String,
 }
 
 impl Machine {
-    /// Starts the machine that is this command.
+    /// Starts the machine: the process of `command`.
     pub(crate) fn start(mut command: Command) -> io::Result<Machine> {
         watch_for_interrupts();
         let process = command
@@ -83,8 +83,8 @@ impl Machine {
         })
     }
 
-    /// Feeds the machine's console to `console` and to `log` until the machine ends, and
-    /// shows how far it is.
+    /// Feeds the machine's console to `console` and to `log` until the machine ends. Shows
+    /// the progress of the guest.
     pub(crate) fn watch(
         mut self,
         log: &Path,
@@ -141,13 +141,13 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // It may be gone already.
+        // The process may have ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// Sends every line of `from`, as `shape` makes it, until the end of it.
+/// Sends every line of `from`, shaped by `shape`, until `from` ends.
 fn read_lines(
     from: impl io::Read + Send + 'static,
     tell: mpsc::Sender<String>,
@@ -170,7 +170,7 @@ fn read_lines(
 mod tests {
     use super::*;
 
-    /// A machine that is a shell script.
+    /// Runs a shell script as a machine.
     fn run_script(script: &str, run: Duration) -> (End, Console) {
         let dir = tempfile::tempdir().unwrap();
         let mut console = Console::new("1");

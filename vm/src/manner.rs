@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! How a kernel is booted: by which accelerator, and by which way in.
+//! How a kernel boots: the accelerator, and the way into the kernel.
 
 use std::{fs::OpenOptions, time::Duration};
 
@@ -50,13 +50,14 @@ impl std::fmt::Display for Accelerator {
     }
 }
 
-/// How the kernel is entered.
+/// The way into the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Way {
-    /// Straight, at its PVH entry: quickest, and beyond what stock kernels are tried with.
+    /// Straight at the kernel's PVH entry. This is the quickest way, but stock
+    /// kernels are not tested with it.
     Pvh,
-    /// Through FreeBSD's own loader on a CD: what every kernel survives.
+    /// Through FreeBSD's own loader on a CD. Every kernel boots this way.
     Loader,
 }
 
@@ -72,15 +73,15 @@ impl std::fmt::Display for Way {
 /// One manner of booting a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manner {
-    /// What executes it.
+    /// What executes the kernel.
     pub(crate) accelerator: Accelerator,
-    /// How it is entered.
+    /// The way into the kernel.
     pub(crate) way: Way,
 }
 
 impl Manner {
-    /// Every manner that may work, the most promising first: what worked before, then by
-    /// speed.
+    /// Every manner that may work, the most promising first: the manner that worked before,
+    /// then by speed.
     pub(crate) fn all(
         accelerators: &[Accelerator],
         ways: &[Way],
@@ -96,7 +97,7 @@ impl Manner {
         all
     }
 
-    /// How long a boot may take before it is given up.
+    /// How long a boot may take before the runner gives up.
     pub(crate) fn patience(self) -> Duration {
         Duration::from_secs(match (self.accelerator, self.way) {
             (Accelerator::Tcg, Way::Pvh) => 60,
@@ -106,7 +107,7 @@ impl Manner {
         })
     }
 
-    /// The disk, by its name in the guest, that takes what the guest hands back.
+    /// The guest's name of the disk for the files that the guest hands back.
     pub(crate) fn out_disk(self) -> &'static str {
         match self.way {
             Way::Pvh => "/dev/vtbd1",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a user can ask of a run, and what follows from that.
+//! What a user can ask of a run, and what follows from each option.
 
 use std::time::Duration;
 
@@ -30,20 +30,20 @@ pub struct Run {
     /// Virtual CPUs
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     smp: u32,
-    /// Only the cases and programs whose name contains this
+    /// Only the cases and programs whose name contains TEXT
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Run every case this often in one boot
+    /// Run every case N times in one boot
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "stress")]
     repeat: u32,
-    /// Run the stress loads instead, each for so long
+    /// Run the stress loads instead, each for SECONDS
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "10")]
     stress: Option<u32>,
-    /// Run the hostile loads instead, each for so long
+    /// Run the hostile loads instead, each for SECONDS
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "10", conflicts_with_all = ["stress", "repeat"])]
     hostile: Option<u32>,
-    /// The limit, from the start of the first process [600, and the time of --stress; 7200
-    /// with --hostile]
+    /// The time limit from the start of the first process [600, and the time of --stress;
+    /// 7200 with --hostile]
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
     /// Keep the image and the disk, to boot again with the command in the console log
@@ -58,26 +58,26 @@ pub struct Run {
     /// A variable for the kernel's environment
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     pub(crate) append: Vec<(String, String)>,
-    /// Time is a count of instructions, on one CPU: slow, and the same each time
+    /// Time counts instructions, on one CPU: slow, and the same in each run
     #[arg(long)]
     icount: bool,
-    /// Only this accelerator, instead of the first that works
+    /// Only this accelerator, not the first that works
     #[arg(long, value_name = "ACCELERATOR")]
     accel: Option<Accelerator>,
-    /// Only this way in, instead of the first that works
+    /// Only this way into the kernel, not the first that works
     #[arg(long, value_name = "WAY")]
     boot: Option<Way>,
     /// Another program, from this host or the guest's root, with its arguments
     #[arg(last = true, value_name = "PROGRAM")]
     program: Vec<String>,
-    /// The file that the harness writes its measurements to, where it measures.
+    /// The file for the harness's measurements, if the harness measures.
     #[arg(skip)]
     bench: Option<String>,
 }
 
 impl Run {
-    /// What has the harness measure, in instructions of one CPU, and hand back the
-    /// measurements as the file `to`.
+    /// A run in which the harness measures, in instructions of one CPU. The guest hands
+    /// back the measurements as the file `to`.
     pub(crate) fn bench(to: &str) -> Run {
         Run {
             smp: 1,
@@ -89,7 +89,7 @@ impl Run {
         }
     }
 
-    /// Whether the suite runs, and not something else instead.
+    /// Whether the suite runs, and nothing else in its place.
     pub fn is_the_suite(&self) -> bool {
         self.program.is_empty()
             && self.stress.is_none()
@@ -97,18 +97,18 @@ impl Run {
             && self.bench.is_none()
     }
 
-    /// What the name of a case or program must contain.
+    /// The text that the name of a case or program must contain.
     pub fn filter(&self) -> Option<&str> {
         self.filter.as_deref()
     }
 
-    /// Whether the user insists on a manner of booting.
+    /// Whether the user chose the manner of booting.
     pub(crate) fn insists(&self) -> bool {
         self.accel.is_some() || self.boot.is_some() || self.icount
     }
 
-    /// The manners in which a kernel may be booted, the best first; `worked` is what worked
-    /// before.
+    /// The manners in which the kernel may boot, the best first. `worked` is the manner
+    /// that worked before.
     pub(crate) fn manners(
         &self,
         pair: &Pair,
@@ -137,17 +137,17 @@ impl Run {
         });
         ensure!(
             !accelerators.is_empty(),
-            "this host does not offer that accelerator"
+            "this host does not offer that accelerator: leave out --accel"
         );
         Ok(Manner::all(&accelerators, &ways, worked))
     }
 
-    /// What the machine has.
+    /// The machine's hardware.
     pub(crate) fn hardware(&self) -> Hardware {
         Hardware {
             cpus: match self.hostile {
                 _ if self.icount => 1,
-                // A victim that has a CPU to itself, and two attackers at the same time.
+                // The victim has a CPU to itself, and two attackers run at the same time.
                 Some(_) => self.smp.max(3),
                 None => self.smp,
             },
@@ -157,11 +157,11 @@ impl Run {
         }
     }
 
-    /// How long the machine may take.
+    /// The time limits of the machine.
     pub(crate) fn limits(&self, manner: Manner) -> Limits {
-        // Under a debugger time means nothing.
+        // Under a debugger, a time limit makes no sense.
         let forever = Duration::from_secs(365 * 24 * 3600);
-        // A thousand loads and unloads take as long as they take.
+        // The hostile loads load and unload the module a thousand times, which takes long.
         let usual = match self.hostile {
             Some(seconds) => 7200 + 20 * u64::from(seconds),
             None => 600 * u64::from(self.repeat) + 20 * u64::from(self.stress.unwrap_or(0)),
@@ -176,7 +176,7 @@ impl Run {
         }
     }
 
-    /// Has the guest do what the user asks for.
+    /// Makes the guest run what the user asks for.
     pub(crate) fn instruct(&self, guest: &mut Guest<'_>, artefacts: &Artefacts) -> Result<()> {
         guest.run_programs(self.filter())?;
         match self.program.split_first() {
@@ -189,7 +189,8 @@ impl Run {
         Ok(())
     }
 
-    /// The harness's arguments. The harness repeats by itself, so that its reports are whole.
+    /// The harness's arguments. The harness repeats the cases itself, so that its reports
+    /// are whole.
     fn harness_arguments(&self, artefacts: &Artefacts) -> Vec<String> {
         let mut arguments: Vec<String> = Vec::new();
         if let Some(file) = &self.bench {
@@ -209,7 +210,7 @@ impl Run {
     }
 }
 
-/// Splits `NAME=VALUE`; the kernel splits its environment at commas and white space.
+/// Splits `NAME=VALUE`. The kernel splits its environment at commas and white space.
 fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() && !text.contains([',', ' ', '\t', '"']) => {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The disk that takes what the guest hands back: a tar archive from its first sector on.
+//! The disk for the files that the guest hands back: a tar archive from the first sector on.
 
 use std::{
     fs::{self, File},
@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use crate::archive;
 
-/// The disk's size in bytes, and so the room for what a guest hands back.
+/// The disk's size in bytes: the room for the files that a guest hands back.
 const SIZE: u64 = 64 << 20;
 
 /// Makes an empty disk at `path`.
@@ -20,7 +20,7 @@ pub(crate) fn blank(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Unpacks what the guest wrote to the disk `out` into `target`; without an archive on it,
+/// Unpacks the guest's archive on the disk `out` into `target`. Without an archive, unpacks
 /// nothing.
 pub(crate) fn unpack(out: &Path, target: &Path) -> Result<()> {
     let mut out = File::open(out)?;

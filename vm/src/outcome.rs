@@ -1,46 +1,47 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a run came to, and the exit status that says so.
+//! The outcome of a run, and its exit status.
 
 use crate::tap::Tally;
 
 /// How a machine ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// By itself.
+    /// The machine went down by itself.
     Down,
-    /// At a limit.
+    /// A time limit ran out.
     Hung,
-    /// The user ended it.
+    /// The user ended the run.
     Interrupted,
 }
 
-/// What a run came to.
+/// The outcome of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Every case passed and the kernel did not complain.
     Passed,
-    /// The program ended with this status, or could not be run (negative).
+    /// The program ended with this status. If the program could not be run, the status is
+    /// negative.
     Failed(i32),
-    /// It passed, and a program that ran after it did not.
+    /// The main program passed, and a program after it failed.
     Programs,
-    /// The limit ran out.
+    /// The time limit ran out.
     Hung,
     /// The kernel panicked or complained, with its words.
     Kernel(Vec<String>),
     /// The boot ended before the first process started.
     NotStarted {
-        /// Whether the limit ran out.
+        /// Whether the time limit ran out.
         hung: bool,
         /// The kernel's words, if it panicked.
         complaint: Option<String>,
     },
-    /// The user ended it.
+    /// The user ended the run.
     Interrupted,
 }
 
 impl Outcome {
-    /// What the run came to, given how the programs after the suite ended.
+    /// The outcome, given how the programs after the suite ended.
     pub(crate) fn and(self, programs: Tally) -> Outcome {
         match self {
             Outcome::Passed if programs.failed > 0 => Outcome::Programs,
@@ -48,7 +49,7 @@ impl Outcome {
         }
     }
 
-    /// Whether the kernel's conduct decided it, and not what the programs ended with.
+    /// Whether the kernel's conduct decided the outcome, and not an exit status of a program.
     pub(crate) fn is_the_kernels(&self) -> bool {
         !matches!(
             self,
@@ -56,7 +57,7 @@ impl Outcome {
         )
     }
 
-    /// The exit status that says it.
+    /// The exit status for the outcome.
     pub(crate) fn code(&self) -> u8 {
         match self {
             Outcome::Passed => 0,
@@ -74,7 +75,7 @@ impl std::fmt::Display for Outcome {
             Outcome::Passed => write!(f, "passed"),
             Outcome::Failed(status) if *status < 0 => write!(f, "FAILED: the program did not run"),
             Outcome::Failed(status) => write!(f, "FAILED: the program ended with {status}"),
-            Outcome::Programs => write!(f, "FAILED: one of the programs"),
+            Outcome::Programs => write!(f, "FAILED: a program after the suite failed"),
             Outcome::Hung => write!(f, "HUNG: the time limit ran out"),
             Outcome::Kernel(complaints) => {
                 write!(f, "THE KERNEL COMPLAINED: {}", complaints[0])?;

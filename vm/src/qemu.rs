@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The QEMU command that is the virtual machine.
+//! The QEMU command for the virtual machine.
 
 use std::{
     ffi::OsString,
@@ -20,12 +20,12 @@ use crate::outcome::End;
 
 const QEMU: &str = "qemu-system-x86_64";
 
-/// What a user can choose of the machine.
+/// The machine's hardware, as far as a user can choose it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hardware {
     /// Virtual CPUs.
     pub(crate) cpus: u32,
-    /// Whether time is a count of instructions, on one thread.
+    /// Whether time counts instructions, on one thread.
     pub(crate) icount: bool,
     /// Whether the machine waits for a debugger on port 1234.
     pub(crate) gdb: bool,
@@ -33,7 +33,7 @@ pub(crate) struct Hardware {
     pub(crate) shell: bool,
 }
 
-/// The kernel environment that every guest needs, `extra` last so that it wins.
+/// The kernel environment that every guest needs. `extra` comes last, so that it wins.
 pub(crate) fn variables(way: Way, extra: &[(String, String)]) -> Vec<(String, String)> {
     let root = match way {
         Way::Pvh => "cd9660:/dev/vtbd0",
@@ -61,8 +61,8 @@ pub(crate) fn variables(way: Way, extra: &[(String, String)]) -> Vec<(String, St
     .collect()
 }
 
-/// The QEMU command that boots `kernel` in this `manner` from `image`, with `out` as the
-/// disk for what comes back and `log` as the record of the console where that is the
+/// The QEMU command that boots `kernel` in this `manner` from `image`. `out` is the disk
+/// for the files that the guest hands back. `log` records the console if the console is the
 /// user's terminal.
 pub(crate) fn command(
     manner: Manner,
@@ -112,7 +112,7 @@ pub(crate) fn command(
         .args(["-serial", "chardev:console"]);
     match manner.way {
         Way::Pvh => {
-            // The kernel splits at commas, QEMU takes the text as it is.
+            // The kernel splits its environment at commas. QEMU passes the text on unchanged.
             let pairs: Vec<_> = variables.iter().map(|(n, v)| format!("{n}={v}")).collect();
             qemu.arg("-kernel")
                 .arg(kernel)
@@ -133,7 +133,7 @@ fn raw_drive(interface: &str, file: &Path, readonly: bool) -> OsString {
     let mut text = OsString::from(format!(
         "if={interface},format=raw,cache=unsafe,readonly={readonly},file="
     ));
-    // QEMU reads two commas as one.
+    // QEMU reads two commas as one comma.
     text.push(file.to_string_lossy().replace(',', ",,"));
     text
 }
@@ -143,7 +143,7 @@ pub(crate) fn start(command: Command) -> Result<Machine> {
     Machine::start(command).with_context(not_installed)
 }
 
-/// Runs the machine with its console on the user's terminal, which leaves `log` behind.
+/// Runs the machine with its console on the user's terminal, and records the console in `log`.
 pub(crate) fn run_interactively(
     mut command: Command,
     log: &Path,
@@ -162,7 +162,7 @@ fn not_installed() -> String {
     format!("{QEMU} cannot be run; install QEMU (Debian: qemu-system-x86, elsewhere: qemu)")
 }
 
-/// Whether a shell on the console makes sense.
+/// Whether the user has a terminal for a shell.
 pub(crate) fn on_a_terminal() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }

@@ -12,16 +12,17 @@ use anyhow::{Context, Result};
 
 use crate::tap::Tap;
 
-/// The file with the cases of the suite.
+/// The file with the results of the suite's cases.
 const RESULTS: &str = "results.tap";
-/// The file with the JUnit report, both the harness's own and the run's.
+/// The file with the JUnit report: the harness's report in the guest, and the run's report
+/// here.
 pub(crate) const JUNIT: &str = "junit.xml";
 
 /// The directory of a run.
 pub(crate) struct Record(PathBuf);
 
 impl Record {
-    /// A new one below `home`, for a run on `name`.
+    /// A new directory below `home`, for a run on `name`.
     pub(crate) fn new(home: &Path, name: &str) -> Result<Record> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         fs::create_dir_all(home)?;
@@ -32,39 +33,40 @@ impl Record {
             .context("no directory can be made for the run")
     }
 
-    /// The directory itself.
+    /// The directory's path.
     pub(crate) fn directory(&self) -> &Path {
         &self.0
     }
 
-    /// The machine's command, and all that its console said.
+    /// The log: the machine's command, and everything that its console printed.
     pub(crate) fn log(&self) -> PathBuf {
         self.0.join("console.log")
     }
 
-    /// The directory with what the guest handed back.
+    /// The directory with the files that the guest handed back.
     pub(crate) fn out(&self) -> PathBuf {
         self.0.join("out")
     }
 
-    /// The cases of the suite.
+    /// The results of the suite's cases.
     pub(crate) fn results(&self) -> PathBuf {
         self.0.join(RESULTS)
     }
 
-    /// The programs that ran after it: a file of its own, so that [`kept`] finds cases alone.
+    /// The results of the programs after the suite, in a file of their own: [`kept`] reads
+    /// only cases.
     pub(crate) fn programs(&self) -> PathBuf {
         self.0.join("programs.tap")
     }
 
-    /// Both, and the kernel's conduct.
+    /// The JUnit report: the cases, the programs, and the kernel's conduct.
     pub(crate) fn junit(&self) -> PathBuf {
         self.0.join(JUNIT)
     }
 }
 
-/// The cases of every run whose files are below `home`, with the name of its kernel. Of
-/// runs on one kernel, the latest comes last.
+/// The case results of every run whose files are below `home`, with the name of the run's
+/// kernel. Of several runs on one kernel, the latest comes last.
 pub fn kept(home: &Path) -> Vec<(String, Tap)> {
     let Ok(entries) = fs::read_dir(home) else {
         return Vec::new();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a run came to, as the files that others read have it: JUnit, and the Test Anything
-//! Protocol of the programs that ran after the suite.
+//! The outcome of a run in files for other programs: JUnit, and the Test Anything Protocol
+//! for the programs that ran after the suite.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,9 @@ use crate::artefacts::Program;
 use crate::outcome::Outcome;
 use crate::tap::{Tap, Verdict};
 
-/// The JUnit report of a run on `name`: the harness's own where the guest handed it back,
-/// what the console told of the cases where not, the programs that ran after it, and the
-/// kernel's conduct as one more case.
+/// The JUnit report of a run on `name`. The cases come from the harness's own report if the
+/// guest handed it back, else from the console. The programs that ran after the suite
+/// follow, and the kernel's conduct as another case.
 pub(crate) fn junit(
     name: &str,
     harness: Option<&str>,
@@ -58,8 +58,8 @@ fn suite(name: &str, tap: &Tap) -> TestSuite {
     suite
 }
 
-/// How the `programs` ended: what the console `said` of each program that `filter` leaves
-/// in.
+/// How the `programs` ended: what the console `said` about each program whose name contains
+/// `filter`.
 pub(crate) fn tap_of(
     programs: &[Program],
     filter: Option<&str>,
@@ -71,8 +71,8 @@ pub(crate) fn tap_of(
         text += &match said.get(&program.name) {
             Some(Ok(())) => format!("{point}\n"),
             Some(Err(fault)) => format!("not {point}\n# {fault}\n"),
-            None if program.is_named(filter) => format!("not {point}\n# it was not run\n"),
-            None => format!("{point} # SKIP the filter leaves it out\n"),
+            None if program.is_named(filter) => format!("not {point}\n# the program was not run\n"),
+            None => format!("{point} # SKIP the filter leaves the program out\n"),
         };
     }
     Tap::of(&text)
@@ -130,8 +130,8 @@ mod tests {
             "1..4\n\
              ok 1 - program.a\n\
              not ok 2 - program.b\n# exit 1: b: kevent\n\
-             not ok 3 - program.c\n# it was not run\n\
-             ok 4 - test.d # SKIP the filter leaves it out\n"
+             not ok 3 - program.c\n# the program was not run\n\
+             ok 4 - test.d # SKIP the filter leaves the program out\n"
         );
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A run: from a kernel and what is to run on it to what it came to.
+//! A run: boots a kernel, runs what the user asks for, and returns the outcome.
 
 use std::{path::Path, time::Instant};
 
@@ -20,8 +20,8 @@ use crate::tap::Tap;
 use crate::{out, qemu, report};
 
 impl Run {
-    /// Runs on every kernel that was asked for, with the `artefacts` that there are for it,
-    /// and leaves the files of each run below `home`. The gravest exit status.
+    /// Runs on every kernel that the user asked for, with the `artefacts` for that kernel.
+    /// Leaves the files of each run below `home`. Returns the gravest exit status.
     pub fn on_each(
         &self,
         home: &Path,
@@ -32,7 +32,7 @@ impl Run {
         if let Some(name) = &self.save {
             ensure!(
                 pairs.len() == 1,
-                "--save keeps one kernel; {} were named",
+                "--save keeps one kernel; {} are chosen: use --kernel and --base, or --release",
                 pairs.len()
             );
             pairs = vec![Cache::of_user()?.save(&pairs[0], name)?];
@@ -69,7 +69,7 @@ impl Run {
         for manner in self.manners(pair, &kernel, cache.manner(&kernel.sha256))? {
             let attempt = self.boot(pair, &kernel, &artefacts, manner, &record)?;
             let started = !matches!(attempt.outcome, Outcome::NotStarted { .. });
-            // What the user insisted on says nothing of what is best.
+            // A manner that the user chose need not be the best manner.
             if started && attempt.outcome != Outcome::Interrupted && !self.insists() {
                 cache.remember(&kernel.sha256, manner)?;
             }
@@ -78,12 +78,12 @@ impl Run {
                 break;
             }
         }
-        let done = done.context("there is no way to boot it")?;
+        let done = done.context("this kernel has no manner of booting: see `vm run --help`")?;
         done.tell(&pair.name, &record)?;
         Ok((done, record))
     }
 
-    /// One boot in one manner.
+    /// Boots once, in one manner.
     fn boot(
         &self,
         pair: &Pair,

@@ -2,20 +2,20 @@
 
 //! The Test Anything Protocol, as the harness speaks it.
 
-/// What the harness said, as the Test Anything Protocol.
+/// The harness's output in the Test Anything Protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tap {
     lines: Vec<String>,
 }
 
-/// How many cases ended how.
+/// How many cases passed, failed and were skipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Cases that passed.
     pub passed: usize,
     /// Cases that failed.
     pub failed: usize,
-    /// Cases that could not be run.
+    /// Cases that could not run.
     pub skipped: usize,
 }
 
@@ -38,23 +38,24 @@ impl Tap {
         }
     }
 
-    /// Each case with its verdict, in the order they ran.
+    /// Each case with its verdict, in the order in which the cases ran.
     pub fn verdicts(&self) -> impl Iterator<Item = (&str, Verdict)> {
         self.lines.iter().filter_map(|line| verdict(line))
     }
 
-    /// The loads that began, in the order they ran: one without a verdict ended the run.
+    /// The loads that began, in the order in which they ran. A load without a verdict ended
+    /// the run.
     pub fn begun(&self) -> impl Iterator<Item = &str> {
         self.lines.iter().filter_map(|line| begins(line))
     }
 
-    /// What the load said of itself.
+    /// The load's remarks on itself.
     pub fn remarks<'a>(&'a self, load: &'a str) -> impl Iterator<Item = &'a str> {
         let remarks = self.lines.iter().filter_map(|line| line.strip_prefix("# "));
         remarks.filter_map(move |remark| remark.strip_prefix(load)?.strip_prefix(": "))
     }
 
-    /// How many cases ended how.
+    /// Counts the verdicts.
     pub fn tally(&self) -> Tally {
         let mut tally = Tally::default();
         for (_, verdict) in self.verdicts() {
@@ -84,7 +85,7 @@ impl Tap {
             .collect()
     }
 
-    /// The protocol as a file's text.
+    /// The protocol as the text of a file.
     pub fn text(&self) -> String {
         self.lines.iter().flat_map(|line| [line, "\n"]).collect()
     }
@@ -93,11 +94,11 @@ impl Tap {
 /// How a case ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It holds.
+    /// The case's sentence is true.
     Passed,
-    /// It does not.
+    /// The case's sentence is false.
     Failed,
-    /// It could not be run there.
+    /// The case could not run on that machine.
     Skipped,
 }
 
@@ -105,12 +106,12 @@ fn is_tap(line: &str) -> bool {
     verdict(line).is_some() || line.starts_with("1..") || line.starts_with("# ")
 }
 
-/// The load that begins, as a line says.
+/// The load that begins according to this line.
 fn begins(line: &str) -> Option<&str> {
     line.strip_prefix("# ")?.strip_suffix(" begins")
 }
 
-/// The case that a line of the protocol is about, and its verdict.
+/// The case in a line of the protocol, and its verdict.
 fn verdict(line: &str) -> Option<(&str, Verdict)> {
     let (rest, passed) = match line.strip_prefix("not ok ") {
         Some(rest) => (rest, false),

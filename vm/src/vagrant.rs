@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The same tests in a Vagrant machine, over `vagrant ssh`.
+//! Runs the same tests in a Vagrant machine, over `vagrant ssh`.
 //!
-//! The guest's script prints the lines that the VM runner's first process prints, so
-//! everything from there on is the runner's.
+//! The guest's script prints the same lines as the VM runner's first process. The VM
+//! runner's code reads those lines and makes the reports.
 
 use std::{
     fs::{self, File},
@@ -21,11 +21,11 @@ use crate::machine::{Limits, Machine, shown};
 use crate::out;
 use crate::record::Record;
 
-/// Where the guest has what it needs.
+/// The guest's directory for the files from this host.
 const GUEST: &str = "/tmp/kqx";
-/// How long the first line of the tests may take to come.
+/// How long the tests may take to print their first line.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// ssh's own watch: a guest that is gone for half a minute is dead.
+/// ssh's own watch: ssh gives up a guest that is silent for half a minute.
 const KEEPALIVE: [&str; 5] = [
     "--",
     "-o",
@@ -34,23 +34,23 @@ const KEEPALIVE: [&str; 5] = [
     "ServerAliveCountMax=6",
 ];
 
-/// What to run, and in which machine.
+/// The cases to run, and the machine to run them in.
 #[derive(Args, Clone, Debug)]
 pub struct Vagrant {
-    /// Build inside the machine, with pkg's Rust, what is committed
+    /// Build the committed sources inside the machine, with pkg's Rust
     #[arg(long)]
     pub native: bool,
-    /// Only the cases whose name contains this
+    /// Only the cases whose name contains TEXT
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// The limit for the tests
+    /// The time limit for the tests
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
 }
 
 impl Vagrant {
-    /// Runs the tests in a machine of the directory `vagrant`, to which `files` are copied,
-    /// and leaves the run's files below `home`. The exit status.
+    /// Runs the tests in a machine of the directory `vagrant`. Copies `files` to the
+    /// machine, and leaves the run's files below `home`. Returns the exit status.
     pub fn run(&self, vagrant: &Path, files: &[PathBuf], home: &Path) -> Result<u8> {
         let guest = Guest {
             vagrant: "vagrant".into(),
@@ -74,10 +74,10 @@ impl Vagrant {
 /// A machine of the Vagrantfile.
 struct Guest {
     vagrant: PathBuf,
-    /// Where the Vagrantfile is.
+    /// The directory of the Vagrantfile.
     home: PathBuf,
     name: &'static str,
-    /// A directory of the guest's.
+    /// A directory in the guest.
     directory: String,
 }
 
@@ -97,7 +97,7 @@ impl Guest {
         Ok(())
     }
 
-    /// Runs the guest's script, and fetches what it leaves behind.
+    /// Runs the guest's script, and fetches the files that the script leaves behind.
     fn test(&self, record: &Record, filter: Option<&str>, limit: Duration) -> Result<Done> {
         let directory = &self.directory;
         let nonce = console::nonce();
@@ -117,7 +117,7 @@ impl Guest {
         let archive = record.directory().join("out.tar");
         let mut fetch = self.ssh(&format!("tar -cf - -C {directory}/out ."));
         fetch.args(KEEPALIVE);
-        // A guest that is down has nothing to hand back, which the report then says.
+        // A guest that is down hands back nothing. The report then says so.
         let _ = fetch.stdout(File::create(&archive)?).status();
         out::unpack(&archive, &record.out())?;
         fs::remove_file(archive)?;
@@ -142,7 +142,7 @@ impl Guest {
     }
 }
 
-/// Runs a command that must succeed.
+/// Runs a command. A failure of the command is an error.
 fn call(mut command: Command) -> Result<()> {
     let name = Path::new(command.get_program()).display().to_string();
     let status = command
@@ -158,8 +158,8 @@ mod tests {
     use crate::outcome::Outcome;
     use std::os::unix::fs::PermissionsExt;
 
-    /// Runs the guest's script on this machine, with stand-ins for `vagrant` and for what
-    /// only FreeBSD has: the harness and dmesg(8) are the shell scripts given.
+    /// Runs the guest's script on this machine. The given shell scripts stand in for
+    /// `vagrant` and for the programs that only FreeBSD has: the harness and dmesg(8).
     fn run(harness: &str, dmesg: &str) -> (Done, Record, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let place = |name: &str| dir.path().join(name);

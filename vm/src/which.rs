@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Which FreeBSD a run is on.
+//! Chooses the FreeBSD kernels of a run.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use clap::Args;
 use crate::cache::{self, Cache, Pair};
 use crate::download;
 
-/// Which FreeBSD.
+/// Which FreeBSD to run on.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Which {
     /// A FreeBSD kernel: its file, its directory, or a release's kernel.txz
@@ -19,20 +19,21 @@ pub(crate) struct Which {
     /// The root that goes with --kernel: a directory or a release's base.txz
     #[arg(long, value_name = "PATH", requires = "kernel")]
     base: Option<PathBuf>,
-    /// A release, fetched once, such as 14.3-RELEASE
+    /// A release, such as 14.3-RELEASE, which is fetched once
     #[arg(long, value_name = "RELEASE", conflicts_with = "name")]
     release: Option<String>,
-    /// A kernel that is kept, see `vm list` [without any of these: every kernel kept, or
-    /// the newest 14.x where there is none]
+    /// A kernel of `vm list` [without any of these options: every kernel in the list, or
+    /// the newest 14.x if the list is empty]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Only what is kept: fetch nothing, and where nothing is, say so and end with 0
+    /// Only kernels of `vm list`, without a download. If the list is empty, say so and end
+    /// with 0
     #[arg(long, conflicts_with_all = ["kernel", "release"])]
     cached: bool,
 }
 
 impl Which {
-    /// The pairs to run on; archives are unpacked into `scratch`.
+    /// The pairs to run on. Unpacks archives into `scratch`.
     pub(crate) fn pairs(&self, scratch: &Path) -> Result<Vec<Pair>> {
         let cache = Cache::of_user()?;
         if let (Some(kernel), Some(base)) = (&self.kernel, &self.base) {

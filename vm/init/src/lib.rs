@@ -1,39 +1,39 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What the VM runner and the guest's first process say to each other: both use this
-//! crate, so that each word has one definition.
+//! The words between the VM runner and the guest's first process. Both use this crate, so
+//! that each word has one definition.
 //!
-//! The runner puts a [`Plan`] into the guest's root. The first process follows it, says a
-//! [`Status`] a line on the console, and writes the files of [`OUT`] to a disk as a tar
-//! archive.
+//! The runner puts a [`Plan`] into the guest's root. The first process follows the plan,
+//! prints each [`Status`] as a line on the console, and writes the files of [`OUT`] to a
+//! disk as a tar archive.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The guest's directory of what the runner brings along.
+/// The guest's directory for the files that the runner brings.
 pub const HOME: &str = "/kqx";
-/// Where the guest has its first process.
+/// The path of the first process in the guest.
 pub const INIT: &str = "/kqx/kqx-init";
-/// Where the guest has the plan, as JSON.
+/// The path of the plan in the guest. The plan is JSON.
 pub const PLAN: &str = "/kqx/plan";
-/// The guest's directory in which programs run, and whose files are handed back.
+/// The guest's directory in which programs run. The runner gets its files.
 pub const OUT: &str = "/out";
-/// The file of [`OUT`] that has what the main program printed.
+/// The file in [`OUT`] with the main program's output.
 pub const STDOUT: &str = "stdout";
 
 /// What the first process is to do, in this order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// What this run's status lines carry, so that no other line is taken for one.
+    /// A word in each status line of this run, so that no other line is taken for a status.
     pub nonce: String,
-    /// The module to load before everything else, by its path.
+    /// The path of the module, which is loaded before everything else.
     pub module: String,
     /// The main program.
     pub main: Option<Program>,
-    /// How often the main program runs, unless it fails before.
+    /// How many times the main program runs, unless a run fails.
     pub repeat: u32,
-    /// The programs that run after it, each under a time limit.
+    /// The programs that run after the main program, each under a time limit.
     pub then: Vec<Program>,
     /// A shell for the console.
     pub shell: Option<String>,
@@ -43,47 +43,49 @@ pub struct Plan {
     pub last: Vec<Program>,
 }
 
-/// A program of the guest's.
+/// A program in the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
-    /// Where it is.
+    /// The program's path.
     pub path: String,
-    /// Its arguments.
+    /// The program's arguments.
     pub args: Vec<String>,
 }
 
 impl Program {
-    /// What a status calls it: its file's name.
+    /// The program's name in a status: its file's name.
     pub fn name(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or_default()
     }
 }
 
-/// What the first process says of the run.
+/// What the first process says about the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// It has started.
+    /// The first process has started.
     Start,
-    /// The main program ended with this; negative if the plan could not be followed.
+    /// The main program ended with this exit status. If the plan failed, the status is
+    /// negative.
     Exit(i32),
-    /// The program of that name, which ran after the main one, passed.
+    /// The program of that name, which ran after the main program, passed.
     Passed(String),
-    /// The program of that name did not, and why.
+    /// The program of that name failed, for this reason.
     Failed(String, String),
-    /// Everything is handed back: the guest goes down.
+    /// The runner's disk has all files, and the guest goes down.
     Done,
 }
 
-/// What the plan could not be followed ends with.
+/// The status of a plan that failed.
 pub const NOT_RUN: Status = Status::Exit(-1);
 
 impl Status {
-    /// The console's line that says it.
+    /// The console line for this status.
     pub fn line(&self, nonce: &str) -> String {
         mark(nonce) + &self.to_string()
     }
 
-    /// What a line of the console says. The kernel may have written into the middle of it.
+    /// Finds a status in a console line. The kernel may have written into the middle of the
+    /// line.
     pub fn find(line: &str, nonce: &str) -> Option<Status> {
         let (_, text) = line.split_once(&mark(nonce))?;
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
@@ -99,7 +101,7 @@ impl Status {
     }
 }
 
-/// What every status line of a run begins with.
+/// The beginning of every status line of a run.
 fn mark(nonce: &str) -> String {
     format!("kqx-vm {nonce} ")
 }

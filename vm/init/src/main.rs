@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The first process of the VM runner's guest: it follows the plan that the runner left in
-//! the guest's root, and says on the console what comes of it. The library beside this file
-//! has the plan and the words.
+//! The first process of the VM runner's guest. It follows the plan that the runner left in
+//! the guest's root, and reports on the console how the plan went. The library beside this
+//! file defines the plan and the words.
 
 #[cfg(not(target_os = "freebsd"))]
 fn main() {
@@ -27,11 +27,11 @@ mod freebsd {
     use kqx_init::{HOME, NOT_RUN, OUT, PLAN, Plan, Program, STDOUT, Status};
     use libc::{c_char, c_int};
 
-    /// What a program under a time limit says of itself.
+    /// The error output of a program under a time limit.
     const STDERR: &str = "/tmp/stderr";
-    /// That limit, in seconds.
+    /// The time limit of a program, in seconds.
     const LIMIT: u32 = 60;
-    /// How much of what it says is told.
+    /// How many words of a program's error output a status repeats.
     const WORDS: usize = 100;
 
     unsafe extern "C" {
@@ -41,7 +41,7 @@ mod freebsd {
     }
 
     pub(super) fn main() -> ! {
-        // Without a console there is nobody to tell.
+        // Without a console, nobody can read an error.
         if let Ok(console) = open_console() {
             match plan() {
                 Ok(plan) => serve(&plan, &console),
@@ -50,8 +50,8 @@ mod freebsd {
                 }
             }
         }
-        // Nothing here is worth a sync: the root is read-only, the rest in memory. The machine
-        // ends where it would boot again, and without the delay that powering off has.
+        // Nothing needs a sync: the root is read-only, and the rest is in memory. QEMU ends
+        // where the machine would boot again, without the delay of powering off.
         // SAFETY: reboot takes no memory, and the first process may call it.
         unsafe { libc::reboot(libc::RB_NOSYNC) };
         loop {
@@ -72,7 +72,7 @@ mod freebsd {
 
     fn serve(plan: &Plan, console: &File) {
         let say = |status: Status| {
-            // A console that takes no line takes no complaint about that either.
+            // A console that refuses a status also refuses an error about the status.
             let _ = writeln!(&*console, "{}", status.line(&plan.nonce));
         };
         say(Status::Start);
@@ -104,7 +104,7 @@ mod freebsd {
                 }
             }
         } else {
-            // A plan of programs under a time limit, which tell of themselves.
+            // Without a main program, only the programs under a time limit report.
             say(Status::Exit(0));
         }
         for program in &plan.then {
@@ -116,7 +116,7 @@ mod freebsd {
                 .map_err(|e| format!("{shell} cannot be run: {e}"))?;
             say(Status::Exit(0));
         }
-        // Before the unloading, should that be what kills the kernel.
+        // The unloading may kill the kernel, so the files leave the guest first.
         let disk = &plan.out;
         hand_back(disk).map_err(|e| format!("{disk} does not take the files: {e}"))?;
         unload(module).map_err(|e| format!("{module} does not unload: {e}"))?;
@@ -155,13 +155,13 @@ mod freebsd {
             unsafe { libc::alarm(LIMIT) };
             Ok(())
         };
-        // SAFETY: the closure does nothing that is not allowed between fork and exec.
+        // SAFETY: the closure does only what is allowed between fork and exec.
         unsafe { command.pre_exec(limit) };
         command.status()
     }
 
-    /// Makes the console this session's terminal, for a shell's sake: without that, only
-    /// its job control is lost.
+    /// Makes the console this session's terminal, for a shell. If this fails, the shell
+    /// works without job control.
     fn take_terminal(console: &File) {
         // SAFETY: neither call takes memory; the descriptor is open.
         unsafe {
@@ -184,7 +184,7 @@ mod freebsd {
         command
     }
 
-    /// Runs the program; what it prints goes to the console and to a file.
+    /// Runs the program, and copies its output to the console and to a file.
     fn run(program: &Program, mut console: &File) -> io::Result<ExitStatus> {
         let mut copy = OpenOptions::new()
             .create(true)
@@ -211,7 +211,7 @@ mod freebsd {
     }
 
     fn hand_back(disk: &str) -> io::Result<()> {
-        // A disk takes whole sectors only; an archive is a whole number of them.
+        // A disk takes only whole sectors, and an archive is a whole number of sectors.
         let mut archive = tar::Builder::new(Vec::new());
         archive.append_dir_all(".", OUT)?;
         OpenOptions::new()
@@ -238,7 +238,7 @@ mod freebsd {
         check(unsafe { kldload(path.as_ptr()) }).map(drop)
     }
 
-    /// Unloads the module of that path, unless the program has unloaded it already.
+    /// Unloads the module, unless the program has unloaded the module already.
     fn unload(path: &str) -> io::Result<()> {
         let file = c_string(path.rsplit('/').next().unwrap_or(path))?;
         // SAFETY: the name is a terminated string that outlives the call.
@@ -256,8 +256,8 @@ mod freebsd {
             iov_len: text.count_bytes() + 1,
         });
         let count = u32::try_from(options.len()).expect("a handful");
-        // SAFETY: every option is a terminated string with its length; nmount(2) only reads
-        // them, and they outlive the call.
+        // SAFETY: every option is a terminated string with its length. nmount(2) only reads
+        // the strings, and the strings outlive the call.
         check(unsafe { libc::nmount(options.as_mut_ptr(), count, 0) }).map(drop)
     }
 }
