@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `make bench`: measures kqx on a real kernel, and puts the figures where people read
-//! them. Every number in a document is between two markers and comes from here.
+//! `make bench`: measures kqx on a real kernel, and writes the figures into the documents.
+//! Every number in a document is between two markers and comes from here.
 
 mod plot;
 mod results;
@@ -26,7 +26,7 @@ use results::Results;
 const MEASUREMENTS: &str = "userland-test/benchmarks.json";
 /// The measurements of the simulated kernel.
 const SIM_MEASUREMENTS: &str = "userland-test/benchmarks-sim.json";
-/// The plot of the first.
+/// The plot of the measurements on a real kernel.
 const PLOT: &str = "userland-test/benchmarks.svg";
 /// The documents with figures.
 const DOCUMENTS: &[&str] = &["userland-test/BENCHMARKS.md", "README.md"];
@@ -34,16 +34,16 @@ const DOCUMENTS: &[&str] = &["userland-test/BENCHMARKS.md", "README.md"];
 /// What to measure, and where.
 #[derive(Args, Debug)]
 pub struct Bench {
-    /// A kernel that is kept, see `vm list` [without this: one without debug options]
+    /// A kernel of `vm list` [without this option: a kernel without debug options]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Measure nothing: write plot and documents anew from the measurements there are
+    /// Measure nothing: write the plot and the documents anew from the last measurements
     #[arg(long)]
     redraw: bool,
 }
 
 impl Bench {
-    /// Measures, and writes down what was measured.
+    /// Measures, and writes the figures down.
     pub fn run(&self) -> Result<()> {
         if !self.redraw {
             self.on_a_kernel()?;
@@ -71,7 +71,7 @@ impl Bench {
     }
 }
 
-/// The simulated kernel, of FreeBSD 14, with the module's file.
+/// Measures on the simulated kernel of FreeBSD 14, with the module's file.
 fn in_a_process() -> Result<()> {
     let release = Release::V14;
     build::module(release)?;
@@ -82,7 +82,7 @@ fn in_a_process() -> Result<()> {
     ]))
 }
 
-/// The documents that are there.
+/// The documents with figures that exist in the source tree.
 fn documents() -> impl Iterator<Item = PathBuf> {
     let paths = DOCUMENTS.iter().map(|path| root().join(path));
     paths.filter(|path| path.exists())
@@ -92,7 +92,7 @@ fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| path.display().to_string())
 }
 
-/// All that was measured last.
+/// The last measurements.
 struct Measurements {
     kernel: Results,
     sim: Results,
@@ -109,9 +109,9 @@ impl Measurements {
         })
     }
 
-    /// `text` with the figures between each `<!-- bench: NAMES -->` and `<!-- /bench -->`
-    /// written anew. NAMES are benchmarks; or `bars`, every row that has one; `machine`,
-    /// what was measured on; `sim`, the simulated kernel.
+    /// `text` with new figures between each `<!-- bench: NAMES -->` and `<!-- /bench -->`.
+    /// NAMES are benchmarks, or `bars` for every row with a bar, or `machine` for a
+    /// description of the machine, or `sim` for the simulated kernel.
     fn fill(&self, text: &str) -> Result<String> {
         fill(text, "bench", |names| self.figures(names))
     }
@@ -129,7 +129,7 @@ impl Measurements {
         };
         anyhow::ensure!(
             !rows.is_empty(),
-            "nothing was measured of `{}`",
+            "nothing was measured of `{}`: run `cargo xtask bench`",
             names.join(" ")
         );
         Ok(table::markdown(&rows))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! From sources to `kqx.ko`, and to the harness that runs beside it.
+//! Builds `kqx.ko` from the sources, and the harness that tests `kqx.ko`.
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,15 +14,15 @@ use crate::check;
 use crate::release::{Release, root};
 use crate::toolchain::{self, run};
 
-/// How the kernel's own code is generated: linked in the top 2 GB, no global offset
-/// table, a stack that interrupts may use, frames that ddb(4) can walk.
+/// The flags for a kernel's code: linked in the top 2 GB, no global offset table, a stack
+/// that interrupts may use, frames that ddb(4) can walk.
 const KERNEL_RUSTFLAGS: &str = "-Crelocation-model=static -Ccode-model=kernel \
     -Cforce-frame-pointers=yes -Zplt=yes -Zdirect-access-external-data=yes";
 
-/// FreeBSD, as rustc names it.
+/// rustc's name for FreeBSD.
 const FREEBSD: &str = "x86_64-unknown-freebsd";
 
-/// Builds `kqx.ko` and checks it. Returns where it is.
+/// Builds `kqx.ko` and checks it. Returns the path.
 pub fn module(release: Release) -> Result<PathBuf> {
     let directory = release.directory();
     let target = directory.join("cargo");
@@ -46,8 +46,8 @@ pub fn module(release: Release) -> Result<PathBuf> {
         .arg("-o")
         .arg(&linked)
         .args(members))?;
-    // Nothing in the module is for others to link with: the one symbol named is not
-    // there, so that every one becomes local.
+    // No other module links with a symbol of this module. The only symbol to keep does not
+    // exist, so every symbol becomes local.
     let module = directory.join("kqx.ko");
     run(Command::new(toolchain::llvm("llvm-objcopy")?)
         .args([
@@ -61,8 +61,8 @@ pub fn module(release: Release) -> Result<PathBuf> {
     Ok(module)
 }
 
-/// Builds the harness, and the first process of a virtual machine, for FreeBSD. Returns
-/// the directory they are in.
+/// Builds the harness and the first process of a virtual machine, for FreeBSD. Returns
+/// their directory.
 pub fn harness(release: Release) -> Result<PathBuf> {
     let packages = ["--package", "kqx-test", "--package", "kqx-init"];
     run(freebsd(release)?.args(packages).arg("--bins"))?;
@@ -74,12 +74,13 @@ pub fn harness(release: Release) -> Result<PathBuf> {
     })
 }
 
-/// A `cargo build` for FreeBSD: what of, the caller adds.
+/// A `cargo build` for FreeBSD. The caller adds the packages.
 pub fn freebsd(release: Release) -> Result<Command> {
     let mut cargo = cargo(release, "build --quiet --release --target-dir")?;
     cargo.arg(release.directory().join("cargo"));
     if !cfg!(target_os = "freebsd") {
-        // The same libraries for all of it, tests included, or each would undo the other's.
+        // Each build for FreeBSD uses the same libraries, tests included. Otherwise each
+        // build would undo the build before.
         cargo.args(["--target", FREEBSD, "-Zbuild-std=std,panic_unwind,test"]);
         let linker = linker(release)?;
         cargo.env("CARGO_TARGET_X86_64_UNKNOWN_FREEBSD_LINKER", linker);
@@ -87,7 +88,7 @@ pub fn freebsd(release: Release) -> Result<Command> {
     Ok(cargo)
 }
 
-/// That cargo, with the compiler whose library's sources are here.
+/// That cargo, with the compiler whose library sources are on this machine.
 fn cargo(release: Release, line: &str) -> Result<Command> {
     let mut cargo = toolchain::cargo(line);
     cargo
@@ -100,8 +101,8 @@ fn cargo(release: Release, line: &str) -> Result<Command> {
     Ok(cargo)
 }
 
-/// The module's own objects out of the archive that rustc wrote: not compiler_builtins,
-/// for whose few functions the kernel has its own.
+/// Extracts the module's own objects from rustc's archive, without compiler_builtins: the
+/// kernel has its own versions of those few functions.
 fn extract(archive: &PathBuf, directory: &PathBuf) -> Result<Vec<OsString>> {
     let _ = fs::remove_dir_all(directory);
     fs::create_dir_all(directory)?;
@@ -120,8 +121,8 @@ fn extract(archive: &PathBuf, directory: &PathBuf) -> Result<Vec<OsString>> {
     Ok(paths)
 }
 
-/// A linker for FreeBSD: zig with the release's libc. The libraries that the libc crate
-/// names and the harness does not need are empty here.
+/// A linker for FreeBSD: zig with the release's libc. Some libraries are empty here: the
+/// libc crate names them, and the harness does not need them.
 fn linker(release: Release) -> Result<PathBuf> {
     let directory = release.directory().join("linker");
     fs::create_dir_all(&directory)?;

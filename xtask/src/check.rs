@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The module checker: refuses a kqx.ko that the kernel would refuse, or worse, run.
+//! The module checker refuses a kqx.ko that the kernel would refuse, or would run with harm.
 //!
-//! The kernel's linker (`sys/kern/link_elf_obj.c`) says little and late; a stray SSE
-//! instruction or a red zone it does not see at all. So every link is followed by this.
+//! The kernel's linker (`sys/kern/link_elf_obj.c`) says little, and says it late. The
+//! linker does not see a stray SSE instruction or a red zone at all. So the checker runs
+//! after every link.
 
 mod code;
 mod metadata;
@@ -20,11 +21,11 @@ use object::{Object, ObjectSection, ObjectSymbol, RelocationFlags, elf};
 use self::module::Module;
 use crate::release::{Release, relative};
 
-/// The most that a stripped module may take with the members kqx comes with, in bytes.
+/// The most bytes that a stripped module may take with the members that come with kqx.
 const SIZE_MAX: usize = 64 * 1024;
-/// How many those are.
+/// How many members come with kqx.
 const MEMBERS_MIN: usize = 3;
-/// How much more it may take for each member beyond them, in bytes.
+/// How many more bytes a module may take for each further member.
 const MEMBER_MAX: usize = 8 * 1024;
 
 /// The relocations of amd64's `elf_reloc`.
@@ -40,8 +41,8 @@ const RELOCATIONS: [u32; 9] = [
     elf::R_X86_64_IRELATIVE,
 ];
 
-/// The linker sets without which a module loads and does nothing, or without its sysctls
-/// and probes.
+/// The linker sets of a module. Without some, the module loads and does nothing. Without
+/// the others, its sysctls and probes are missing.
 const SETS: [&str; 7] = [
     "set_modmetadata_set",
     "set_sysinit_set",
@@ -52,14 +53,14 @@ const SETS: [&str; 7] = [
     "set_sdt_argtypes_set",
 ];
 
-/// The section of the table that kqueue is given.
+/// The section of the table that the module hands to kqueue.
 const FILTEROPS: &str = "kqx_filterops";
 /// The callbacks that the table may have, in bytes: those up to `f_touch`.
 const CALLBACKS: usize = 40;
-/// How many bytes of zeros must follow them: four more callbacks.
+/// How many bytes of zeros must follow the callbacks: room for four more callbacks.
 const NO_CALLBACKS: usize = 32;
 
-/// Checks the module at `path` and prints what it is, or what is wrong with it.
+/// Checks the module at `path`. Prints a description of the module, or its faults.
 pub fn run(path: &Path) -> Result<()> {
     let data = std::fs::read(path).with_context(|| path.display().to_string())?;
     let report = check(&data).with_context(|| path.display().to_string())?;
@@ -67,7 +68,7 @@ pub fn run(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Checks a module. Says what it is for, or all that is wrong with it, a line each.
+/// Checks a module. Returns a description of the module, or all its faults, a line each.
 fn check(data: &[u8]) -> Result<String> {
     let module = Module::parse(data).context("not a 64-bit ELF object")?;
     let header = module.elf_header();
@@ -88,7 +89,7 @@ fn check(data: &[u8]) -> Result<String> {
     let release = Release::of_version(kernel).map_or("?", Release::name);
     if release == "?" && kernel != 0 {
         faults.push(format!(
-            "it depends on kernel {kernel}, which is no release kqx knows"
+            "it depends on kernel {kernel}, which kqx does not support"
         ));
     }
     let most = size_max(MEMBERS.len());
@@ -106,7 +107,7 @@ fn check(data: &[u8]) -> Result<String> {
     ))
 }
 
-/// The most that a module with so many members may take.
+/// The most bytes that a module with this number of members may take.
 fn size_max(members: usize) -> usize {
     SIZE_MAX + MEMBER_MAX * members.saturating_sub(MEMBERS_MIN)
 }
@@ -127,7 +128,7 @@ fn relocations(module: &Module<'_>, faults: &mut Vec<String>) {
     }
 }
 
-/// The names the module takes from the kernel.
+/// The names that the module imports from the kernel.
 fn undefined<'a>(module: &'a Module<'_>) -> impl Iterator<Item = &'a str> {
     module
         .symbols()
@@ -147,7 +148,7 @@ fn symbols(module: &Module<'_>, faults: &mut Vec<String>) {
             "symbol {name} is not in xtask/src/check/exports.txt"
         ));
     }
-    // A label of the assembler's has neither type nor size, and is a definition too.
+    // An assembler label has neither type nor size, and is a definition too.
     for symbol in module.symbols().filter(|s| !s.is_undefined()) {
         let name = symbol.name().unwrap_or("?");
         if symbol.is_common() {
@@ -166,15 +167,15 @@ fn sets(module: &Module<'_>, faults: &mut Vec<String>) {
             [_] => faults.push(format!("linker set {name} is empty")),
             [] => faults.push(format!("linker set {name} is missing")),
             _ => faults.push(format!(
-                "linker set {name} is there {} times; the kernel sees one",
+                "linker set {name} is there {} times; the kernel sees one set",
                 found.len()
             )),
         }
     }
 }
 
-/// A later kernel of the same major reads callbacks behind those that the module has, and
-/// calls what is not zero.
+/// A later kernel of the same major release reads more callbacks than the module has, and
+/// calls every callback that is not zero.
 fn filterops(module: &Module<'_>, faults: &mut Vec<String>) {
     let Some(section) = module.section_by_name(FILTEROPS) else {
         return faults.push(format!(
@@ -184,7 +185,7 @@ fn filterops(module: &Module<'_>, faults: &mut Vec<String>) {
     let data = section.data().unwrap_or_default();
     if data.len() < CALLBACKS + NO_CALLBACKS {
         faults.push(format!(
-            "the table of callbacks ends after {} bytes: a later kernel reads what follows",
+            "the table of callbacks ends after {} bytes: a later kernel reads past the table",
             data.len()
         ));
     }
@@ -195,7 +196,7 @@ fn filterops(module: &Module<'_>, faults: &mut Vec<String>) {
         .find(|offset| *offset >= CALLBACKS);
     if let Some(at) = written.map(|at| CALLBACKS + at).or(relocated) {
         faults.push(format!(
-            "the table of callbacks is not zero at {at:#x}: a later kernel calls that"
+            "the table of callbacks is not zero at {at:#x}: a later kernel calls that address"
         ));
     }
 }

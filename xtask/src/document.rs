@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Documents with figures in them. Each figure stands between two markers, and a command
-//! writes it anew from what was measured or run.
+//! Documents with figures. Each figure stands between two markers. A command writes the
+//! figure anew from measurements or runs.
 
 use anyhow::{Context, Result, ensure};
 
 /// `text` with new figures between each `<!-- KIND -->`, or `<!-- KIND: WHICH -->`, and
-/// `<!-- /KIND -->`; `figures` are those for the words WHICH.
+/// `<!-- /KIND -->`. `figures` returns the figures for the words WHICH.
 pub fn fill(text: &str, kind: &str, figures: impl Fn(&str) -> Result<String>) -> Result<String> {
     const BEGUN: &str = " -->\n";
     let (begin, end) = (format!("<!-- {kind}"), format!("<!-- /{kind} -->"));

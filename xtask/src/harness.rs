@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The harness on this machine, whose kernel is a simulated one.
+//! The harness on this machine, with a simulated kernel.
 
 use std::process::Command;
 
@@ -10,8 +10,7 @@ use crate::build;
 use crate::release::Release;
 use crate::toolchain::{cargo, run};
 
-/// The module as it is built for FreeBSD, loaded into a process: counters and timers at
-/// work.
+/// Shows the module, as built for FreeBSD, in a process: counters and timers at work.
 pub fn demo() -> Result<()> {
     let release = Release::target()?;
     build::module(release)?;
@@ -25,12 +24,12 @@ pub fn show(release: Release) -> Command {
     harness
 }
 
-/// The harness on this machine; its simulated kernel is `release`'s.
+/// The harness on this machine. Its simulated kernel plays `release`.
 pub fn harness(release: Release) -> Command {
     let mut cargo = cargo("run --quiet --release --package kqx-test");
     cargo.env("KQX_TARGET", release.name());
     if release != Release::V14 {
-        // Its bindings are others, and the two must not undo each other's build.
+        // The two releases have different bindings. They must not undo each other's build.
         cargo
             .arg("--target-dir")
             .arg(release.directory().join("host"));
@@ -39,7 +38,7 @@ pub fn harness(release: Release) -> Command {
     cargo
 }
 
-/// The built module, loaded into a simulated kernel, as the harness names it.
+/// The harness's name for the built module in a simulated kernel.
 pub fn loaded(release: Release) -> String {
     format!("ko:{}", release.directory().join("kqx.ko").display())
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `cargo xtask header`: the members of the family in `sys/kqx.h`, as the list in
-//! kqx/src/members.rs has them.
+//! `cargo xtask header`: writes the members of the family into `sys/kqx.h`, from the list
+//! in kqx/src/members.rs.
 
 use std::fmt::Write as _;
 use std::fs;

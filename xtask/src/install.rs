@@ -9,7 +9,7 @@
 //! | kqx.3, kqx.4, kqx.9 | `PREFIX`/share/man |
 //! | lateness.d | `PREFIX`/share/examples/kqx |
 //!
-//! A variable that is empty is as good as none, as in make(1).
+//! An empty variable counts as unset, as in make(1).
 
 use std::env;
 use std::fs;
@@ -20,11 +20,11 @@ use anyhow::{Context, Result};
 use crate::missing::Missing;
 use crate::release::{Release, root};
 
-/// Copies what `make build` has built.
+/// Copies the files of `make build`.
 pub fn all() -> Result<()> {
     let module = Release::target()?.directory().join("kqx.ko");
     if !module.is_file() {
-        let missing = format!("{} is not built: run `make build`", module.display());
+        let missing = format!("{} is missing: run `make build`", module.display());
         return Err(Missing(missing).into());
     }
     for (source, directory) in destinations(module, |name| env::var(name).ok()) {
@@ -33,7 +33,7 @@ pub fn all() -> Result<()> {
     Ok(())
 }
 
-/// Every file, and the directory that it goes to.
+/// Every file, and its target directory.
 fn destinations(
     module: PathBuf,
     variable: impl Fn(&str) -> Option<String>,
@@ -71,7 +71,7 @@ fn destinations(
         .collect()
 }
 
-/// Copies `source` into `directory`, and says so.
+/// Copies `source` into `directory`, and prints the new path.
 fn copy(source: &Path, directory: &Path) -> Result<()> {
     let name = source.file_name().context("a file has a name")?;
     let target = directory.join(name);

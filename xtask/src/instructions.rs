@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The regression guard: what the filters' own functions cost, in instructions of this
+//! The regression guard: the cost of the filters' own functions, in instructions of this
 //! host. filters/benches/instructions.rs has the limits.
 
 use anyhow::{Context, Result};
@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::setup;
 use crate::toolchain::{cargo, run};
 
-/// Runs the benchmarks, which fail over a limit.
+/// Runs the benchmarks. They fail if a cost is over its limit.
 pub fn guard() -> Result<()> {
     let mut bench = cargo("bench --quiet --package kqx-filters --bench instructions");
     run(bench.env("GUNGRAUN_RUNNER", setup::gungraun()))

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Builds, checks, runs and measures kqx. The Makefile calls this, and nothing else.
+//! Builds, checks, runs and measures kqx. The Makefile calls this program, and nothing else.
 //!
-//! Exit status: 0 done, 1 something is wrong with what was built or tested, 2 something
-//! is missing, said in one line.
+//! Exit status: 0 done; 1 a fault in what was built or tested; 2 something is missing, and
+//! one line says what.
 
 mod bench;
 mod build;
@@ -41,11 +41,11 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Installs what is missing to build and test, and says what and why
+    /// Installs what a build and the tests need, and says what each program is for
     Setup,
     /// Builds kqx.ko for the release in KQX_TARGET (14 or 15) and checks it
     Build,
-    /// Checks that a kqx.ko is one the kernel loads and runs
+    /// Checks that the kernel loads and runs a kqx.ko
     Check {
         /// The module
         module: PathBuf,
@@ -56,24 +56,24 @@ enum Command {
     Run,
     /// Measures kqx beside EVFILT_USER, EVFILT_TIMER, eventfd and timerfd
     Bench(bench::Bench),
-    /// Counts what the filters' functions cost, in instructions, and fails over a limit
+    /// Counts the instructions of the filters' functions, and fails over a limit
     Instructions,
-    /// Runs the suite where it is quick, and writes what was run into the documents
+    /// Runs the suite on the simulated kernels, and writes the results into the documents
     Results,
     /// Breaks kqx in small ways, and fails if the tests do not notice
     Mutants(mutants::Mutants),
     /// Installs kqx.ko, the header, the manual and a DTrace script under DESTDIR
     Install,
-    /// Writes a new member of the family: a file of filter, a file of cases, a line in the list
+    /// Writes a new member of the family: a filter, a file of cases, a line in the list
     NewFilter {
-        /// One word of small letters
+        /// A word of small letters and digits
         name: String,
     },
     /// Writes the list of members into sys/kqx.h
     Header,
     /// Runs one filter's unit tests, and its cases on the simulated kernel
     Try {
-        /// The filter, or what else the names of its tests begin with
+        /// The filter, or another beginning of the names of tests
         name: String,
     },
     /// Builds the harness for FreeBSD

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `cargo xtask mutants`: whether the tests notice when kqx is broken.
+//! `cargo xtask mutants`: checks that the tests notice a broken kqx.
 //!
-//! A mutant is the source with one small defect in it. A mutant that no test notices is a
-//! hole in the tests. cargo-mutants makes mutants by rule; `.cargo/mutants.toml` says in which
-//! code, and which tests have to notice. The hand-picked mutants are in picked.txt: a
-//! statement that is left out, an order that is changed, an instruction.
+//! A mutant is the source with a small defect. A mutant that no test notices is a hole in
+//! the tests. cargo-mutants makes mutants by rule: `.cargo/mutants.toml` says in which
+//! code, and which tests must notice. The hand-picked mutants are in picked.txt: each
+//! leaves out a statement, changes an order, or changes an instruction.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -21,27 +21,27 @@ use crate::release::{Release, root, setup_directory};
 use crate::setup;
 use crate::toolchain::run;
 
-/// The mutants by rule that `make test` has time for: the same for the same source.
+/// The mutants by rule that `make test` has time for. The same source gives the same mutants.
 const SHARD: &str = "0/200";
-/// The release that the simulated kernel plays: every case of the suite runs there.
+/// The release that the simulated kernel plays: FreeBSD 15 runs every case of the suite.
 const RELEASE: Release = Release::V15;
-/// How long the tests may take with a hand-picked mutant, in seconds.
+/// How long the tests of a hand-picked mutant may take, in seconds.
 const DEADLINE: &str = "600";
-/// What cargo-mutants ends with if a test did not end. Then the test noticed the defect.
+/// cargo-mutants' exit status if a test did not end. Then the test noticed the defect.
 const TIMEOUT: i32 = 3;
 
 /// Which mutants to try.
 #[derive(Args, Debug)]
 pub struct Mutants {
-    /// Those by rule, all of them [without this: the hand-picked ones, and one in two hundred]
+    /// All mutants by rule [without this option: the hand-picked, and one in 200 by rule]
     #[arg(long)]
     all: bool,
-    /// Those whose name contains this, a regular expression where they are by rule
+    /// Only mutants whose name contains FILTER; for mutants by rule, a regular expression
     filter: Option<String>,
 }
 
 impl Mutants {
-    /// Tries them; an error if one survives.
+    /// Tries the mutants. A mutant that survives is an error.
     pub fn run(&self) -> Result<()> {
         let home = root().join("target/kqx/mutants");
         let tree = copy(&home)?;
@@ -49,7 +49,7 @@ impl Mutants {
             let mut test = Command::new(program);
             test.current_dir(&tree).env("KQX_TARGET", RELEASE.name());
             test.env("CARGO_TARGET_DIR", home.join("cargo"));
-            // What fails on a mutant is no regression to be kept.
+            // A case that fails on a mutant is not a regression to keep.
             test.env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");
             test
         };
@@ -79,14 +79,14 @@ impl Mutants {
     }
 }
 
-/// Makes the copy of the source tree that is broken. The tree itself is never touched.
+/// Makes a copy of the source tree for the defects. The tree itself is never touched.
 fn copy(home: &Path) -> Result<PathBuf> {
     let tree = home.join("tree");
     let _ = fs::remove_dir_all(&tree);
     fs::create_dir_all(tree.join("target/kqx"))?;
     symlink(setup_directory(), tree.join("target/kqx/setup"))?;
     let mut cp = Command::new("cp");
-    // With its times, so that cargo builds only what is another than before.
+    // -p keeps the times of files, so that cargo builds only changed files.
     cp.arg("-Rp");
     for entry in fs::read_dir(root())? {
         let path = entry?.path();
@@ -95,7 +95,7 @@ fn copy(home: &Path) -> Result<PathBuf> {
         }
     }
     run(cp.arg(&tree))?;
-    // cargo-mutants does not find files that a macro names.
+    // cargo-mutants does not find files whose modules a macro names.
     let library = tree.join("filters/src/lib.rs");
     let mut text = fs::read_to_string(&library)?;
     for member in MEMBERS {
@@ -107,14 +107,14 @@ fn copy(home: &Path) -> Result<PathBuf> {
 
 /// A hand-picked mutant.
 struct Picked {
-    /// What it breaks.
+    /// The mutant's defect, in words.
     name: &'static str,
     file: &'static str,
     old: String,
     new: String,
 }
 
-/// All of them.
+/// All hand-picked mutants.
 fn picked() -> impl Iterator<Item = Picked> {
     let entries = include_str!("mutants/picked.txt").split("\n= ").skip(1);
     entries.filter_map(|entry| {
@@ -135,7 +135,7 @@ fn picked() -> impl Iterator<Item = Picked> {
 }
 
 impl Picked {
-    /// The text of its file, with the defect.
+    /// The text of the mutant's file, with the defect.
     fn defect(&self, text: &str) -> Result<String> {
         let found = text.matches(&self.old).count();
         ensure!(
@@ -149,7 +149,7 @@ impl Picked {
     }
 }
 
-/// What cargo-mutants runs.
+/// The tests that cargo-mutants runs, from its configuration.
 #[derive(Deserialize)]
 struct Config {
     test_package: Vec<String>,
@@ -157,8 +157,8 @@ struct Config {
     profile: String,
 }
 
-/// Tries the mutants in the `tree`; `timeout` is that program, there. The names of those that
-/// survive.
+/// Tries the mutants in the `tree`. `timeout` is the path of timeout(1). Returns the names
+/// of the mutants that survive.
 fn try_picked(
     mutants: impl Iterator<Item = Picked>,
     tree: &Path,
@@ -204,7 +204,8 @@ fn try_picked(
 mod tests {
     use super::*;
 
-    /// Said by `cargo test`, not at the end of `make test`.
+    /// With this test, `cargo test` reports a stale mutant before `make test` tries the
+    /// mutants.
     #[test]
     fn every_picked_mutant_is_in_the_tree_once() {
         for mutant in picked() {

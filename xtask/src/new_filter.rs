@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `cargo xtask new-filter NAME`: a member of the family that compiles, loads and passes
-//! its own case; and `cargo xtask try NAME`, its tests alone, quickly.
+//! `cargo xtask new-filter NAME` writes a member of the family that compiles, loads, and
+//! passes its own case. `cargo xtask try NAME` runs only that member's tests.
 //!
-//! A new member is a file of filter, a file of cases, and a line in kqx/src/members.rs. The
-//! templates beside this file are what the command writes.
+//! A new member is a filter, a file of cases, and a line in kqx/src/members.rs. The
+//! templates beside this file have the text.
 
 use std::env;
 use std::fs;
@@ -17,11 +17,11 @@ use kqx::abi::MEMBERS;
 use crate::release::root;
 use crate::toolchain::{cargo, run};
 
-/// The list of members, and what follows its last line.
+/// The list of members, and the text after its last line.
 const LIST: &str = "kqx/src/members.rs";
 const LIST_END: &str = "        }\n    };\n}\n";
 
-/// No file and no module can be called so: the reserved words of the 2024 edition.
+/// Names that no file and no module can have: the reserved words of the 2024 edition.
 const KEYWORDS: &str = "abstract as async await become box break const continue crate do dyn \
     else enum extern false final fn for gen if impl in let loop macro match mod move mut \
     override priv pub ref return self static struct super trait true try type typeof unsafe \
@@ -30,19 +30,19 @@ const KEYWORDS: &str = "abstract as async await become box break const continue 
 const FILTER: &str = include_str!("new_filter/filter.rs.txt");
 const CASES: &str = include_str!("new_filter/cases.rs.txt");
 
-/// Writes the new member into the source tree, and says what it wrote.
+/// Writes the new member into the source tree, and says what was written.
 pub fn create(name: &str) -> Result<()> {
     for (file, text) in plan(root(), name)? {
         fs::write(root().join(&file), text).with_context(|| file.clone())?;
         println!("new-filter: {file}");
     }
-    // This program has the list of before: the new list is another program's.
+    // This program was built with the old list. A new build has the new list.
     run(&mut cargo("xtask header"))?;
     println!("new-filter: make try F={name} builds it and runs its cases");
     Ok(())
 }
 
-/// Where a member's filter and its cases are.
+/// The files of a member's filter and of its cases.
 pub(crate) fn files(module: &str) -> [String; 2] {
     [
         format!("filters/src/{module}.rs"),
@@ -50,8 +50,8 @@ pub(crate) fn files(module: &str) -> [String; 2] {
     ]
 }
 
-/// The formatter for the files of the members: cargo fmt does not find files that a macro
-/// names.
+/// The formatter for the members' files. cargo fmt does not find files whose modules a
+/// macro names.
 pub(crate) fn rustfmt() -> Command {
     let of_members = MEMBERS.iter().flat_map(|member| files(member.module));
     let paths: Vec<PathBuf> = of_members.map(|file| root().join(file)).collect();
@@ -60,8 +60,7 @@ pub(crate) fn rustfmt() -> Command {
     rustfmt
 }
 
-/// Every file that the new member is in, with its new text; refuses a name that something
-/// else has.
+/// Every file of the new member, with its new text. Refuses a name that is taken.
 fn plan(root: &Path, name: &str) -> Result<[(String, String); 3]> {
     let [filter, cases] = files(name);
     ensure_free(root, name, [&filter, &cases])?;
@@ -84,7 +83,8 @@ fn plan(root: &Path, name: &str) -> Result<[(String, String); 3]> {
     ])
 }
 
-/// Whether a member can have the name, and its two files.
+/// Refuses a name that no member can have, and a name that is taken. `files` are the
+/// member's files.
 fn ensure_free(root: &Path, name: &str, files: [&String; 2]) -> Result<()> {
     let word = name.starts_with(|c: char| c.is_ascii_lowercase())
         && name
@@ -120,14 +120,14 @@ fn ensure_free(root: &Path, name: &str, files: [&String; 2]) -> Result<()> {
     Ok(())
 }
 
-/// What may be a name in a text of C or Rust.
+/// The words in a text of C or Rust, which may be names.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
 }
 
 /// Runs one filter's unit tests, and its cases on the simulated kernel. A panic in the
-/// filter shows where it came from, and is the last thing shown: nothing is inlined, and
-/// nothing unwinds into the C between the filter and the kernel, which would be a second.
+/// filter shows its origin and ends the output: no function is inlined, and the panic
+/// aborts. A panic that unwinds into the kernel's C code would panic again.
 pub fn attempt(name: &str) -> Result<()> {
     let tests = format!("test --quiet --package kqx-filters --lib {name}");
     let cases = format!(

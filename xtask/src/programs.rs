@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What runs on a FreeBSD kernel after the suite: the C programs of the manual and of
-//! `kqx/examples/c`, the Rust examples, and the tests of the crate `kqx` that need FreeBSD.
+//! The programs that run on a FreeBSD kernel after the suite: the C programs of the manual
+//! and of `kqx/examples/c`, the Rust examples, and the tests of the crate `kqx` that need
+//! FreeBSD.
 //!
-//! Each is one point of the Test Anything Protocol, named `program.`, `example.` or `test.`
-//! and what its source is called. It passes if it exits 0 in time.
+//! Each program is a point of the Test Anything Protocol, named `program.`, `example.` or
+//! `test.` and the name of its source. A program passes if it exits 0 in time.
 
 use std::{fs, path::PathBuf, process::Stdio};
 
@@ -17,12 +18,12 @@ use crate::harness::harness;
 use crate::release::Release;
 use crate::toolchain::{cargo, run};
 
-/// The tests that need FreeBSD without the module.
+/// The test that needs FreeBSD without the module.
 const UNLOADED: &str = "test.fallback";
 
-/// A program of a name, and how it runs.
+/// A program with this name, and its arguments.
 fn program(name: String, file: PathBuf) -> Program {
-    // Ignored are they only where FreeBSD is not.
+    // These tests are ignored on other systems.
     let args: &[&str] = match name.starts_with("test.") {
         true => &["--include-ignored", "--nocapture"],
         false => &[],
@@ -35,8 +36,8 @@ fn program(name: String, file: PathBuf) -> Program {
     }
 }
 
-/// Whether the suite runs: not if `filter` names one of the `programs`, and of what
-/// `kqx-test list` prints nothing.
+/// Whether the suite runs. The suite stays out if `filter` names some of the `programs`,
+/// and `kqx-test list` prints no case for the filter.
 pub fn leaves_cases(
     filter: Option<&str>,
     programs: &[Program],
@@ -54,14 +55,14 @@ pub fn leaves_cases(
     Ok(!named || list()?.lines().any(case))
 }
 
-/// What `kqx-test list` prints: a case in each line, its name first.
+/// The output of `kqx-test list`: a case in each line, its name first.
 pub fn list() -> Result<String> {
     let output = harness(Release::V14).arg("list").output()?;
     ensure!(output.status.success(), "`kqx-test list` does not run");
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Builds them for `release`, in the order of their names.
+/// Builds the programs for `release`, in the order of their names.
 pub fn build(release: Release) -> Result<Vec<Program>> {
     let mut programs = rust(release)?;
     programs.extend(c(release)?);
@@ -69,7 +70,7 @@ pub fn build(release: Release) -> Result<Vec<Program>> {
     Ok(programs)
 }
 
-/// The Rust examples and tests; cargo says where it puts them.
+/// Builds the Rust examples and tests. cargo says where the files are.
 fn rust(release: Release) -> Result<Vec<Program>> {
     let mut cargo = build::freebsd(release)?;
     cargo.args(["--package", "kqx", "--examples"]);
@@ -90,7 +91,7 @@ fn rust(release: Release) -> Result<Vec<Program>> {
         .collect()
 }
 
-/// The C programs, which a test links and leaves.
+/// Builds the C programs. A test links them and leaves them.
 fn c(release: Release) -> Result<Vec<Program>> {
     let mut cargo = cargo("test --quiet --package kqx --test programs -- --nocapture");
     run(cargo.stdout(Stdio::null()))?;

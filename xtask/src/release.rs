@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::missing::Missing;
 
-/// A major release: one kqx.ko each, which every minor of it loads.
+/// A major release. Each has its own kqx.ko, which every minor release loads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Release {
     /// FreeBSD 14.
@@ -18,10 +18,11 @@ pub enum Release {
 }
 
 impl Release {
-    /// All of them, oldest first.
+    /// All releases, oldest first.
     pub const ALL: [Release; 2] = [Release::V14, Release::V15];
 
-    /// The one that `KQX_TARGET` names; else the running one on FreeBSD, else 14.
+    /// The release that `KQX_TARGET` names. Without it, the running release on FreeBSD,
+    /// else 14.
     pub fn target() -> Result<Release> {
         let name = std::env::var("KQX_TARGET").unwrap_or_else(|_| Self::running());
         let found = Release::ALL
@@ -48,7 +49,7 @@ impl Release {
             .to_owned()
     }
 
-    /// As `KQX_TARGET` has it.
+    /// The release's name in `KQX_TARGET`.
     pub fn name(self) -> &'static str {
         match self {
             Release::V14 => "14",
@@ -56,7 +57,7 @@ impl Release {
         }
     }
 
-    /// The versions of PyPI's `ziglang` whose headers are this release's.
+    /// The versions of PyPI's `ziglang` with this release's headers.
     pub fn ziglang(self) -> &'static str {
         match self {
             Release::V14 => "0.15.2",
@@ -64,32 +65,32 @@ impl Release {
         }
     }
 
-    /// Which release a `__FreeBSD_version` belongs to.
+    /// The release of a `__FreeBSD_version`.
     pub fn of_version(version: u32) -> Option<Release> {
         Release::ALL
             .into_iter()
             .find(|release| release.name() == (version / 100_000).to_string())
     }
 
-    /// Where what is built for it goes.
+    /// The directory for this release's build.
     pub fn directory(self) -> PathBuf {
         root().join(format!("target/kqx/freebsd-{}", self.name()))
     }
 }
 
-/// The top of the source tree.
+/// The root of the source tree.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("xtask is in the source tree")
 }
 
-/// A path as it is from there.
+/// A path relative to the root.
 pub fn relative(path: &Path) -> Display<'_> {
     path.strip_prefix(root()).unwrap_or(path).display()
 }
 
-/// Where set-up keeps what it fetched.
+/// The directory for the files that set-up fetched.
 pub fn setup_directory() -> PathBuf {
     root().join("target/kqx/setup")
 }

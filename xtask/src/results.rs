@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What was run, where, and how it ended: written into the documents from the files that
-//! the runs left.
+//! Writes into the documents which cases ran on which machine, and how the cases ended. The
+//! results come from the files of the runs.
 //!
-//! The suite runs here on both forms of the simulated kernel; of each FreeBSD kernel, what
-//! `vm run` left last. [`DOCUMENT`] gets every case, the README the sums.
+//! The suite runs here on both forms of the simulated kernel. For each FreeBSD kernel, the
+//! results are those of the last `vm run`. [`DOCUMENT`] gets every case, and the README
+//! gets the totals.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,17 +19,17 @@ use crate::harness::{harness, loaded, show};
 use crate::release::{Release, root};
 use crate::vm;
 
-/// Where every case is listed, from the top of the source tree.
+/// The document with every case, relative to the root of the source tree.
 const DOCUMENT: &str = "userland-test/RESULTS.md";
 
-/// What a run said of each case.
+/// The verdicts of a run.
 struct Run {
-    /// Where: the head of a column.
+    /// The machine: the head of a column.
     place: String,
     tap: Tap,
 }
 
-/// Runs the suite where that is quick, and writes the documents.
+/// Runs the suite on the simulated kernels, and writes the documents.
 pub fn write() -> Result<()> {
     let mut runs = Vec::new();
     for release in Release::ALL {
@@ -53,7 +54,7 @@ pub fn write() -> Result<()> {
     Ok(())
 }
 
-/// Runs the suite on a simulated kernel. A case that fails is a result too.
+/// Runs the suite on a simulated kernel. A failed case is a result too.
 fn suite(release: Release, form: &str, machine: &str) -> Result<Run> {
     let place = format!("sim {}, {form}", release.name());
     println!("results: the suite on {place}");
@@ -68,7 +69,7 @@ fn suite(release: Release, form: &str, machine: &str) -> Result<Run> {
     Ok(Run { place, tap })
 }
 
-/// What the demonstration prints, as a block.
+/// The demonstration's output, as a block.
 fn demo(release: Release) -> Result<String> {
     let output = show(release).output()?;
     ensure!(output.status.success(), "the demonstration failed");
@@ -76,7 +77,7 @@ fn demo(release: Release) -> Result<String> {
     Ok(format!("```text\n{}\n```\n", text.trim()))
 }
 
-/// Of each kernel, the last run of the suite, and not of a few cases.
+/// For each kernel, the last run of the whole suite.
 fn newest(kept: &[(String, Tap)], cases: usize) -> BTreeMap<&str, &Tap> {
     kept.iter()
         .filter(|(_, tap)| tap.verdicts().count() > cases / 2)
@@ -84,8 +85,8 @@ fn newest(kept: &[(String, Tap)], cases: usize) -> BTreeMap<&str, &Tap> {
         .collect()
 }
 
-/// How each load ended on each kernel where it began last, and what it measured there. One
-/// that began and has no verdict took the kernel with it, or the run's time.
+/// How each load ended in its last run on each kernel, and what the load measured there. A
+/// load that began and has no verdict killed the kernel, or the time limit ran out.
 fn loads(kept: &[(String, Tap)]) -> String {
     let mut last: BTreeMap<(&str, &str), (Verdict, &Tap)> = BTreeMap::new();
     for (kernel, tap) in kept {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Installs what is missing: Debian's packages, FreeBSD's, or a line that says what.
+//! Installs the packages that are missing on Debian or FreeBSD. Elsewhere, says what to
+//! install.
 //!
-//! Nothing that is there is installed again, so it costs nothing to call it first.
+//! Set-up installs only what is missing, so a second call costs nothing.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,8 +14,7 @@ use crate::missing::Missing;
 use crate::release::{Release, relative, setup_directory};
 use crate::toolchain::{self, cargo, run, runs, ziglang};
 
-/// The program that runs the benchmarks of the filters. Its version is the one that
-/// filters/Cargo.toml names.
+/// The program that runs the filters' benchmarks. filters/Cargo.toml names the same version.
 const GUNGRAUN: Program = Program {
     name: "gungraun-runner",
     version: "0.17.0",
@@ -26,15 +26,15 @@ const CARGO_MUTANTS: Program = Program {
     why: "break kqx in small ways",
 };
 
-/// What has to be there.
+/// Something that a build or a test needs.
 struct Need {
-    /// For a person: what it is for.
+    /// The purpose, for a person.
     why: &'static str,
-    /// Whether it is there.
+    /// Whether the need is met.
     met: fn() -> bool,
-    /// The packages that bring it on Debian and Ubuntu.
+    /// The packages for Debian and Ubuntu.
     debian: &'static str,
-    /// The packages that bring it on FreeBSD; empty where the base system has it.
+    /// The packages for FreeBSD, or nothing if the base system meets the need.
     freebsd: &'static str,
 }
 
@@ -68,7 +68,7 @@ const NEEDS: &[Need] = &[
         freebsd: "qemu-nox11",
     },
     Need {
-        why: "make disk images for them",
+        why: "make disk images for FreeBSD guests",
         met: || on_path("xorriso"),
         debian: "xorriso",
         freebsd: "xorriso",
@@ -94,7 +94,7 @@ const NEEDS: &[Need] = &[
 ];
 
 impl Need {
-    /// The packages that bring it on this system.
+    /// The packages for this system.
     fn packages(&self) -> &'static str {
         if cfg!(target_os = "freebsd") {
             self.freebsd
@@ -115,7 +115,7 @@ pub fn install_missing() -> Result<()> {
     }
     if let Some(need) = missing.iter().find(|need| !(need.met)()) {
         return Err(Missing(format!(
-            "{} is installed and still does not serve to {}",
+            "{} is installed, and this machine still cannot {}",
             need.packages(),
             need.why
         ))
@@ -130,23 +130,22 @@ pub fn install_missing() -> Result<()> {
     Ok(())
 }
 
-/// The program that runs the benchmarks, where set-up installs it.
+/// The path of the program that runs the filters' benchmarks, after set-up.
 pub fn gungraun() -> PathBuf {
     GUNGRAUN.file()
 }
 
-/// The program that breaks kqx. It takes minutes to build, so it is installed when somebody
-/// needs it.
+/// Installs cargo-mutants on its first use, because its build takes minutes. Returns the path.
 pub fn cargo_mutants() -> Result<PathBuf> {
     CARGO_MUTANTS.install()?;
     Ok(CARGO_MUTANTS.file())
 }
 
-/// A program of crates.io.
+/// A program from crates.io.
 struct Program {
     name: &'static str,
     version: &'static str,
-    /// For a person: what it is for.
+    /// The purpose, for a person.
     why: &'static str,
 }
 
@@ -159,7 +158,7 @@ impl Program {
         self.directory().join("bin").join(self.name)
     }
 
-    /// Installs it, unless it is there.
+    /// Installs the program, unless the program is there.
     fn install(&self) -> Result<()> {
         let Program { name, version, why } = self;
         if self.file().is_file() {
@@ -198,7 +197,7 @@ fn install(missing: &[&Need]) -> Result<()> {
     }
 }
 
-/// `program`, through sudo unless we are root.
+/// A command for `program`, through sudo unless the user is root.
 fn as_root(program: &str) -> Command {
     let id = Command::new("id").arg("-u").output();
     if id.is_ok_and(|output| output.stdout.trim_ascii() == b"0") || !on_path("sudo") {
@@ -209,7 +208,7 @@ fn as_root(program: &str) -> Command {
     sudo
 }
 
-/// The kernel headers of a release, and a libc to link with: PyPI's `ziglang` carries both.
+/// Installs a release's kernel headers and a libc: PyPI's `ziglang` carries both.
 fn headers(release: Release) -> Result<()> {
     let directory = ziglang(release);
     if directory.join("ziglang/zig").is_file() {
@@ -225,7 +224,7 @@ fn headers(release: Release) -> Result<()> {
     if !python.is_file() {
         run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
     }
-    // Installed beside and moved into place: an interrupted set-up leaves no half of it.
+    // The directory moves into place at the end, so that an interrupted set-up leaves no half.
     let partial = directory.with_extension("partial");
     let _ = std::fs::remove_dir_all(&partial);
     let package = format!("ziglang=={version}");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `make test`: every test there is, cheapest first.
+//! `make test`: runs every test, the cheapest first.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use crate::release::Release;
 use crate::toolchain::{cargo, run};
 use crate::{build, instructions, new_filter};
 
-/// Runs all of it; stops at the first that fails.
+/// Runs every test, and stops at the first failure.
 pub fn all() -> Result<()> {
     step("formatting");
     run(&mut cargo("fmt --all --check"))?;
@@ -26,7 +26,7 @@ pub fn all() -> Result<()> {
     }
     step("unit tests, property tests");
     run(&mut cargo("test --quiet --workspace"))?;
-    step("what the filters cost, in instructions");
+    step("the filters' cost, in instructions");
     instructions::guard()?;
     for release in Release::ALL {
         for machine in ["native".to_owned(), loaded(release)] {
@@ -42,11 +42,11 @@ pub fn all() -> Result<()> {
     run(harness(Release::V14).args(races.split(' ')))?;
     step("the suite on the FreeBSD kernels at hand");
     run(Command::new(std::env::current_exe()?).args(["vm", "run", "--cached"]))?;
-    step("whether the tests notice when kqx is broken");
+    step("the mutants: the tests must notice a broken kqx");
     run(Command::new(std::env::current_exe()?).arg("mutants"))
 }
 
-/// Long work says where it is.
+/// Prints the step, so that a person sees the progress.
 fn step(what: &str) {
     println!("test: {what}");
 }

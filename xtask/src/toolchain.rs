@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The tools that a build needs, and where they are on this machine.
+//! The tools for a build, and their paths on this machine.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,8 +10,9 @@ use anyhow::{Result, ensure};
 use crate::missing::Missing;
 use crate::release::{Release, root, setup_directory};
 
-/// A rustc whose standard library is here in source, to be built for the kernel and for
-/// FreeBSD. Its cargo must be rustup's or as new: Debian's own has no build-std.
+/// A rustc with the sources of the standard library, from which a build makes libraries for
+/// the kernel and for FreeBSD. The cargo must be rustup's or as new: Debian's own lacks
+/// build-std.
 pub fn rustc() -> Result<PathBuf> {
     let candidates = ["rustc", "/usr/bin/rustc", "/usr/local/bin/rustc"];
     let found = candidates
@@ -38,14 +39,14 @@ fn has_sources(rustc: &Path) -> bool {
     })
 }
 
-/// One of LLVM's tools, under its own name or with a version behind it, newest first.
+/// A tool of LLVM, under its own name or with a version at the end, newest first.
 pub fn llvm(tool: &str) -> Result<String> {
     let versioned = (16..=22).rev().map(|version| format!("{tool}-{version}"));
     let found = versioned.chain([tool.to_owned()]).find(|name| runs(name));
     found.ok_or_else(|| Missing(format!("no {tool}: run `make setup`")).into())
 }
 
-/// Whether a program is there and answers.
+/// Whether a program exists and runs.
 pub fn runs(program: &str) -> bool {
     Command::new(program)
         .arg("--version")
@@ -53,25 +54,25 @@ pub fn runs(program: &str) -> bool {
         .is_ok_and(|output| output.status.success())
 }
 
-/// The `zig` that carries a release's headers and libraries, as set-up installed it.
+/// The `zig` with a release's headers and libraries, as set-up installed it.
 pub fn zig(release: Release) -> Result<PathBuf> {
     let zig = ziglang(release).join("ziglang/zig");
     if zig.is_file() {
         return Ok(zig);
     }
     Err(Missing(format!(
-        "no headers of FreeBSD {}: run `make setup`",
+        "the headers of FreeBSD {} are missing: run `make setup`",
         release.name()
     ))
     .into())
 }
 
-/// Where set-up installs the `ziglang` of a release.
+/// The directory of the `ziglang` for a release.
 pub fn ziglang(release: Release) -> PathBuf {
     setup_directory().join(format!("ziglang-{}", release.name()))
 }
 
-/// rustup's cargo with the words of `line`, on this tree, for this machine.
+/// rustup's cargo with the words of `line` as arguments, on this source tree and this machine.
 pub fn cargo(line: &str) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
@@ -81,7 +82,7 @@ pub fn cargo(line: &str) -> Command {
     cargo
 }
 
-/// Runs a command to its end; its error is one line.
+/// Runs a command to its end. A failure is an error of one line.
 pub fn run(command: &mut Command) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let status = command

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `cargo xtask vm`: what the virtual machines are handed, built for the kernel they boot.
+//! `cargo xtask vm`: builds what a virtual machine needs, for the kernel that it boots.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::release::{Release, root};
 use crate::toolchain::run;
 use crate::{build, programs};
 
-/// Does what was asked for; the status to end with.
+/// Runs the command. Returns the exit status.
 pub fn main(command: &Vm) -> ExitCode {
     kqx_vm::exit(match command {
         Vm::Run(run) => run.on_each(&home(), |kernel| artefacts_of(run, kernel)),
@@ -24,12 +24,12 @@ pub fn main(command: &Vm) -> ExitCode {
     })
 }
 
-/// Where every run leaves its files.
+/// The directory for the files of every run.
 pub fn home() -> PathBuf {
     root().join("target/kqx/vm")
 }
 
-/// What a run needs on this kernel.
+/// The artefacts for a run on this kernel.
 fn artefacts_of(run: &Run, kernel: &Kernel) -> Result<Artefacts> {
     let release = release_of(kernel)?;
     let mut artefacts = artefacts(release)?;
@@ -47,7 +47,7 @@ fn release_of(kernel: &Kernel) -> Result<Release> {
         .with_context(|| format!("kqx is not built for {}", kernel.version))
 }
 
-/// The module, the harness and the first process.
+/// Builds the module, the harness and the first process.
 fn artefacts(release: Release) -> Result<Artefacts> {
     let bins = build::harness(release)?;
     Ok(Artefacts {
@@ -58,8 +58,8 @@ fn artefacts(release: Release) -> Result<Artefacts> {
     })
 }
 
-/// What a Vagrant machine needs, whose box is FreeBSD 14: what is committed, to build that
-/// there, or what is built here.
+/// The files for a Vagrant machine, whose box is FreeBSD 14: the committed sources for a
+/// build there, or the files that are built here.
 fn files(native: bool) -> Result<Vec<PathBuf>> {
     let release = Release::V14;
     if !native {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The ratios as a picture.
+//! The ratios as a plot.
 
 use std::path::Path;
 
@@ -11,13 +11,13 @@ use svg::node::element::{Line, Rectangle, Text};
 use super::results::{Results, Row};
 use super::table::number;
 
-/// Pixels: the names' column, one ratio of 1, what is right of a bar, a row, the margin.
+/// Pixels: the column of names, a ratio of 1, the space right of the bars, a row, the margin.
 const NAMES: f64 = 360.0;
 const ONE: f64 = 320.0;
 const FIGURES: f64 = 330.0;
 const ROW: f64 = 26.0;
 const MARGIN: f64 = 50.0;
-/// The longest bar, as a ratio; what is longer ends here.
+/// The ratio at which a longer bar is cut off.
 const LONGEST: f64 = 1.5;
 
 const INK: &str = "#24292f";
@@ -25,10 +25,10 @@ const AHEAD: &str = "#2da44e";
 const BEHIND: &str = "#8c959f";
 const BAR: &str = "#cf222e";
 
-/// The benchmark whose rows say the same again, with more registrations.
+/// The benchmark that repeats other rows with more registrations.
 const AGAIN: &str = "growth";
 
-/// Writes the costs that have a counterpart, each as a bar as long as their ratio.
+/// Draws each cost that has a counterpart as a bar. The bar's length is the ratio.
 pub fn save(results: &Results, path: &Path) -> Result<()> {
     let costs: Vec<(&Row, f64)> = results
         .rows

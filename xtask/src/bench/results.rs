@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What `kqx-test bench --json` writes.
+//! The JSON that `kqx-test bench --json` writes.
 
 use serde::Deserialize;
 
@@ -21,44 +21,44 @@ pub struct Row {
     /// The name of the benchmark.
     pub benchmark: String,
     pub operation: String,
-    /// What the figures count.
+    /// The unit of the figures.
     pub unit: String,
-    /// kqx first, then the counterparts.
+    /// The figure of kqx first, then the counterparts' figures.
     pub figures: Vec<Figure>,
-    /// kqx to its first counterpart.
+    /// The ratio of kqx to its first counterpart.
     pub ratio: Option<f64>,
     pub bar: Option<Bar>,
 }
 
-/// What one of them costs.
+/// The cost of kqx or of a counterpart.
 #[derive(Debug, Deserialize)]
 pub struct Figure {
     pub of: String,
     pub median: f64,
-    /// A tenth is below.
+    /// A tenth of the measurements is below.
     pub low: f64,
-    /// A tenth is above.
+    /// A tenth of the measurements is above.
     pub high: f64,
 }
 
 /// The most that kqx may cost.
 #[derive(Debug, Deserialize)]
 pub struct Bar {
-    /// `ratio`, to the counterpart, or `value`, in the row's unit.
+    /// `ratio`, for the ratio to the counterpart, or `value`, for a figure in the row's unit.
     of: String,
     pub most: f64,
     pub met: bool,
 }
 
 impl Bar {
-    /// Whether it is for the ratio.
+    /// Whether the bar is for the ratio.
     pub fn on_ratio(&self) -> bool {
         self.of == "ratio"
     }
 }
 
 impl Results {
-    /// What was measured on, as a paragraph.
+    /// The machine of the measurements, as a paragraph.
     pub fn machine(&self) -> String {
         let cpus = if self.processors == 1 { "CPU" } else { "CPUs" };
         format!(

@@ -49,7 +49,7 @@ fn cells(row: &Row) -> [String; 5] {
     [row.operation.clone(), kqx, beside, ratio, bar]
 }
 
-/// A figure with its name, its unit, and its spread where that is more than 1 %.
+/// A figure with its name, its unit, and its spread if the spread is more than 1 %.
 fn named(figure: &Figure, unit: &str) -> String {
     let mut text = format!("{} {}", figure.of, number(figure.median));
     if figure.high - figure.low > figure.median.abs() / 100.0 {
@@ -65,7 +65,7 @@ fn named(figure: &Figure, unit: &str) -> String {
     text + space + unit
 }
 
-/// A number with as many digits as it is worth, thousands apart.
+/// A number with its significant digits, the thousands apart.
 pub fn number(value: f64) -> String {
     let digits = match value.abs() {
         size if size >= 100.0 || size == 0.0 || value.fract() == 0.0 => 0,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What the instructions may not do: use the FPU's or the vector units' registers, which
-//! belong to whoever was interrupted, or memory below the stack pointer, where the next
-//! interrupt's frame goes.
+//! What the instructions may not do. They may not use the registers of the FPU or the
+//! vector units, which belong to the interrupted thread. They may not use memory below the
+//! stack pointer, where the next interrupt puts its frame.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
 
 use super::module::Module;
 
-/// Checks every instruction of every section of code.
+/// Checks every instruction in every section of code.
 pub(super) fn check(module: &Module<'_>, faults: &mut Vec<String>) {
     for section in module.sections().filter(|s| s.kind() == SectionKind::Text) {
         let Ok(data) = section.data() else { continue };
@@ -82,14 +82,14 @@ fn below_stack_pointer(instruction: &Instruction) -> bool {
 }
 
 /// How far a function moves its stack pointer, and how far below its frame pointer it
-/// reaches: a leaf that reaches further uses a red zone.
+/// reaches. A leaf function that reaches further than it moves uses a red zone.
 #[derive(Default)]
 struct Frame<'a> {
     name: &'a str,
     framed: bool,
     moved: i64,
     reached: i64,
-    /// The stack pointer moves by what is not a constant.
+    /// Whether the function moves the stack pointer by a variable amount.
     dynamic: bool,
 }
 
@@ -132,7 +132,7 @@ impl<'a> Frame<'a> {
     fn finish(&self, faults: &mut Vec<String>) {
         if !self.dynamic && self.reached > self.moved {
             faults.push(format!(
-                "{}: reaches {} bytes below its frame and has made room for {}: the kernel has no red zone",
+                "{}: reaches {} bytes below its frame with room for {}: the kernel has no red zone",
                 self.name, self.reached, self.moved
             ));
         }

@@ -1,4 +1,4 @@
-# A module that keeps every rule. The tests break one at a time.
+# A module that keeps every rule. Each test breaks a single rule.
 
 	.text
 	.type	function, @function

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What the module says of itself: module(9), `struct mod_metadata`.
+//! What the module says about itself: module(9), `struct mod_metadata`.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +10,15 @@ use object::{
 
 use super::module::Module;
 
-/// `md_type` of a dependency and of a version.
+/// `md_type` of a dependency, and of a version.
 const MDT_DEPEND: u32 = 1;
 const MDT_VERSION: u32 = 3;
 
-/// A place in the module that a pointer points to.
+/// A place in the module, to which a pointer points.
 #[derive(Clone, Copy)]
 struct Place(SectionIndex, u64);
 
-/// The lowest `__FreeBSD_version` the module says it loads on; the kernel compares it
+/// The lowest `__FreeBSD_version` that the module accepts. The kernel compares this version
 /// when it loads the module.
 pub(super) fn kernel_version(module: &Module<'_>) -> Result<u32, String> {
     let mut kernel = None;
@@ -36,12 +36,14 @@ pub(super) fn kernel_version(module: &Module<'_>) -> Result<u32, String> {
         }
     }
     if !versioned {
-        return Err("no MODULE_VERSION of kqx: others cannot depend on it".into());
+        return Err("no MODULE_VERSION of kqx: other modules cannot depend on kqx".into());
     }
-    kernel.ok_or_else(|| "no dependency on the kernel's version: any kernel would load it".into())
+    kernel.ok_or_else(|| {
+        "no dependency on the kernel's version: any kernel would load the module".into()
+    })
 }
 
-/// What the pointers of a linker set point to.
+/// The places to which the pointers of a linker set point.
 fn set(module: &Module<'_>, name: &str) -> Vec<Place> {
     let Some(section) = module.section_by_name(name) else {
         return Vec::new();
@@ -51,7 +53,7 @@ fn set(module: &Module<'_>, name: &str) -> Vec<Place> {
         .collect()
 }
 
-/// The pointer at a place: a relocation.
+/// The target of the pointer at a place: a relocation.
 fn pointer(module: &Module<'_>, at: Place) -> Option<Place> {
     let section = module.section_by_index(at.0).ok()?;
     let relocations: BTreeMap<u64, _> = section.relocations().collect();

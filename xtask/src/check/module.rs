@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The module, as far as the checks read it.
+//! The module, as the checks read it.
 
 use object::Endianness;
 use object::read::elf::ElfFile64;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A module that the checker accepts, and for each rule one that breaks it.
+//! A module that the checker accepts, and for each rule a module that breaks the rule.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -13,7 +13,7 @@ use crate::toolchain;
 /// A module that keeps every rule, in assembly language.
 const GOOD: &str = include_str!("good.s");
 
-/// That module with `new` in place of `old`.
+/// The good module with `new` in place of `old`.
 fn good_but(old: &str, new: &str) -> String {
     assert_eq!(GOOD.matches(old).count(), 1, "{old}");
     GOOD.replace(old, new)
@@ -45,12 +45,12 @@ fn refused(source: &str, reason: &str) {
     assert!(error.contains(reason), "refused, but for: {error}");
 }
 
-/// The good module, but its function reads so before it returns.
+/// The good module, but its function runs `code` before it returns.
 fn with_code(code: &str) -> String {
     good_but("\tret\n", &format!("\t{code}\n\tret\n"))
 }
 
-/// The good module, but with this relocation to a symbol of the kernel's.
+/// The good module, but with this relocation to a symbol of the kernel.
 fn with_relocation(name: &str) -> String {
     with_code(&format!(".reloc function, {name}, malloc"))
 }
