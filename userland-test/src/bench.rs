@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Benchmarks: what kqx costs, beside what the same kernel offers without it.
+//! Benchmarks: the cost of kqx beside the cost of what the same kernel offers without kqx.
 //!
-//! Every row compares kqx with its counterparts, EVFILT_USER, EVFILT_TIMER, eventfd(2)
-//! and timerfd(2), measured by the same program in the same boot. On a machine that
-//! counts instructions a cost is an exact number of them; on any other it is time.
+//! Every row compares kqx with its counterparts: EVFILT_USER, EVFILT_TIMER, eventfd(2) and
+//! timerfd(2). The same program measures all of them in the same boot. On a machine that
+//! counts instructions, a cost is an exact number of instructions. On any other machine, a
+//! cost is time.
 
 mod meter;
 #[cfg(target_os = "freebsd")]
@@ -24,7 +25,7 @@ use on_sim as machine;
 use crate::system::System;
 use table::{Bench, Benchmark, Row};
 
-/// What was measured, on what.
+/// The measurements and their machine.
 #[derive(Serialize)]
 pub struct Results {
     /// The kernel.
@@ -35,10 +36,10 @@ pub struct Results {
     rows: Vec<Row>,
 }
 
-/// Runs the benchmarks whose name contains `filter`, and prints a table as it goes.
+/// Runs the benchmarks whose name contains `filter`, and prints each row of the table.
 ///
 /// # Errors
-/// What went wrong, in words for a person.
+/// A benchmark failed: the reason, in words for a person.
 pub fn run(sys: &dyn System, filter: &str) -> Result<Results, String> {
     let chosen = || {
         let named = |(name, _): &&Benchmark| name.contains(filter);
@@ -47,7 +48,7 @@ pub fn run(sys: &dyn System, filter: &str) -> Result<Results, String> {
     if chosen().next().is_none() {
         let names: Vec<_> = machine::BENCHMARKS.iter().map(|(name, _)| *name).collect();
         return Err(format!(
-            "no benchmark is named like `{filter}`: there are {}",
+            "no benchmark has a name with `{filter}`: choose from {}",
             names.join(", ")
         ));
     }

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A case, and how a function becomes one.
+//! A case, and the registration of a function as a case.
 
 pub use kqx_test_case::case;
 
 use crate::outcome::Outcome;
 use crate::system::{Feature, System};
 
-/// One sentence about the family, and the code that finds out whether it is true.
+/// A sentence about the family, and the code that finds out whether the sentence is true.
 pub struct Case {
     /// `topic.what`, unique.
     pub name: &'static str,
-    /// What is true of the family if the case passes.
+    /// The sentence that is true of the family if the case passes.
     pub sentence: &'static str,
-    /// What the machine must be able to do; otherwise the case is skipped.
+    /// The features that the machine must have. On other machines, the case is skipped.
     pub needs: &'static [Feature],
-    /// Finds out.
+    /// Finds out whether the sentence is true.
     pub run: fn(&dyn System) -> Outcome,
-    /// The file and the line that the case is in.
+    /// The file and the line of the case.
     pub place: (&'static str, u32),
 }
 
@@ -30,8 +30,8 @@ impl Case {
 
 inventory::collect!(Case);
 
-/// What the attribute [`case`](macro@case) puts in a function's place: the case in the
-/// inventory, and the function as it was.
+/// The attribute [`case`](macro@case) puts this in a function's place: the case in the
+/// inventory, and the unchanged function.
 macro_rules! register {
     (
         ($name:literal $(, needs($($need:ident),+))?)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The cases: a file for each topic, and a folder beside it where the topic is large.
+//! The cases: a file for each topic, and a folder beside the file if the topic is large.
 
 use crate::case::Case;
 
@@ -15,7 +15,7 @@ mod nested;
 mod overtaken;
 mod races;
 
-/// Each member's file.
+/// Declares the file of each member.
 macro_rules! files {
     ($($number:literal $name:ident: $kind:ident $module:ident::$filter:ident, $what:literal;)+) => {
         $(mod $module;)+
@@ -24,8 +24,8 @@ macro_rules! files {
 
 kqx::members!(files);
 
-/// The topics in the order in which they run, what others build on first. A topic that is not
-/// here runs after these.
+/// The topics in the order in which they run: basic topics come first. A topic that this
+/// list lacks runs after these.
 const ORDER: &[&str] = &[
     "counter",
     "flags",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Shows counters and timers at work: for eyes, not for a verdict.
+//! Shows counters and timers at work, for a person to look at. It gives no verdict.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -13,15 +13,15 @@ use crate::system::System;
 use crate::tools::change::{COUNTER, MS, SEC, TIMER, US, add, delete, periodic, trigger};
 use crate::tools::queue::Queue;
 
-/// How many columns the longest bar of the histogram has.
+/// The columns of the longest bar in the histogram.
 const BAR: usize = 40;
-/// How many expiries the histogram is of.
+/// The number of expiries in the histogram.
 const EXPIRIES: usize = 500;
 
-/// The whole demonstration, to be printed; `bar` is what bars are made of.
+/// Returns the text of the whole demonstration. Bars consist of `bar`.
 ///
 /// # Errors
-/// The family did not do what is to be shown.
+/// The family did not do what the demonstration shows.
 pub fn demo(sys: &dyn System, bar: char) -> Result<String, Failure> {
     let mut text = String::new();
     counter(sys, &mut text)?;
@@ -31,7 +31,7 @@ pub fn demo(sys: &dyn System, bar: char) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// A time in the unit that suits it.
+/// A time in a suitable unit.
 fn time(ns: u64) -> String {
     match ns {
         0..US => format!("{ns} ns"),
@@ -186,8 +186,7 @@ fn lateness(sys: &dyn System, text: &mut String, bar: char) -> Result<(), Failur
     Ok(())
 }
 
-/// A line for each power of two of ns that some value reached, from the least to the
-/// largest.
+/// A line for each power of two in ns, from the least value to the largest.
 fn histogram(sorted: &[u64], bar: char) -> String {
     // The number of bits of a value names its line: below 1, 2, 4, ... ns.
     let bits = |value: u64| (u64::BITS - value.leading_zeros()) as usize;
@@ -203,7 +202,7 @@ fn histogram(sorted: &[u64], bar: char) -> String {
     let most = lines.iter().copied().max().unwrap_or(1).max(1);
     let mut text = String::new();
     for (bits, count) in lines.iter().enumerate().take(last + 1).skip(first) {
-        // Nothing that was counted is left without a mark.
+        // Every value in the count gets a mark.
         let length = (count * BAR).div_ceil(most);
         let below = 1u64.checked_shl(bits as u32).unwrap_or(u64::MAX);
         line!(

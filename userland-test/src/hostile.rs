@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Hostile loads: what ordinary users may try against each other, against root and against
-//! the kernel, with root at the other end. A load says what it measured in a line that
-//! begins with `# `, as the Test Anything Protocol has it.
+//! Hostile loads: ordinary users act against each other, against root and against the
+//! kernel, and root checks the result. A load reports its measurements in a line that
+//! begins with `# `, as in the Test Anything Protocol.
 
 use crate::stress::Load;
 use crate::system::Feature;

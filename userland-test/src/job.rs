@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What is run, one after the other, and how it ended.
+//! The jobs of a run, and how each ended.
 
 use crate::case::Case;
 use crate::outcome::{Failure, Outcome};
 use crate::system::{Feature, System};
 
-/// Finds out.
+/// Finds out whether the sentence of the job is true.
 type Run = Box<dyn Fn(&dyn System) -> Outcome>;
 
 /// Something to run: a case, or a load of stress.
 pub struct Job {
-    /// Its name.
+    /// The job's name.
     pub name: String,
-    /// What is true if it passes.
+    /// The sentence that is true if the job passes.
     pub sentence: &'static str,
     pub(crate) needs: &'static [Feature],
     pub(crate) run: Run,
 }
 
 impl Job {
-    /// A job from its parts, which are those of [`Case`].
+    /// A job with the parts of a [`Case`].
     pub fn new(
         name: &str,
         sentence: &'static str,
@@ -42,18 +42,18 @@ impl From<&Case> for Job {
     }
 }
 
-/// What became of a job.
+/// How a job ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It passed.
     Passed,
     /// It failed.
     Failed(Failure),
-    /// The machine lacks what it needs.
+    /// The machine lacks this feature.
     Skipped(Feature),
 }
 
-/// How many of each verdict.
+/// How many jobs had each verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Jobs that passed.

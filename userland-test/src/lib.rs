@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The conformance suite of kqx: what the family must do, as cases that run unchanged on
-//! a FreeBSD kernel and on a simulated one.
+//! The conformance suite of kqx: the rules for the family, as cases. The same cases run on
+//! a FreeBSD kernel and on a simulated kernel.
 
 pub mod bench;
 pub mod case;

@@ -18,23 +18,24 @@ use kqx_test::{cases, demo, hostile, stress};
 
 /// A case failed.
 const EXIT_FAILED: u8 = 1;
-/// Bad usage, or no kqx to test; clap's own exit status too.
+/// Bad usage, or no kqx to test. clap has the same exit status.
 const EXIT_USAGE: u8 = 2;
 
 /// Tests kqx, the counters, nanosecond timers and gates for kqueue.
 ///
-/// Exit status: 0 all passed, 1 a case failed, 2 bad usage or no kqx, 124 a case hung.
+/// Exit status: 0 all cases passed, 1 a case failed, 2 bad usage or no kqx, 124 a case hung.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The machine: `kernel` (the running FreeBSD kernel), `native` (kqx compiled into
-    /// this program, on a simulated kernel), or `ko:PATH` (that kqx.ko, on a simulated
-    /// kernel). A simulated kernel's time is virtual; with `@real` behind, the host's.
+    /// The machine: `kernel` (the running FreeBSD kernel), `native` (kqx compiled into this
+    /// program, on a simulated kernel), or `ko:PATH` (a kqx.ko file, on a simulated
+    /// kernel). A simulated kernel has virtual time; with `@real` at the end, the host's
+    /// time.
     #[arg(long, global = true, default_value = DEFAULT_MACHINE, value_name = "MACHINE")]
     on: String,
 
-    /// With `--on kernel`: the kqx.ko that cases may load and unload. Loaded at once where
-    /// kqx is not.
+    /// With `--on kernel`: the kqx.ko that cases may load and unload. If kqx is not loaded,
+    /// the program loads this file first.
     #[arg(long, global = true, value_name = "PATH")]
     module: Option<PathBuf>,
 
@@ -50,16 +51,16 @@ const DEFAULT_MACHINE: &str = if cfg!(target_os = "freebsd") {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Lists the cases, with what each is about.
+    /// Lists the cases with their sentences.
     List {
-        /// Only those whose name contains this.
+        /// Only cases whose name contains FILTER.
         filter: Option<String>,
     },
     /// Runs the cases.
     Run {
-        /// Only those whose name contains this.
+        /// Only cases whose name contains FILTER.
         filter: Option<String>,
-        /// Runs everything this many times.
+        /// Runs every case N times.
         #[arg(long, default_value_t = 1, value_name = "N")]
         repeat: usize,
         #[command(flatten)]
@@ -67,30 +68,30 @@ enum Command {
     },
     /// Puts the machine under load.
     Stress {
-        /// Only the loads whose name contains this.
+        /// Only loads whose name contains FILTER.
         filter: Option<String>,
-        /// How long each load takes, for those that take as long as one likes.
+        /// The time of each load in seconds, except loads of fixed length.
         #[arg(long, default_value_t = 10, value_name = "N")]
         seconds: u64,
         #[command(flatten)]
         output: Output,
     },
-    /// Tries what hostile users may, with root at the other end.
+    /// Tries what hostile users may do, while root checks the result.
     Hostile {
-        /// Only the loads whose name contains this.
+        /// Only loads whose name contains FILTER.
         filter: Option<String>,
-        /// How long each load takes, for those that take as long as one likes.
+        /// The time of each load in seconds, except loads of fixed length.
         #[arg(long, default_value_t = 10, value_name = "N")]
         seconds: u64,
         #[command(flatten)]
         output: Output,
     },
-    /// Measures kqx beside what the same kernel offers without it; a simulated kernel, in
-    /// operations per second.
+    /// Measures kqx beside what the same kernel offers without kqx. Measures a simulated
+    /// kernel in operations per second.
     Bench {
-        /// Only the benchmarks whose name contains this.
+        /// Only benchmarks whose name contains FILTER.
         filter: Option<String>,
-        /// Writes the results as JSON too.
+        /// Writes the results also as JSON.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
@@ -98,16 +99,16 @@ enum Command {
     Demo,
 }
 
-/// How to report, and to whom.
+/// The reports, and their readers.
 #[derive(clap::Args)]
 struct Output {
     /// Prints the Test Anything Protocol.
     #[arg(long)]
     tap: bool,
-    /// Writes a JUnit report too.
+    /// Writes also a JUnit report.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// How long one may take before it counts as hung.
+    /// How long a case may take before it counts as hung.
     #[arg(long, value_name = "SECONDS")]
     patience: Option<u64>,
 }
@@ -141,7 +142,8 @@ fn execute(arguments: &Arguments) -> Result<ExitCode, String> {
                 jobs.extend(named(filter.as_deref(), cases::all().map(Job::from))?);
             }
             let sys = machine(arguments)?;
-            // A simulated machine is quicker than any real one, and never waits for the host.
+            // A simulated machine is quicker than any real machine, and never waits for the
+            // host.
             let patience = if sys.has(Feature::VirtualClock) {
                 60
             } else {
@@ -185,12 +187,12 @@ fn named(filter: Option<&str>, jobs: impl Iterator<Item = Job>) -> Result<Vec<Jo
     let filter = filter.unwrap_or_default();
     let jobs: Vec<Job> = jobs.filter(|job| job.name.contains(filter)).collect();
     if jobs.is_empty() {
-        return Err(format!("nothing is named like `{filter}`"));
+        return Err(format!("no name contains `{filter}`: see `kqx-test list`"));
     }
     Ok(jobs)
 }
 
-/// The loads whose name contains `filter`, each for so long.
+/// The loads whose name contains `filter`, each for `seconds`.
 fn loads(loads: &[Load], filter: Option<&str>, seconds: u64) -> Result<Vec<Job>, String> {
     let time = Duration::from_secs(seconds);
     named(filter, loads.iter().map(|load| load.job(time)))
@@ -238,7 +240,7 @@ fn kernel(_module: Option<PathBuf>) -> Result<Box<dyn System>, String> {
     Err("this is not FreeBSD: use --on native or --on ko:PATH".to_owned())
 }
 
-/// Measures, and writes the results to `json`, if given.
+/// Measures, and writes the results to `json` if `json` is given.
 fn bench(sys: &dyn System, filter: &str, json: Option<&Path>) -> Result<ExitCode, String> {
     let results = kqx_test::bench::run(sys, filter)?;
     if let Some(path) = json {
@@ -249,7 +251,7 @@ fn bench(sys: &dyn System, filter: &str, json: Option<&Path>) -> Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs the jobs and reports on them.
+/// Runs the jobs, and reports their verdicts.
 fn report_on(
     sys: &dyn System,
     jobs: &[Job],

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a case comes to, and how it says so in one line.
+//! The outcome of a case, and its report in one line.
 
 use std::any::Any;
 use std::fmt;
@@ -10,14 +10,14 @@ use std::fmt;
 pub struct Failure(pub String);
 
 impl Failure {
-    /// A failure at the place that called.
+    /// A failure at the caller's place.
     #[track_caller]
     pub fn here(why: fmt::Arguments<'_>) -> Failure {
         let place = std::panic::Location::caller();
         Failure(format!("{}:{}: {why}", place.file(), place.line()))
     }
 
-    /// The message of a panic that was caught.
+    /// A failure with the message of a caught panic.
     pub fn from_panic(panic: &(dyn Any + Send)) -> Failure {
         let text = panic
             .downcast_ref::<&str>()
@@ -34,10 +34,10 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What a case comes to.
+/// The outcome of a case.
 pub type Outcome = Result<(), Failure>;
 
-/// Fails the case, saying where and why: the arguments are format!'s.
+/// Fails the case with the place and a reason. The arguments are those of format!.
 #[macro_export]
 macro_rules! fail {
     ($($why:tt)+) => {
@@ -45,8 +45,8 @@ macro_rules! fail {
     };
 }
 
-/// Fails the case unless the condition holds, saying where and with which numbers: what
-/// follows the condition is format!'s.
+/// Fails the case with the place and the values, unless the condition holds. format! gets
+/// the arguments after the condition.
 #[macro_export]
 macro_rules! ensure {
     ($condition:expr, $($why:tt)+) => {
@@ -56,7 +56,8 @@ macro_rules! ensure {
     };
 }
 
-/// Fails the case unless the two are equal, saying where and what the first one was.
+/// Fails the case unless the two values are equal. The report has the place and the first
+/// value.
 #[macro_export]
 macro_rules! equal {
     ($actual:expr, $expected:expr) => {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a run tells: people, TAP, JUnit.
+//! The reports of a run: for people, TAP, JUnit.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -11,7 +11,7 @@ use quick_junit::{NonSuccessKind, Report as JUnitReport, TestCase, TestCaseStatu
 
 use crate::job::{Job, Tally, Verdict};
 
-/// Is told of every job.
+/// A report, which hears about every job.
 pub trait Report {
     /// A job starts.
     fn started(&mut self, _job: &Job) {}
@@ -22,7 +22,7 @@ pub trait Report {
     /// All jobs are done.
     ///
     /// # Errors
-    /// The report cannot be written: a line for a person.
+    /// The report cannot be written: a line for a person says why.
     fn done(&mut self) -> Result<(), String> {
         Ok(())
     }
@@ -36,7 +36,7 @@ pub fn summary(tally: Tally) -> String {
     )
 }
 
-/// For people: a line for each failure, and on a terminal where it is just now.
+/// The report for people: a line for each failure and, on a terminal, the current job.
 pub struct People {
     total: usize,
     done: usize,
@@ -45,7 +45,7 @@ pub struct People {
 }
 
 impl People {
-    /// For a run of `total` jobs.
+    /// The report of a run of `total` jobs.
     pub fn new(total: usize) -> People {
         People {
             total,
@@ -67,7 +67,7 @@ impl Report for People {
         self.done += 1;
         if self.terminal {
             print!("\r\x1b[K[{}/{}] {}", self.done, self.total, job.name);
-            // A progress line that is not shown is no loss.
+            // A failed write loses only a progress line.
             let _ = io::stdout().flush();
         }
     }
@@ -125,14 +125,14 @@ impl Report for Tap {
     }
 }
 
-/// A JUnit file, written at the end.
+/// The report as a JUnit file, which is written at the end.
 pub struct JUnit {
     path: PathBuf,
     suite: TestSuite,
 }
 
 impl JUnit {
-    /// For a run on `machine`, to be written to `path`.
+    /// The report of a run on `machine`, for the file `path`.
     pub fn new(path: PathBuf, machine: &str) -> JUnit {
         JUnit {
             path,

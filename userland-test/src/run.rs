@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Runs jobs one after the other under a watchdog.
+//! Runs jobs one after another under a watchdog.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -11,14 +11,14 @@ use crate::outcome::{Failure, Outcome};
 use crate::report::Report;
 use crate::system::System;
 
-/// How often a job's end is looked at, 10 ms apart at least, before what it had is lost.
+/// How many times, 10 ms apart at least, the harness looks for what a job must give back.
 const LOOKS: usize = 3_000;
 
-/// How the program ends when a job hangs.
+/// The exit status if a job hangs.
 pub const EXIT_HUNG: i32 = 124;
 
-/// Runs every job, reports each, and ends the program with [`EXIT_HUNG`] should one take
-/// longer than `patience`.
+/// Runs every job and reports each job. If a job takes longer than `patience`, ends the
+/// program with [`EXIT_HUNG`].
 pub fn run(
     sys: &dyn System,
     jobs: &[Job],
@@ -33,7 +33,7 @@ pub fn run(
             for report in &mut *reports {
                 report.started(job);
             }
-            // The watchdog ends only after this.
+            // The watchdog ends only after this send.
             let _ = tell.send(job.name.clone());
             let start = Instant::now();
             let verdict = verdict(sys, job);
@@ -52,7 +52,7 @@ pub fn run(
     })
 }
 
-/// Hears of every job twice, when it starts and when it ends.
+/// Hears about every job twice: at its start and at its end.
 fn watch(sys: &dyn System, patience: Duration, told: &Receiver<String>) {
     while let Ok(name) = told.recv() {
         if told.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
@@ -80,7 +80,7 @@ fn verdict(sys: &dyn System, job: &Job) -> Verdict {
     }
 }
 
-/// What every job has to give back.
+/// The numbers that every job has to restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Live {
     counters: i64,
@@ -97,7 +97,7 @@ impl Live {
         })
     }
 
-    /// A process that exits may still be giving back when its last word has come.
+    /// A process that exits may still be giving back after its last message.
     fn is_back(self, sys: &dyn System) -> Outcome {
         let mut now = Live::of(sys)?;
         for _ in 0..LOOKS {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Loads: the shapes of stress2's kevent scripts and of what nobody else tests, for as
-//! long as one likes. What a load leaves behind, and whether the kernel survives it, is
-//! the result; a load that knows what must come out checks that too.
+//! Loads: the calls of stress2's kevent scripts, and calls that no other test makes, for
+//! any length of time. A load's result is what it leaves behind, and whether the kernel
+//! survives. A load that knows the right numbers checks them too.
 
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -37,16 +37,16 @@ impl Deadline {
 pub struct Load {
     /// `stress.what` or `hostile.what`, unique.
     pub name: &'static str,
-    /// What is true of the family if it survives.
+    /// The sentence that is true of the family if the load passes.
     pub sentence: &'static str,
-    /// What the machine must be able to do.
+    /// The features that the machine must have.
     pub needs: &'static [Feature],
     pub(crate) run: fn(&dyn System, Deadline) -> Outcome,
 }
 
 impl Load {
-    /// The load as a job that takes `time`. It says that it begins: should it take the
-    /// kernel with it, this is what is left to tell of it.
+    /// The load as a job that takes `time`. The load prints that it begins. If the load
+    /// kills the kernel, only this line is left.
     pub fn job(&self, time: Duration) -> Job {
         let (name, run) = (self.name, self.run);
         Job::new(name, self.sentence, self.needs, move |sys| {
@@ -120,7 +120,7 @@ pub const LOADS: &[Load] = &[
     },
 ];
 
-/// A value of interesting size.
+/// A number that is near a limit, or any number.
 fn any_number(rng: &mut Rng) -> u64 {
     match rng.u8(0..10) {
         0 => 0,
@@ -133,7 +133,7 @@ fn any_number(rng: &mut Rng) -> u64 {
     }
 }
 
-/// A change that may be anything, but mostly something.
+/// Any change, but mostly a valid change.
 fn any_change(rng: &mut Rng) -> Kevent {
     let member = match rng.u8(0..20) {
         0 => rng.u8(..),
@@ -141,7 +141,7 @@ fn any_change(rng: &mut Rng) -> Kevent {
         8..=12 => KQX_GATE,
         _ => KQX_COUNTER,
     };
-    // Few, so that threads meet.
+    // There are few ids, so that threads use the same.
     let id = if rng.u8(0..50) == 0 {
         rng.u64(..)
     } else {
@@ -180,7 +180,7 @@ fn any_change(rng: &mut Rng) -> Kevent {
     }
 }
 
-/// Makes random changes, and takes what comes, until `stop` says so.
+/// Makes random changes, and takes the events, until `stop` returns true.
 fn random_calls(queues: &[Queue], seed: u64, stop: &(dyn Fn() -> bool + Sync)) -> Outcome {
     let mut rng = Rng::with_seed(seed);
     while !stop() {
@@ -192,7 +192,7 @@ fn random_calls(queues: &[Queue], seed: u64, stop: &(dyn Fn() -> bool + Sync)) -
         let queue = &queues[rng.usize(0..queues.len())];
         match queue.kevent(&changes, &mut events, Some(timeout)) {
             Ok(count) => ensure!(count <= events.len(), "{count} events"),
-            // What a change may be refused for, and a signal.
+            // The errors of a refused change, and of a signal.
             Err(Errno::EINVAL | Errno::ENOENT | Errno::ENOMEM | Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -204,7 +204,7 @@ fn three_queues(sys: &dyn System) -> Result<Vec<Queue<'_>>, Errno> {
     (0..3).map(|_| Queue::new(sys)).collect()
 }
 
-/// A new seed, printed, so that a run can be repeated.
+/// A new seed. The seed is printed, so that a person can repeat the run.
 fn seed() -> u64 {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
@@ -243,7 +243,8 @@ fn readd(sys: &dyn System, deadline: Deadline) -> Outcome {
     while !deadline.over() {
         delay = (delay + 1) % 50;
         let mut events = [Kevent::default()];
-        // In one call, as kevent14 does: the knote is dropped and made anew at once.
+        // In one call, as in kevent14: the kernel drops the knote and makes a new knote at
+        // once.
         equal!(
             queue.kevent(&[oneshot(delay * US)], &mut events, Some(PATIENCE))?,
             1
@@ -346,15 +347,16 @@ fn stop_and_continue(sys: &dyn System, deadline: Deadline) -> Outcome {
     })
 }
 
-/// How often the module is unloaded and loaded.
+/// How many times the module is unloaded and loaded.
 const CYCLES: usize = 1000;
 
 fn module(sys: &dyn System, _deadline: Deadline) -> Outcome {
     let queues = three_queues(sys)?;
     let done = AtomicBool::new(false);
-    // kqueue_add_filteropts zeroes the slot's count of references, those of calls that
-    // found no filter there included: an INVARIANTS kernel panics when such a call ends.
-    // So nobody uses the slot while the module is loaded; all do while it is unloaded.
+    // kqueue_add_filteropts zeroes the slot's count of references, which includes calls
+    // that found no filter there. An INVARIANTS kernel panics when such a call ends. So no
+    // thread uses the slot while the module is loaded, and all threads use the slot while
+    // the module is unloaded.
     let slot = RwLock::new(());
     let ours = [
         Kevent {
@@ -375,7 +377,7 @@ fn module(sys: &dyn System, _deadline: Deadline) -> Outcome {
             for queue in &queues {
                 let free = slot.try_read();
                 let changes = if free.is_ok() { &ours } else { &others };
-                // Whether the module is there or not, and whoever was first.
+                // The module may be loaded or not, and another thread may have been first.
                 let _ = queue.kevent(changes, &mut events, Some(Duration::ZERO));
             }
         }
@@ -383,7 +385,7 @@ fn module(sys: &dyn System, _deadline: Deadline) -> Outcome {
     };
     let cycling = || {
         let outcome = (0..CYCLES).try_for_each(|cycle| {
-            // It is in use more often than not; -f must not help.
+            // The module is mostly in use, and -f must not make a difference.
             while let Err(errno) = sys.unload(cycle % 2 == 1) {
                 equal!(errno, Errno::EBUSY);
                 std::thread::yield_now();
@@ -403,8 +405,7 @@ fn module(sys: &dyn System, _deadline: Deadline) -> Outcome {
     Ok(())
 }
 
-/// Runs the cases whose names start with `topic`, those the machine can run, over and
-/// over.
+/// Runs the cases whose names start with `topic` over and over, if the machine can run them.
 fn again(sys: &dyn System, deadline: Deadline, topic: &str) -> Outcome {
     let able = |case: &&Case| case.needs.iter().all(|feature| sys.has(*feature));
     while !deadline.over() {

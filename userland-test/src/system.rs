@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The machine a case runs on.
+//! The machine on which a case runs.
 //!
-//! [`System`] is what a program sees of a FreeBSD kernel, as far as the cases need it:
-//! kqueue(2) and the calls around it. A real kernel is reached through system calls, a
-//! simulated one through the crate `kqx-sim`; a case cannot tell which it has, save by
-//! asking [`System::has`].
+//! [`System`] is a program's view of a FreeBSD kernel: kqueue(2) and the related calls that
+//! the cases need. System calls reach a real kernel, and the crate `kqx-sim` a simulated
+//! kernel. A case can tell the two apart only with [`System::has`].
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -18,7 +17,7 @@ use crate::outcome::{Failure, Outcome};
 /// A file descriptor of the process that runs the case.
 pub type Fd = i32;
 
-/// What a thread or a process of its own is to do.
+/// The work of a thread or a process of its own.
 pub type Body<'a> = &'a (dyn Fn() -> Outcome + Sync);
 
 /// Memory that processes share.
@@ -27,7 +26,7 @@ pub type SharedMemory = &'static [AtomicU64; 16];
 pub use kqx::errno::Errno;
 
 impl From<Errno> for Failure {
-    /// A call failed that had to succeed: where, and how.
+    /// A call that had to succeed failed: the place and the errno.
     #[track_caller]
     fn from(errno: Errno) -> Failure {
         Failure::here(format_args!("{errno}"))
@@ -41,16 +40,16 @@ pub enum Clock {
     Uptime,
     /// CLOCK_REALTIME: since 1970, stepped by [`System::set_realtime`].
     Realtime,
-    /// CLOCK_THREAD_CPUTIME_ID: what the calling thread has had of the CPUs. 0 on a simulated
-    /// kernel, where no time passes while a thread runs.
+    /// CLOCK_THREAD_CPUTIME_ID: the CPU time of the calling thread. On a simulated kernel
+    /// this clock is 0, because no time passes while a thread runs.
     Thread,
 }
 
-/// Where a thread may be overtaken: it holds no lock.
+/// A place where another thread may overtake a thread, because the thread holds no lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
-    /// A change, between the look at the slot of its filter and the look for the
-    /// registration: where EV_ADD may sleep for memory.
+    /// A change, between the look at the filter's slot and the look for the registration.
+    /// Here EV_ADD may sleep for memory.
     Find,
     /// EV_ADD, between f_attach and f_event.
     Attach,
@@ -60,18 +59,18 @@ pub enum Window {
     Scan,
 }
 
-/// What a machine may or may not be able to do; a case names those it cannot do without.
+/// A feature that a machine may lack. A case names the features that it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
     /// Time passes only while every thread of [`System::parallel`] waits in kevent or
-    /// [`System::pass`], and an expiry is never late: lateness is exactly 0. So it has
+    /// [`System::pass`]. An expiry is never late: lateness is exactly 0. Such a machine has
     /// [`System::overtake`] and [`System::at`].
     VirtualClock,
     /// [`System::set_realtime`].
     SetTime,
     /// [`System::in_process`].
     Processes,
-    /// [`System::set_kqueue_limit`] and [`System::setuid`], in a process of one's own.
+    /// [`System::set_kqueue_limit`] and [`System::setuid`], in a process of its own.
     Credentials,
     /// [`System::outlive_owner`].
     SharedFiles,
@@ -83,16 +82,16 @@ pub enum Feature {
     KernProcKq,
     /// [`System::allocations`].
     Allocations,
-    /// `kern.kqx.*` may be written: root.
+    /// The right to write `kern.kqx.*`: root has this right.
     Root,
     /// [`System::in_jail`].
     Jails,
-    /// A FreeBSD kernel: its scheduler, its memory and what else no simulation has.
+    /// A FreeBSD kernel: its scheduler, its memory, and whatever no simulation has.
     Kernel,
 }
 
 impl fmt::Display for Feature {
-    /// What is missing, to follow the word "needs".
+    /// The missing feature, as words after "needs".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Feature::VirtualClock => "a virtual clock",
@@ -101,7 +100,7 @@ impl fmt::Display for Feature {
             Feature::Credentials => "the right to change limits and user (root)",
             Feature::SharedFiles => "rfork(2)",
             Feature::Signals => "signals",
-            Feature::Module => "a module it may unload and load (root, --module)",
+            Feature::Module => "a module to unload and load (root, --module)",
             Feature::KernProcKq => "sysctl kern.proc.kq (FreeBSD 15)",
             Feature::Allocations => "the kernel's zone statistics",
             Feature::Root => "root",
@@ -117,14 +116,13 @@ pub mod freebsd;
 pub mod sim;
 
 /// A machine with kqx loaded.
-///
-/// One value may be used from many threads, if they were started by
-/// [`System::parallel`]: a virtual clock must know of every thread.
+/// Many threads may use the same value, if [`System::parallel`] started them: a virtual
+/// clock must know every thread.
 pub trait System: Sync {
-    /// What this machine is, for a person: `FreeBSD 15.0-RELEASE`, `sim (kqx.ko)`.
+    /// The machine in words for a person: `FreeBSD 15.0-RELEASE`, `sim (kqx.ko)`.
     fn name(&self) -> String;
 
-    /// Whether this machine can do it.
+    /// Whether this machine has the feature.
     fn has(&self, feature: Feature) -> bool;
 
     /// kqueue(2).
@@ -133,18 +131,18 @@ pub trait System: Sync {
     /// ENOMEM over RLIMIT_KQUEUES.
     fn kqueue(&self) -> Result<Fd, Errno>;
 
-    /// close(2) of what [`System::kqueue`] gave.
+    /// close(2) of a descriptor from [`System::kqueue`].
     ///
     /// # Errors
     /// EBADF.
     fn close(&self, fd: Fd) -> Result<(), Errno>;
 
     /// kevent(2): applies `changes`, then waits for at least one event, at most for
-    /// `timeout` (None: for ever; zero: does not wait). Returns how many of `events` it
-    /// filled. With no room for events it does not wait.
+    /// `timeout` (None: without end; zero: does not wait). Returns how many of `events` the
+    /// call filled. Without room for events, the call does not wait.
     ///
     /// # Errors
-    /// As kevent(2): those of a change when there is no room for an event.
+    /// As kevent(2): the errors of a change if the call has no room for an event.
     fn kevent(
         &self,
         kq: Fd,
@@ -153,8 +151,8 @@ pub trait System: Sync {
         timeout: Option<Duration>,
     ) -> Result<usize, Errno>;
 
-    /// poll(2) of a kqueue for POLLIN, for at most `timeout` (None: for ever; zero: does not
-    /// wait): whether it is readable.
+    /// poll(2) of a kqueue for POLLIN, for at most `timeout` (None: without end; zero: does
+    /// not wait). Returns whether the kqueue is readable.
     ///
     /// # Errors
     /// EBADF.
@@ -169,25 +167,25 @@ pub trait System: Sync {
     /// EPERM.
     fn set_realtime(&self, ns: u64) -> Result<(), Errno>;
 
-    /// Lets at least `time` go by. With a virtual clock all other threads have come to
-    /// wait when it returns.
+    /// Lets at least `time` pass. With a virtual clock, all other threads wait when the
+    /// call returns.
     fn pass(&self, time: Duration);
 
-    /// Lets `time` go by in the next thread that comes to `window`, with every expiry that
-    /// is due in it. Only with a virtual clock.
+    /// Lets `time` pass in the next thread that comes to `window`, with every expiry that
+    /// is due in `time`. Only with a virtual clock.
     fn overtake(&self, window: Window, time: Duration) {
-        unimplemented!("{window:?} cannot be held open for {time:?} but on a virtual clock");
+        unimplemented!("{window:?} stays open for {time:?} only on a virtual clock");
     }
 
-    /// Runs `during`; the first thread that comes to `window` waits there while `there` runs
-    /// on a thread of its own. Fails if one of them does, or if no thread came. Only with a
-    /// virtual clock.
+    /// Runs `during`. The first thread that comes to `window` waits there while `there`
+    /// runs on a thread of its own. Fails if `during` or `there` fails, or if no thread
+    /// came. Only with a virtual clock.
     fn at(&self, window: Window, _there: Body<'_>, _during: Body<'_>) -> Outcome {
-        unimplemented!("{window:?} cannot be held open but on a virtual clock");
+        unimplemented!("{window:?} stays open only on a virtual clock");
     }
 
-    /// How many registrations knote(9) has come to: those that it asked, and those that it
-    /// passed by. Only with a virtual clock.
+    /// How many registrations knote(9) has come to. The number includes registrations that
+    /// knote(9) asked and registrations that it passed by. Only with a virtual clock.
     fn notified(&self) -> u64 {
         unimplemented!("only a simulated kernel counts what knote(9) comes to");
     }
@@ -201,21 +199,22 @@ pub trait System: Sync {
     /// Writes an integer of sysctl(3).
     ///
     /// # Errors
-    /// EPERM: read only, or not allowed. EINVAL: refused. ENOENT: no such name.
+    /// EPERM: the name is read only, or the user may not write. EINVAL: the value is
+    /// refused. ENOENT: no such name.
     fn set_sysctl(&self, name: &str, value: i64) -> Result<(), Errno>;
 
-    /// Runs `body` on a process of its own (fork(2)), which then exits with all its
-    /// descriptors open, and returns what `body` returned. Nothing else of what it does to
-    /// memory may be relied on. The new process has one thread, no kqueue (they are not
-    /// inherited), and the caller's user and limits.
+    /// Runs `body` in a process of its own (fork(2)), and returns the outcome of `body`.
+    /// The process then exits with all its descriptors open. A caller must not rely on any
+    /// other effect of `body` on memory. The new process has one thread, no kqueue (a child
+    /// does not inherit kqueues), and the caller's user and limits.
     fn in_process(&self, body: Body<'_>) -> Outcome;
 
-    /// Runs `body` on a process of its own, as [`System::in_process`] does, in a new jail
-    /// (jail_set(2)) that ends with it.
+    /// Runs `body` in a process of its own, as [`System::in_process`] does, in a new jail
+    /// (jail_set(2)) that ends with the process.
     fn in_jail(&self, body: Body<'_>) -> Outcome;
 
-    /// Memory, all 0, that this process shares with the processes that it makes afterwards.
-    /// It is never given back.
+    /// Memory, all 0, that this process shares with processes that it makes later. The
+    /// memory is never given back.
     ///
     /// # Errors
     /// ENOMEM.
@@ -238,9 +237,9 @@ pub trait System: Sync {
         Err(Errno::EOPNOTSUPP)
     }
 
-    /// Runs `owner` on a process of its own, which then makes another that shares its
-    /// descriptors (rfork(2) without RFFDG) and exits; once it is gone `heir` runs on
-    /// the other. `heir` sees what `owner` did to memory.
+    /// Runs `owner` in a process of its own. That process then makes another process that
+    /// shares its descriptors (rfork(2) without RFFDG), and exits. When the first process
+    /// is gone, `heir` runs in the other process. `heir` sees what `owner` did to memory.
     fn outlive_owner(&self, owner: Body<'_>, heir: Body<'_>) -> Outcome;
 
     /// setrlimit(2) of RLIMIT_KQUEUES, soft and hard, for this process; None: no limit.
@@ -258,12 +257,12 @@ pub trait System: Sync {
     /// Stops this process with SIGSTOP and continues it with SIGCONT after `time`.
     ///
     /// # Errors
-    /// Whatever kept it from doing so.
+    /// The errno of the call that failed.
     fn stop_for(&self, time: Duration) -> Result<(), Errno>;
 
-    /// Runs every body on a thread of its own and waits for all of them. The caller
-    /// counts as waiting meanwhile. Returns the first failure. A body must not wait by
-    /// other means than kevent and [`System::pass`] for a thread that does.
+    /// Runs every body on a thread of its own, and waits for all threads. The caller counts
+    /// as waiting meanwhile. Returns the first failure. A body that waits for another
+    /// body's thread must use kevent or [`System::pass`].
     fn parallel(&self, bodies: &[Body<'_>]) -> Outcome {
         std::thread::scope(|scope| {
             let threads: Vec<_> = bodies.iter().map(|body| scope.spawn(body)).collect();
@@ -278,29 +277,29 @@ pub trait System: Sync {
     /// kldload(2) of the module under test.
     ///
     /// # Errors
-    /// EEXIST: it is loaded. ENOEXEC: it refused.
+    /// EEXIST: the module is loaded. ENOEXEC: the module refused to load.
     fn load(&self) -> Result<(), Errno>;
 
-    /// kldunload(2) of the module under test; `force` as kldunload(8) -f, which skips
+    /// kldunload(2) of the module under test. `force` acts as kldunload(8) -f, which skips
     /// the module's MOD_QUIESCE.
     ///
     /// # Errors
-    /// EBUSY: a registration exists. ENOENT: it is not loaded.
+    /// EBUSY: a registration exists. ENOENT: the module is not loaded.
     fn unload(&self, force: bool) -> Result<(), Errno>;
 
-    /// kenv(2): sets a tunable for the next load, or with None forgets it.
+    /// kenv(2): sets a tunable for the next load. None removes the tunable.
     ///
     /// # Errors
     /// EPERM.
     fn set_tunable(&self, name: &str, value: Option<&str>) -> Result<(), Errno>;
 
-    /// How many registrations sysctl kern.proc.kq shows for one of this process' kqueues.
+    /// How many registrations sysctl kern.proc.kq shows for a kqueue of this process.
     ///
     /// # Errors
     /// ENOENT before FreeBSD 15. EBADF.
     fn knotes(&self, kq: Fd) -> Result<usize, Errno>;
 
-    /// How many registrations it shows for all of them together.
+    /// How many registrations kern.proc.kq shows for all kqueues of this process together.
     ///
     /// # Errors
     /// As [`System::knotes`]; EOPNOTSUPP on a simulated kernel.
@@ -308,27 +307,28 @@ pub trait System: Sync {
         Err(Errno::EOPNOTSUPP)
     }
 
-    /// How many of those of one kqueue it shows as queued: the next scan looks at them, and poll(2) says
-    /// that there is something to read.
+    /// How many registrations of a kqueue kern.proc.kq shows as queued. The next scan looks
+    /// at these, and poll(2) says that there is something to read.
     ///
     /// # Errors
     /// As [`System::knotes`].
     fn queued(&self, kq: Fd) -> Result<usize, Errno>;
 
-    /// How many items of the module's zone(9), `kqx timer`, are allocated (vmstat -z): all
-    /// that it ever allocates.
+    /// How many items of the module's zone(9), `kqx timer`, are allocated (vmstat -z). The
+    /// module allocates nothing else.
     ///
     /// # Errors
     /// ENOENT: no such zone.
     fn allocations(&self) -> Result<u64, Errno>;
 
-    /// Asked after each case: what the machine itself found wrong since it was last asked
-    /// (a lock order reversal, a leak, a use after free). A real kernel says so on its
-    /// console instead.
+    /// The faults that the machine itself found since the last call: a lock order reversal,
+    /// a leak, a use after free. The harness calls this after each case. A real kernel
+    /// reports such faults on its console.
     fn verdict(&self) -> Outcome {
         Ok(())
     }
 
-    /// What every thread of this program is doing, a line each, for a case that hangs.
+    /// What every thread of this program does, a line each. The watchdog prints this if a
+    /// case hangs.
     fn threads(&self) -> String;
 }

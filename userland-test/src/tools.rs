@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What cases and loads are written with.
+//! The tools with which cases and loads are written.
 
 pub mod change;
 pub mod compare;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The inventory of cases against the sources.
+//! Compares the inventory of cases with the sources.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -4,12 +4,12 @@
 
 use proc_macro::{Delimiter, Group, TokenStream, TokenTree};
 
-/// Makes the function below a case of the suite: `#[case("topic.what")]`, or
-/// `#[case("topic.what", needs(SetTime, Root))]` for machines with these features only. The
-/// function's doc comment is the sentence that the case tests.
+/// Makes the function below a case of the suite. `#[case("topic.what")]` is for every
+/// machine, and `#[case("topic.what", needs(SetTime, Root))]` only for machines with these
+/// features. The function's doc comment is the sentence that the case tests.
 ///
-/// Both go to the suite's macro `register!`. Cases do not call it themselves, because rustfmt
-/// formats no function inside the braces of a macro.
+/// The attribute passes the case to the suite's macro `register!`. A case does not call the
+/// macro itself, because rustfmt formats no function inside the braces of a macro.
 #[proc_macro_attribute]
 pub fn case(arguments: TokenStream, function: TokenStream) -> TokenStream {
     let group = |delimiter, inside| TokenTree::from(Group::new(delimiter, inside));

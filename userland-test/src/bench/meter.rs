@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! How a cost is measured: many operations between two readings of the clock, many times.
+//! Measures a cost: many operations between two readings of the clock, many times.
 
 use std::fmt;
 use std::time::Instant;
@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use crate::outcome::{Failure, Outcome};
 
-/// How often a cost is measured.
+/// How many times a cost is measured.
 pub const SAMPLES: usize = 21;
 
-/// What was measured: the median, and where a tenth lies below and a tenth above.
+/// A measured cost: the median, and the values with a tenth of the samples below and above.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
     pub median: f64,
@@ -21,7 +21,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of a single number.
+    /// The spread of a single number.
     #[cfg_attr(
         not(target_os = "freebsd"),
         expect(dead_code, reason = "a simulated kernel is only timed")
@@ -34,7 +34,7 @@ impl Spread {
         }
     }
 
-    /// Of at least one number.
+    /// The spread of at least one number.
     pub fn of(mut samples: Vec<f64>) -> Spread {
         samples.sort_by(f64::total_cmp);
         let last = samples.len() - 1;
@@ -45,7 +45,7 @@ impl Spread {
         }
     }
 
-    /// Each number changed alike.
+    /// The spread after the same `change` of each number.
     pub fn map(self, change: impl Fn(f64) -> f64) -> Spread {
         Spread {
             median: change(self.median),
@@ -65,7 +65,7 @@ impl fmt::Display for Spread {
     }
 }
 
-/// A number with as many digits as it is worth.
+/// A number with its significant digits.
 struct Short(f64);
 
 impl fmt::Display for Short {
@@ -80,7 +80,7 @@ impl fmt::Display for Short {
     }
 }
 
-/// What one call of `operation` costs: in runs of `count` calls.
+/// The cost of a call of `operation`, from runs of `count` calls.
 pub fn cost(count: u32, mut operation: impl FnMut() -> Outcome) -> Result<Spread, Failure> {
     let mut run = || -> Result<f64, Failure> {
         let start = Instant::now();

@@ -12,7 +12,7 @@ mod wake;
 
 use crate::bench::table::Benchmark;
 
-/// Memory first: what has been freed does not go back to the system at once.
+/// Memory comes first: the system does not get freed memory back at once.
 pub const BENCHMARKS: &[Benchmark] = &[
     ("memory", memory::memory),
     ("floor", wake::floor),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! How fast the simulated kernel is, with kqx and with its counterparts: on the host's
-//! clock, through the loaded module.
+//! The speed of the simulated kernel, with kqx and with its counterparts. The host's clock
+//! measures the loaded module.
 
 use kqx::event::Kevent;
 
@@ -13,7 +13,7 @@ use crate::system::Fd;
 
 /// Operations between two readings of the clock.
 const COUNT: u32 = 1000;
-/// Far enough that nothing expires by itself: 1000 s, in ns.
+/// A time to the expiry that no measurement reaches: 1000 s, in ns.
 const FAR: u64 = 1_000_000_000_000;
 /// The unit of every row.
 const RATE: &str = "operations/s";
@@ -26,7 +26,7 @@ pub fn unit() -> &'static str {
 }
 
 impl Bench<'_> {
-    /// A row that compares how often a second `operation` can be done.
+    /// A row that compares how many times a second each subject can do an `operation`.
     fn rates<S>(
         &mut self,
         name: &str,
@@ -77,7 +77,7 @@ fn counter(bench: &mut Bench<'_>) -> Outcome {
         "sim: counter: add again, trigger, deliver",
         wakes,
         |bench, kq, wake| {
-            // Added once, and left as it is after that.
+            // The first turn adds the registration. Later turns leave it as it is.
             bench.change(kq, wake.add(1))?;
             bench.change(kq, wake.trigger(1))?;
             bench.take(kq)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What is compared, as the changes that kevent(2) takes.
+//! The subjects of a comparison, as changes for kevent(2).
 
 use kqx::abi::{EVFILT_KQX, KQX_COUNTER, KQX_TIMER, ident};
 use kqx::event::{
@@ -16,14 +16,14 @@ pub struct Wake {
     ident: fn(u64) -> usize,
 }
 
-/// Ours.
+/// The counter of kqx.
 pub const COUNTER: Wake = Wake {
     name: "KQX_COUNTER",
     filter: EVFILT_KQX,
     ident: |id| ident(KQX_COUNTER, id),
 };
 
-/// The kernel's.
+/// The kernel's EVFILT_USER.
 pub const USER: Wake = Wake {
     name: "EVFILT_USER",
     filter: EVFILT_USER,
@@ -40,17 +40,17 @@ impl Wake {
         }
     }
 
-    /// A registration that a delivery clears.
+    /// Adds a registration that a delivery clears.
     pub fn add(self, id: u64) -> Kevent {
         self.change(id, EV_ADD | EV_CLEAR)
     }
 
-    /// Its removal.
+    /// Deletes the registration.
     pub fn delete(self, id: u64) -> Kevent {
         self.change(id, EV_DELETE)
     }
 
-    /// Makes it happen.
+    /// Triggers the registration.
     pub fn trigger(self, id: u64) -> Kevent {
         Kevent {
             fflags: NOTE_TRIGGER,
@@ -67,14 +67,14 @@ pub struct Timer {
     ident: fn(u64) -> usize,
 }
 
-/// Ours.
+/// The timer of kqx.
 pub const KQX: Timer = Timer {
     name: "KQX_TIMER",
     filter: EVFILT_KQX,
     ident: |id| ident(KQX_TIMER, id),
 };
 
-/// The kernel's.
+/// The kernel's EVFILT_TIMER.
 pub const EVFILT: Timer = Timer {
     name: "EVFILT_TIMER",
     filter: EVFILT_TIMER,
@@ -82,7 +82,7 @@ pub const EVFILT: Timer = Timer {
 };
 
 impl Timer {
-    /// A change of its registration `id`.
+    /// A change of the registration `id`.
     pub fn change(self, id: u64, flags: u16, fflags: u32, ns: u64) -> Kevent {
         Kevent {
             ident: (self.ident)(id),
@@ -94,12 +94,12 @@ impl Timer {
         }
     }
 
-    /// One expiry in `ns`.
+    /// An expiry in `ns`.
     pub fn once(self, id: u64, ns: u64) -> Kevent {
         self.change(id, EV_ADD | EV_ONESHOT, NOTE_NSECONDS, ns)
     }
 
-    /// Its removal.
+    /// Deletes the registration.
     pub fn delete(self, id: u64) -> Kevent {
         self.change(id, EV_DELETE, 0, 0)
     }

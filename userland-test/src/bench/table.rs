@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The table of what was measured, row by row.
+//! The table of measurements, row by row.
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use crate::bench::meter::Spread;
 use crate::outcome::Outcome;
 use crate::system::System;
 
-/// A benchmark, by the name that the command line's filter is matched with.
+/// A benchmark and its name. The command line's filter matches the name.
 pub type Benchmark = (&'static str, fn(&mut Bench<'_>) -> Outcome);
 
 /// One operation.
@@ -17,18 +17,18 @@ pub struct Row {
     /// The name of the benchmark.
     benchmark: &'static str,
     operation: String,
-    /// What the figures count.
+    /// The unit of the figures.
     unit: &'static str,
-    /// kqx first; then, where there are any, the counterparts.
+    /// The figure of kqx first, then the counterparts' figures, if there are counterparts.
     figures: Vec<Figure>,
-    /// kqx to its first counterpart.
+    /// The ratio of kqx to its first counterpart.
     #[serde(skip_serializing_if = "Option::is_none")]
     ratio: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bar: Option<Bar>,
 }
 
-/// What one of them costs.
+/// The cost of kqx or of a counterpart.
 #[derive(Clone, Serialize)]
 pub struct Figure {
     of: &'static str,
@@ -39,7 +39,7 @@ pub struct Figure {
 /// The most that kqx may cost.
 #[derive(Clone, Serialize)]
 pub struct Bar {
-    /// `ratio`, to the counterpart, or `value`, in the row's unit.
+    /// `ratio`, for the ratio to the counterpart, or `value`, for a figure in the row's unit.
     of: &'static str,
     most: f64,
     met: bool,
@@ -58,7 +58,7 @@ impl Row {
         }
     }
 
-    /// Adds what one of them costs.
+    /// Adds the cost of kqx or of a counterpart.
     pub fn figure(mut self, of: &'static str, spread: Spread) -> Row {
         self.figures.push(Figure { of, spread });
         if let [kqx, counterpart, ..] = &self.figures[..] {
@@ -67,7 +67,7 @@ impl Row {
         self
     }
 
-    /// Sets the bar for the ratio. After the figures.
+    /// Sets the bar for the ratio. Call this after the figures are added.
     #[cfg_attr(
         not(target_os = "freebsd"),
         expect(dead_code, reason = "a simulated kernel has no bars")
@@ -81,8 +81,8 @@ impl Row {
         self
     }
 
-    /// Sets the bar for what kqx itself costs, where a ratio says nothing. After the
-    /// figures.
+    /// Sets the bar for the cost of kqx itself, if a ratio says nothing. Call this after
+    /// the figures are added.
     #[cfg_attr(
         not(target_os = "freebsd"),
         expect(dead_code, reason = "a simulated kernel has no bars")
@@ -126,15 +126,15 @@ pub struct Bench<'a> {
     pub sys: &'a dyn System,
     /// The unit of a cost.
     pub unit: &'static str,
-    /// The benchmark that is running.
+    /// The name of the running benchmark.
     pub name: &'static str,
     pub rows: Vec<Row>,
 }
 
 impl Bench<'_> {
-    /// Prints the row, and keeps it.
+    /// Prints the row, and keeps the row.
     pub fn row(&mut self, row: Row) {
-        // A bar on a cost is one on instructions: time is of the machine's making.
+        // A bar on a cost is a number of instructions: the time depends on the machine.
         let timed = self.unit == "ns" && row.unit == self.unit;
         let row = Row {
             benchmark: self.name,

@@ -14,7 +14,7 @@ use crate::tools::change::{COUNTER, EDGE, MS, SEC, change, clear, delete, enable
 use crate::tools::queue::Queue;
 use crate::{ensure, equal};
 
-/// EV_ADD of a counter of threshold 10 with a maximum delay, emptied by delivery.
+/// EV_ADD of a counter with threshold 10 and a maximum delay, which a delivery empties.
 const fn delayed(delay: u64) -> Kevent {
     Kevent {
         ext: [10, delay, 0, 0],
@@ -30,7 +30,7 @@ fn by_delay(queue: &Queue, count: i64) -> Result<Kevent, Failure> {
     Ok(event)
 }
 
-/// A count below the threshold is due when the delay has passed, and says NOTE_KQX_DELAY.
+/// A count below the threshold is due after the delay, and its event has NOTE_KQX_DELAY.
 #[case("delay.wakes")]
 fn wakes(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -47,7 +47,7 @@ fn wakes(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
-/// A count of 0 is never due, however long it stays so.
+/// A count of 0 is never due, however long it stays 0.
 #[case("delay.empty_is_quiet")]
 fn empty_is_quiet(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -56,7 +56,7 @@ fn empty_is_quiet(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// The threshold reached before the delay makes it due at once, without NOTE_KQX_DELAY.
+/// A threshold reached before the delay makes the counter due at once, without NOTE_KQX_DELAY.
 #[case("delay.threshold_first")]
 fn threshold_first(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -74,7 +74,7 @@ fn threshold_first(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// The delay runs from the first trigger that is gathered, not from the last.
+/// The delay runs from the first gathered trigger, not from the last.
 #[case("delay.from_first_trigger")]
 fn from_first_trigger(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -86,7 +86,7 @@ fn from_first_trigger(sys: &dyn System) -> Outcome {
     queue.apply(trigger(COUNTER, 1))?;
     let event = queue.wait()?;
     equal!(event.data, 2);
-    // ext[1] is the time since the first of them, not since the second.
+    // ext[1] is the time since the first trigger, not since the second.
     ensure!(event.ext[1] >= before_second - first, "{event:?}");
     if sys.has(Feature::VirtualClock) {
         equal!(event.ext[1], 50 * MS);
@@ -111,7 +111,7 @@ fn anew_after_delivery(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A count taken back to 0 stops the delay, and the next trigger starts a whole one.
+/// A count that falls back to 0 stops the delay, and the next trigger starts a whole delay.
 #[case("delay.stops_at_zero")]
 fn stops_at_zero(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -128,7 +128,7 @@ fn stops_at_zero(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// NOTE_KQX_SET above 0 starts the delay, and to 0 stops it.
+/// NOTE_KQX_SET above 0 starts the delay, and NOTE_KQX_SET to 0 stops the delay.
 #[case("delay.set")]
 fn set_starts_and_stops(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -185,7 +185,7 @@ fn add_trigger(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A semaphore made due by its delay takes what there is, at most its threshold.
+/// A semaphore that its delay makes due takes its count, at most its threshold.
 #[case("delay.semaphore")]
 fn semaphore(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -205,7 +205,7 @@ fn semaphore(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// Without EV_CLEAR a counter made due by its delay stays due.
+/// Without EV_CLEAR, a counter that its delay makes due stays due.
 #[case("delay.level")]
 fn level(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -223,7 +223,7 @@ fn level(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A one-shot counter made due by its delay delivers the same fields, and is gone.
+/// A one-shot counter that its delay makes due delivers the same fields, and is gone.
 #[case("delay.oneshot")]
 fn oneshot(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -242,7 +242,7 @@ fn oneshot(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// EV_CLEAR on a change drops a delay that is running or over.
+/// EV_CLEAR on a change drops a delay that runs or has passed.
 #[case("delay.clear")]
 fn clear_drops(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -256,7 +256,7 @@ fn clear_drops(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
-/// EV_ADD again gives a counter a delay, which a count above 0 starts.
+/// EV_ADD again gives a counter a delay, and a count above 0 starts the delay.
 #[case("delay.readd.sets")]
 fn readd_sets(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -270,7 +270,7 @@ fn readd_sets(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// EV_ADD again without a delay removes it.
+/// EV_ADD again without a delay removes the delay.
 #[case("delay.readd.removes")]
 fn readd_removes(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -289,7 +289,7 @@ fn readd_removes(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A delay that passes while the counter is disabled makes it due when enabled.
+/// A delay that passes while the counter is disabled makes the counter due when enabled.
 #[case("delay.disabled")]
 fn disabled(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -306,7 +306,7 @@ fn disabled(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A counter with a delay counts among the timers, from EV_ADD until it is gone.
+/// A counter with a delay counts among the timers, from EV_ADD until the counter is gone.
 #[case("delay.charged")]
 fn charged(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -320,7 +320,7 @@ fn charged(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// EV_ADD again with a delay charges the counter, which keeps the charge without it.
+/// EV_ADD again with a delay charges the counter. The charge stays if the delay is removed.
 #[case("delay.charged_by_readd")]
 fn charged_by_readd(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Bad input: which errno, what is left behind, how a refused change is reported.
+//! Bad input: the errno, the state that stays, and the report of a refused change.
 
 mod counter;
 mod kqueue;

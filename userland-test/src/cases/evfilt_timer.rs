@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What the EVFILT_TIMER suites of FreeBSD (`tests/sys/kqueue/libkqueue/timer.c`) and of
-//! libkqueue (`test/timer.c`, `test/threading.c`) ask, asked of a timer.
+//! The questions of the EVFILT_TIMER suites of FreeBSD
+//! (`tests/sys/kqueue/libkqueue/timer.c`) and of libkqueue (`test/timer.c`,
+//! `test/threading.c`), here for KQX_TIMER.
 //!
 //! | there | here |
 //! |---|---|
@@ -46,7 +47,7 @@ use crate::tools::compare::compare;
 use crate::tools::queue::{PATIENCE, Queue};
 use crate::{ensure, equal};
 
-/// A timer added, waited for and deleted delivers in between only.
+/// A timer that is added, waited for and deleted delivers only between EV_ADD and EV_DELETE.
 #[case("evfilt_timer.add_wait_delete")]
 fn add_wait_delete(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -73,7 +74,7 @@ fn periodic_repeats(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A running timer takes a new period, shorter or longer, without being deleted.
+/// A running timer takes a new period, shorter or longer, without EV_DELETE.
 #[case("evfilt_timer.periodic_modify")]
 fn periodic_modify(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -109,7 +110,7 @@ fn periodic_to_oneshot(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A one-shot timer disabled before it expires is delivered once enabled.
+/// A one-shot timer that is disabled before its expiry is delivered when enabled.
 #[case("evfilt_timer.disable_and_enable")]
 fn disable_and_enable(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -127,7 +128,10 @@ fn disable_and_enable(sys: &dyn System) -> Outcome {
 fn disable_drains(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(oneshot(MS))?;
-    ensure!(sys.poll(queue.fd, Some(PATIENCE))?, "it is never due");
+    ensure!(
+        sys.poll(queue.fd, Some(PATIENCE))?,
+        "the timer is never due"
+    );
     queue.apply(disable(TIMER))?;
     queue.quiet()?;
     queue.apply(enable(TIMER))?;
@@ -135,7 +139,7 @@ fn disable_drains(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// With EV_DISPATCH, EV_ADD with EV_ENABLE starts anew and delivers what it counted.
+/// With EV_DISPATCH, EV_ADD with EV_ENABLE starts the timer anew and delivers its count.
 #[case("evfilt_timer.dispatch")]
 fn dispatch(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -165,7 +169,7 @@ fn dispatch(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
-/// A one-shot timer of a second re-armed to a millisecond expires then, with the new udata.
+/// A one-shot timer of a second, re-armed to a millisecond, expires then, with the new udata.
 #[case("evfilt_timer.update")]
 fn update(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -201,7 +205,7 @@ fn udata(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// EV_RECEIPT of the first EV_ADD is reported with every event, also after re-arming.
+/// Every event reports EV_RECEIPT of the first EV_ADD, even after re-arming.
 #[case("evfilt_timer.receipt_preserved")]
 fn receipt_preserved(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -211,7 +215,7 @@ fn receipt_preserved(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// The same ident in two kqueues is two timers.
+/// The same ident in two kqueues names two timers.
 #[case("evfilt_timer.queues")]
 fn queues(sys: &dyn System) -> Outcome {
     let (one, two) = (Queue::new(sys)?, Queue::new(sys)?);
@@ -225,7 +229,8 @@ fn queues(sys: &dyn System) -> Outcome {
     one.quiet()
 }
 
-/// A re-add refused without EV_RECEIPT is one error event; no expiry is lost, no phase.
+/// A refused EV_ADD again without EV_RECEIPT is one error event. The timer loses no expiry
+/// and no phase.
 #[case("evfilt_timer.refused_readd")]
 fn refused_readd(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -254,12 +259,15 @@ fn refused_readd(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A re-add refused while a one-shot timer is due is reported first, and the expiry follows.
+/// If EV_ADD again is refused while a one-shot timer is due, the error comes before the expiry.
 #[case("evfilt_timer.refused_readd_oneshot")]
 fn refused_readd_oneshot(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(oneshot(MS))?;
-    ensure!(sys.poll(queue.fd, Some(PATIENCE))?, "it is never due");
+    ensure!(
+        sys.poll(queue.fd, Some(PATIENCE))?,
+        "the timer is never due"
+    );
     queue.apply(Kevent {
         data: -1,
         ..add(TIMER)
@@ -268,14 +276,16 @@ fn refused_readd_oneshot(sys: &dyn System) -> Outcome {
     equal!(error.flags & EV_ERROR, EV_ERROR);
     equal!(error.data, Errno::EINVAL.number().into());
     let event = queue.wait()?;
-    // Without EV_CLEAR, at which kqueue_scan would have dropped it with the error's event.
+    // Without EV_CLEAR: with EV_CLEAR, kqueue_scan would have dropped the timer with the
+    // error's event.
     equal!(event.flags, EV_ONESHOT);
     equal!(event.data, 1);
     equal!(queue.apply(delete(TIMER)), Err(Errno::ENOENT));
     Ok(())
 }
 
-/// A relative timer shows EV_CLEAR, one-shot or periodic, a deadline only if asked to.
+/// A relative timer shows EV_CLEAR, one-shot or periodic. A deadline shows EV_CLEAR only on
+/// request.
 #[case("evfilt_timer.flags_shown")]
 fn flags_shown(sys: &dyn System) -> Outcome {
     for (change, flags) in [
@@ -306,7 +316,7 @@ fn flags_shown(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// Armed anew after its expiry, a timer is off its kqueue at once, as EVFILT_TIMER is.
+/// A timer that is armed anew after its expiry leaves its kqueue at once, as EVFILT_TIMER does.
 #[case("evfilt_timer.readable", needs(KernProcKq))]
 fn readable(sys: &dyn System) -> Outcome {
     let queued = compare(sys, EVFILT_TIMER, |filter| {

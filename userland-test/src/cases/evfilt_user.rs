@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What the EVFILT_USER suites of FreeBSD (`tests/sys/kqueue/libkqueue/user.c`) and of
-//! libkqueue (`test/user.c`, `test/threading.c`) ask, asked of a counter.
+//! The questions of the EVFILT_USER suites of FreeBSD (`tests/sys/kqueue/libkqueue/user.c`)
+//! and of libkqueue (`test/user.c`, `test/threading.c`), here for a counter.
 //!
 //! | there | here |
 //! |---|---|
@@ -42,7 +42,7 @@ use crate::system::{Errno, System};
 use crate::tools::change::{COUNTER, EDGE, add, change, delete, trigger};
 use crate::tools::queue::Queue;
 
-/// Added and deleted, a counter says nothing in between or after.
+/// A counter that is added and deleted delivers nothing, before or after EV_DELETE.
 #[case("evfilt_user.add_and_delete")]
 fn add_and_delete(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -87,7 +87,7 @@ fn wait_nanoseconds(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// Disabled and enabled with EV_KEEPUDATA, a counter keeps udata and wakes.
+/// A counter that is disabled and enabled with EV_KEEPUDATA keeps udata and wakes.
 #[case("evfilt_user.disable_and_enable")]
 fn disable_and_enable(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -116,7 +116,7 @@ fn disable_and_enable(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// EV_DISPATCH stays in force and reported through triggers, EV_DISABLE and EV_ENABLE.
+/// EV_DISPATCH stays in force, and in events, through triggers, EV_DISABLE and EV_ENABLE.
 #[case("evfilt_user.dispatch_durable")]
 fn dispatch_durable(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -143,7 +143,7 @@ fn dispatch_durable(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
-/// A dispatched counter is enabled and triggered by one change.
+/// One change enables and triggers a dispatched counter.
 #[case("evfilt_user.dispatch_enable_and_trigger")]
 fn dispatch_enable_and_trigger(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -163,7 +163,7 @@ fn dispatch_enable_and_trigger(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A trigger wakes a thread that waits for ever.
+/// A trigger wakes a thread that waits without a time-out.
 #[case("evfilt_user.trigger_from_thread")]
 fn trigger_from_thread(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -175,7 +175,7 @@ fn trigger_from_thread(sys: &dyn System) -> Outcome {
         Ok(())
     };
     let triggering = || {
-        // Most likely the other waits by then; either order must work.
+        // The other thread most likely waits by then. Either order must work.
         sys.pass(Duration::from_millis(5));
         queue.apply(trigger(COUNTER, 9))?;
         Ok(())
@@ -183,7 +183,7 @@ fn trigger_from_thread(sys: &dyn System) -> Outcome {
     sys.parallel(&[&waiting, &triggering])
 }
 
-/// EV_RECEIPT of the first EV_ADD is reported with every event.
+/// Every event reports EV_RECEIPT of the first EV_ADD.
 #[case("evfilt_user.receipt_preserved")]
 fn receipt_preserved(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -195,7 +195,7 @@ fn receipt_preserved(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// EV_DELETE's receipt has no state; EV_CLEAR with EV_RECEIPT before it has the count.
+/// EV_DELETE's receipt has no state. EV_CLEAR with EV_RECEIPT before EV_DELETE has the count.
 #[case("evfilt_user.delete_receipt")]
 fn delete_receipt(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;

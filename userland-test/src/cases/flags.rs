@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What kqueue(2) says of EV_*, udata and ext, for the family.
+//! The rules of kqueue(2) on EV_*, udata and ext, for the family.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ fn oneshot_fields(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A one-shot registration is gone once delivered.
+/// A one-shot registration is gone after its delivery.
 #[case("flags.oneshot.gone")]
 fn oneshot_gone(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -71,7 +71,7 @@ fn oneshot_gone(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A one-shot counter taken below its threshold again is neither delivered nor gone.
+/// A one-shot counter that falls below its threshold again is neither delivered nor gone.
 #[case("flags.oneshot.only_while_due")]
 fn oneshot_only_while_due(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -88,7 +88,7 @@ fn oneshot_only_while_due(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A one-shot semaphore delivers its threshold, and is gone with what was left.
+/// A one-shot semaphore delivers its threshold, and is gone with the rest of its count.
 #[case("flags.oneshot.semaphore")]
 fn oneshot_semaphore(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -105,7 +105,7 @@ fn oneshot_semaphore(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// EV_FORCEONESHOT delivers a counter that is not due, as it is, and removes it.
+/// EV_FORCEONESHOT delivers a counter that is not due, with its state, and removes the counter.
 #[case("flags.forceoneshot")]
 fn forceoneshot(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -149,7 +149,7 @@ fn dispatch_disables(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
-/// A level triggered counter with EV_DISPATCH is due again as soon as it is enabled.
+/// A level triggered counter with EV_DISPATCH is due again as soon as the counter is enabled.
 #[case("flags.dispatch.level_stays_due")]
 fn dispatch_level_stays_due(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -166,7 +166,7 @@ fn dispatch_level_stays_due(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A disabled counter counts but is not delivered, even if it was due before.
+/// A disabled counter counts but is not delivered, even if the counter was due before.
 #[case("flags.disable.hides")]
 fn disable_hides(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -198,7 +198,7 @@ fn disable_on_add(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// EV_ENABLE with NOTE_TRIGGER in one change enables and counts.
+/// EV_ENABLE with NOTE_TRIGGER in one change enables the counter and counts.
 #[case("flags.enable.with_trigger")]
 fn enable_with_trigger(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -296,7 +296,7 @@ fn udata_delivered(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// Every change replaces udata, a refused one too.
+/// Every change replaces udata, even a refused change.
 #[case("flags.udata.replaced")]
 fn udata_replaced(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -320,7 +320,7 @@ fn udata_replaced(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// EV_KEEPUDATA leaves udata as it was.
+/// EV_KEEPUDATA leaves udata unchanged.
 #[case("flags.udata.kept")]
 fn udata_kept(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -337,7 +337,7 @@ fn udata_kept(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// ext[2] and ext[3] are delivered as EV_ADD gave them, and other changes leave them.
+/// ext[2] and ext[3] are delivered as EV_ADD gave them. Other changes leave them unchanged.
 #[case("flags.ext.passed_through")]
 fn ext_passed_through(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -372,7 +372,7 @@ fn ext_readd(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A change without EV_ADD leaves delay, ext[2] and ext[3] alone, with EV_RECEIPT too.
+/// A change without EV_ADD leaves delay, ext[2] and ext[3] unchanged, even with EV_RECEIPT.
 #[case("flags.ext.change")]
 fn ext_change(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -409,7 +409,7 @@ fn receipt_add(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A receipt takes nothing: the event it made follows in the next call.
+/// A receipt takes nothing: the event of the same change follows in the next call.
 #[case("flags.receipt.no_event")]
 fn receipt_no_event(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -419,7 +419,7 @@ fn receipt_no_event(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
-/// Without room for the receipt the change list stops there, with no error.
+/// Without room for the receipt, the change list stops at that change, with no error.
 #[case("flags.receipt.no_room")]
 fn receipt_no_room(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -442,7 +442,7 @@ fn receipt_no_room(sys: &dyn System) -> Outcome {
 fn changes_in_order(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let mut changes = vec![add(COUNTER)];
-    // More than the kernel copies in at once.
+    // More changes than the kernel copies in at once.
     changes.extend((1..=20).map(|n| trigger(COUNTER, n)));
     changes.extend([delete(COUNTER), add(COUNTER), trigger(COUNTER, 4)]);
     queue.kevent(&changes, &mut [], None)?;
@@ -450,7 +450,7 @@ fn changes_in_order(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A change's own event can be taken by the same call.
+/// The call that makes a change can take the change's event.
 #[case("flags.change_and_wait")]
 fn change_and_wait(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -461,7 +461,7 @@ fn change_and_wait(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// EV_ADD again with EV_CLEAR, EV_RECEIPT and EV_FORCEONESHOT does all of it.
+/// EV_ADD again with EV_CLEAR, EV_RECEIPT and EV_FORCEONESHOT does all three.
 #[case("flags.all_at_once")]
 fn all_at_once(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -484,7 +484,7 @@ fn all_at_once(sys: &dyn System) -> Outcome {
 #[case("flags.independent.idents")]
 fn independent_idents(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
-    // The kernel's hash puts some of these in one chain.
+    // The kernel's hash puts some of these idents in one chain.
     for id in 0..200 {
         queue.apply(add(ident(KQX_COUNTER, id << 8)))?;
     }
@@ -516,7 +516,7 @@ fn independent_members(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// The same ident in two kqueues is two registrations.
+/// The same ident in two kqueues names two registrations.
 #[case("flags.independent.queues")]
 fn independent_queues(sys: &dyn System) -> Outcome {
     let (one, two) = (Queue::new(sys)?, Queue::new(sys)?);
@@ -529,7 +529,7 @@ fn independent_queues(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A thousand due counters are delivered by one call, each once.
+/// One call delivers a thousand due counters, each once.
 #[case("flags.many")]
 fn many(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;

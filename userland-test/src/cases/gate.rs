@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! KQX_GATE: each row and sentence of its section of kqx(3).
+//! KQX_GATE: a case for each row and sentence of its section in kqx(3).
 
 mod all;
 mod dump;
@@ -22,8 +22,8 @@ use crate::tools::change::{COUNTER, GATE, add, change, delete, enable, refusal, 
 use crate::tools::queue::Queue;
 use crate::tools::watchers::{ONE, outsider, queues, woken};
 
-/// An event has ident, flags and fflags as given, how many watchers there are, and what passes
-/// through.
+/// An event has ident, flags and fflags as given, the number of watchers, and the fields
+/// that pass through.
 #[case("gate.fields")]
 fn fields(sys: &dyn System) -> Outcome {
     let [_a, _b] = queues(sys, ONE)?;
@@ -54,7 +54,7 @@ fn fields(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// Gates of other ids, and other members of the same id, are others.
+/// Gates of other ids are other gates. Members of the same id are other registrations.
 #[case("gate.ids")]
 fn ids(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -68,7 +68,7 @@ fn ids(sys: &dyn System) -> Outcome {
     other.quiet()
 }
 
-/// A trigger counts as many times as data says, once if that is 0.
+/// A trigger counts as many times as data says, or once if data is 0.
 #[case("gate.trigger.data")]
 fn trigger_data(sys: &dyn System) -> Outcome {
     let [a, b] = queues(sys, add(GATE))?;
@@ -109,7 +109,7 @@ fn trigger_with_add(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// EV_FORCEONESHOT brings an event of 0 triggers.
+/// EV_FORCEONESHOT delivers an event of 0 triggers.
 #[case("gate.forceoneshot")]
 fn forceoneshot(sys: &dyn System) -> Outcome {
     for watcher in [add(GATE), ONE] {
@@ -125,7 +125,8 @@ fn forceoneshot(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// NOTE_KQX_ONE that differs is EINVAL, for a new watcher and again, and changes nothing.
+/// A differing NOTE_KQX_ONE is EINVAL, for a new watcher and for EV_ADD again, and changes
+/// nothing.
 #[case("gate.refused.mode")]
 fn refused_mode(sys: &dyn System) -> Outcome {
     for (mode, other) in [(add(GATE), ONE), (ONE, add(GATE))] {
@@ -153,7 +154,7 @@ fn refused_mode(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// An unknown bit, and data below 0 or above INT32_MAX with a trigger, are EINVAL.
+/// An unknown bit is EINVAL. So is data below 0 or above INT32_MAX with a trigger.
 #[case("gate.refused.values")]
 fn refused_values(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -175,7 +176,7 @@ fn refused_values(sys: &dyn System) -> Outcome {
         equal!(queue.apply(change), Err(Errno::EINVAL));
     }
     equal!(sys.sysctl("kern.kqx.timers")?, timers);
-    // What comes back with an event may be given again; data alone is not looked at.
+    // A program may send the fields of an event back. Without a trigger, the gate ignores data.
     queue.apply(Kevent {
         data: -1,
         ..add(GATE)
@@ -187,7 +188,7 @@ fn refused_values(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
-/// A gate is charged once, until its last watcher is gone; each watcher is counted.
+/// A gate is charged once, until its last watcher is gone. Each watcher is counted.
 #[case("gate.charge.once")]
 fn charge_once(sys: &dyn System) -> Outcome {
     let live = || -> Result<_, Failure> {
@@ -209,7 +210,7 @@ fn charge_once(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// Over the limit the first watcher is ENOMEM, and a second one is free.
+/// Over the limit, the first watcher is ENOMEM. A second watcher needs no charge.
 #[case("gate.charge.limit", needs(Processes, Credentials))]
 fn charge_limit(sys: &dyn System) -> Outcome {
     sys.in_process(&|| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Close, exit, fork, load and unload; what kern.kqx says.
+//! Close, exit, fork, load and unload, and the values of kern.kqx.
 
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
@@ -18,8 +18,8 @@ use crate::tools::growth::callouts;
 use crate::tools::queue::Queue;
 use crate::{ensure, equal};
 
-/// One of each: counter due, counter not due, with a delay running; timers running, due,
-/// one-shot, disabled.
+/// A registration of each kind. Counters: due, not due, and with a running delay. Timers:
+/// running, due, one-shot and disabled.
 fn menagerie(queue: &Queue) -> Result<(), Errno> {
     let counter = |id| add(ident(KQX_COUNTER, id));
     let timer = |id, change| Kevent {
@@ -56,7 +56,7 @@ fn menagerie(queue: &Queue) -> Result<(), Errno> {
         .map(drop)
 }
 
-/// Closing a kqueue gives everything back, due, running or disabled.
+/// When a kqueue is closed, everything is given back, whether due, running or disabled.
 #[case("lifetime.close")]
 fn close(sys: &dyn System) -> Outcome {
     let (counters, timers) = (
@@ -79,7 +79,7 @@ fn close(sys: &dyn System) -> Outcome {
 /// A process that exits with timers running leaves nothing.
 #[case("lifetime.exit", needs(Processes))]
 fn exit(sys: &dyn System) -> Outcome {
-    // That nothing is left is checked after every case.
+    // The harness checks after every case that nothing is left.
     sys.in_process(&|| {
         for _ in 0..10 {
             menagerie(&std::mem::ManuallyDrop::new(Queue::new(sys)?))?;
@@ -88,7 +88,7 @@ fn exit(sys: &dyn System) -> Outcome {
     })
 }
 
-/// A kqueue is not inherited by a child, and the parent's goes on.
+/// A child does not inherit a kqueue, and the parent's kqueue goes on.
 #[case("lifetime.fork", needs(Processes))]
 fn fork(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -103,7 +103,7 @@ fn fork(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A kqueue in a shared descriptor table outlives the process that made it.
+/// A kqueue in a shared descriptor table outlives the process that made the kqueue.
 #[case("lifetime.rfork", needs(SharedFiles))]
 fn rfork(sys: &dyn System) -> Outcome {
     let fd = AtomicI32::new(-1);
@@ -130,7 +130,7 @@ fn rfork(sys: &dyn System) -> Outcome {
     )
 }
 
-/// A process stopped for a while finds its expirations counted and in phase.
+/// A process that was stopped for a while finds its expirations counted and in phase.
 #[case("lifetime.stop", needs(Processes, Signals))]
 fn stop(sys: &dyn System) -> Outcome {
     sys.in_process(&|| {
@@ -145,7 +145,7 @@ fn stop(sys: &dyn System) -> Outcome {
     })
 }
 
-/// kern.kqx.abi_version and kern.kqx.filter say what was built and registered.
+/// kern.kqx.abi_version and kern.kqx.filter have the built version and the registered filter.
 #[case("lifetime.sysctl.version")]
 fn sysctl_version(sys: &dyn System) -> Outcome {
     equal!(
@@ -191,7 +191,7 @@ fn sysctl_counters(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// kern.kqx.stats.triggers counts every trigger made.
+/// kern.kqx.stats.triggers counts every trigger.
 #[case("lifetime.stats.triggers")]
 fn stats_triggers(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -205,7 +205,7 @@ fn stats_triggers(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// kern.kqx.stats.deliveries counts every event delivered.
+/// kern.kqx.stats.deliveries counts every delivered event.
 #[case("lifetime.stats.deliveries")]
 fn stats_deliveries(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -222,7 +222,7 @@ fn stats_deliveries(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// kern.kqx.stats.expirations grows by what the deliveries counted.
+/// kern.kqx.stats.expirations grows by the expirations that the deliveries counted.
 #[case("lifetime.stats.expirations")]
 fn stats_expirations(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -235,7 +235,7 @@ fn stats_expirations(sys: &dyn System) -> Outcome {
     }
     queue.apply(delete(TIMER))?;
     let counted = sys.sysctl("kern.kqx.stats.expirations")? - before;
-    // One more may have come between the last delivery and the deletion.
+    // An expiration may have come between the last delivery and the deletion.
     ensure!(
         (total..=total + 1).contains(&counted),
         "{counted} counted, {total} delivered"
@@ -243,7 +243,7 @@ fn stats_expirations(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// kern.kqx.stats.callouts counts the callouts that ran, one a delivery.
+/// kern.kqx.stats.callouts counts the callouts that ran, one for each delivery.
 #[case("lifetime.stats.callouts")]
 fn stats_callouts(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -252,14 +252,14 @@ fn stats_callouts(sys: &dyn System) -> Outcome {
         for _ in 0..4 {
             queue.wait()?;
         }
-        // Nothing expires between here and the reading.
+        // No timer expires between this call and the reading of the sysctl.
         Ok(queue.apply(periodic(3600 * SEC))?)
     })?;
     ensure!((4..=5).contains(&ran), "{ran} callouts");
     Ok(())
 }
 
-/// kern.proc.kq shows every registration and changes none.
+/// kern.proc.kq shows every registration and changes no registration.
 #[case("lifetime.dump", needs(KernProcKq))]
 fn dump(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -271,7 +271,7 @@ fn dump(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// kern.proc.kq shows a counter with EV_CLEAR as queued until it is delivered, not after.
+/// kern.proc.kq shows a counter with EV_CLEAR as queued until the delivery, and not after.
 #[case("lifetime.dump.queued", needs(KernProcKq))]
 fn dump_queued(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -284,8 +284,7 @@ fn dump_queued(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// Unloads the module, runs `body`, and loads it again should `body` have left it
-/// unloaded.
+/// Unloads the module, runs `body`, and loads the module again if `body` left it unloaded.
 fn unloaded(sys: &dyn System, body: impl FnOnce() -> Outcome) -> Outcome {
     sys.unload(false)?;
     let outcome = body();
@@ -295,7 +294,7 @@ fn unloaded(sys: &dyn System, body: impl FnOnce() -> Outcome) -> Outcome {
     }
 }
 
-/// kldunload with a registration is EBUSY, with -f too, and all keeps working.
+/// kldunload with a registration is EBUSY, even with -f, and everything keeps working.
 #[case("lifetime.unload.busy", needs(Module))]
 fn unload_busy(sys: &dyn System) -> Outcome {
     for registration in [add(COUNTER), periodic(5 * MS), add(ident(KQX_GATE, 1))] {
@@ -313,7 +312,8 @@ fn unload_busy(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// Unloaded, the filter is gone; loaded again, it works and its totals start at 0.
+/// After an unload, the filter is gone. After a load, the filter works and its totals start
+/// at 0.
 #[case("lifetime.unload.then_load", needs(Module))]
 fn unload_then_load(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -323,7 +323,7 @@ fn unload_then_load(sys: &dyn System) -> Outcome {
     unloaded(sys, || {
         ensure!(
             queue.apply(add(COUNTER)).is_err(),
-            "a filter without a module"
+            "the filter works without the module"
         );
         equal!(sys.sysctl("kern.kqx.abi_version"), Err(Errno::ENOENT));
         Ok(())
@@ -343,10 +343,10 @@ fn load_with(sys: &dyn System, tunable: &str, value: &str) -> Result<Result<(), 
     Ok(loaded)
 }
 
-/// A load into a slot that is taken is refused, and the slot's owner goes on.
+/// A load into a taken slot is refused, and the slot's owner goes on.
 #[case("lifetime.load.slot_taken", needs(Module))]
 fn load_slot_taken(sys: &dyn System) -> Outcome {
-    // EVFILT_TIMER's.
+    // The slot of EVFILT_TIMER.
     unloaded(sys, || {
         equal!(
             load_with(sys, "kern.kqx.filter", "-7")?,
@@ -364,7 +364,7 @@ fn load_slot_taken(sys: &dyn System) -> Outcome {
     })
 }
 
-/// A load into no slot, 0 included, is refused.
+/// A load into a number that is no slot, 0 included, is refused.
 #[case("lifetime.load.slot_out_of_range", needs(Module))]
 fn load_slot_out_of_range(sys: &dyn System) -> Outcome {
     unloaded(sys, || {
@@ -393,14 +393,14 @@ fn load_timer_max(sys: &dyn System) -> Outcome {
             equal!(added, if id < 2 { Ok(()) } else { Err(Errno::ENOMEM) });
         }
         queue.close()?;
-        // With the default again.
+        // The next load has the default again.
         sys.unload(false)?;
         Ok(())
     })
 }
 
-/// Without tunables there may be a timer for each 16 KiB of memory, at least 65,536, and nine
-/// tenths of them are for each user.
+/// Without tunables, there may be a timer for each 16 KiB of memory, and at least 65,536
+/// timers. Each user may have nine tenths of the timers.
 #[case("lifetime.load.timer_max_default", needs(Module))]
 fn load_timer_max_default(sys: &dyn System) -> Outcome {
     unloaded(sys, || {
@@ -412,7 +412,7 @@ fn load_timer_max_default(sys: &dyn System) -> Outcome {
     })
 }
 
-/// A second load of the module is refused, and the first goes on.
+/// A second load of the module is refused, and the loaded module goes on.
 #[case("lifetime.load.twice", needs(Module))]
 fn load_twice(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;

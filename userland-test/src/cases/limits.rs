@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What timers are charged, and who gets the charge back.
+//! The charges for timers, and who gets the charges back.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::tools::queue::Queue;
 use crate::tools::set_aside::{sysctls_set_aside, with_sysctl};
 use crate::{ensure, equal};
 
-/// Users that own nothing else.
+/// Users with no other kqueues and timers.
 const NOBODY_ELSE: u32 = 61_001;
 
 const ANOTHER: u32 = 61_002;
@@ -31,7 +31,7 @@ fn long_timer(id: u64) -> Kevent {
     }
 }
 
-/// Adds timers until one is refused with ENOMEM; returns how many were not. At most 100.
+/// Adds timers until a timer is refused with ENOMEM, at most 100. Returns how many were added.
 fn fill(queue: &Queue) -> Result<u64, Failure> {
     for id in 0..100 {
         match queue.apply(long_timer(id)) {
@@ -43,7 +43,7 @@ fn fill(queue: &Queue) -> Result<u64, Failure> {
     Ok(100)
 }
 
-/// Runs `body` as a user that owns nothing else, under a limit.
+/// Runs `body` as a user with no other kqueues and timers, under a limit.
 fn as_user(
     sys: &dyn System,
     uid: u32,
@@ -57,7 +57,7 @@ fn as_user(
     })
 }
 
-/// kern.kqx.timers counts every timer until it is deleted, delivered once or closed.
+/// kern.kqx.timers counts every timer until the timer is deleted, delivered once or closed.
 #[case("limits.timers.live")]
 fn timers_live(sys: &dyn System) -> Outcome {
     let live = || sys.sysctl("kern.kqx.timers");
@@ -83,7 +83,7 @@ fn timers_live(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A refused EV_ADD is charged nothing.
+/// A refused EV_ADD is not charged.
 #[case("limits.timers.refused_add")]
 fn timers_refused_add(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -107,7 +107,7 @@ fn timers_refused_add(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// With RLIMIT_KQUEUES n, a kqueue and n - 1 timers fit; the next is ENOMEM.
+/// With RLIMIT_KQUEUES n, a kqueue and n - 1 timers fit. The next timer is ENOMEM.
 #[case("limits.rlimit.n", needs(Processes, Credentials))]
 fn rlimit_n(sys: &dyn System) -> Outcome {
     for limit in [1, 2, 7] {
@@ -120,7 +120,7 @@ fn rlimit_n(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// The timers added before one was refused go on working.
+/// The timers that were added before a refusal go on working.
 #[case("limits.rlimit.one_before_works", needs(Processes, Credentials))]
 fn rlimit_one_before_works(sys: &dyn System) -> Outcome {
     as_user(sys, NOBODY_ELSE, Some(2), || {
@@ -135,7 +135,7 @@ fn rlimit_one_before_works(sys: &dyn System) -> Outcome {
     })
 }
 
-/// A deleted, delivered or closed timer makes room for another.
+/// A deleted, delivered or closed timer makes room for another timer.
 #[case("limits.rlimit.given_back", needs(Processes, Credentials))]
 fn rlimit_given_back(sys: &dyn System) -> Outcome {
     as_user(sys, NOBODY_ELSE, Some(4), || {
@@ -145,7 +145,7 @@ fn rlimit_given_back(sys: &dyn System) -> Outcome {
             queue.apply(delete(ident(KQX_TIMER, id)))?;
         }
         for _ in 0..3 {
-            // More than fit at once, were one not given back.
+            // More timers than fit at once, if a timer were not given back.
             for _ in 0..3 {
                 queue.apply(Kevent {
                     ident: ident(KQX_TIMER, 9),
@@ -161,7 +161,8 @@ fn rlimit_given_back(sys: &dyn System) -> Outcome {
     })
 }
 
-/// Timers count against the same limit as kqueues: with it used up, kqueue(2) is ENOMEM.
+/// Timers count against the same limit as kqueues: when timers use up the limit, kqueue(2)
+/// is ENOMEM.
 #[case("limits.rlimit.kqueues_too", needs(Processes, Credentials))]
 fn rlimit_kqueues_too(sys: &dyn System) -> Outcome {
     as_user(sys, NOBODY_ELSE, Some(3), || {
@@ -176,7 +177,7 @@ fn rlimit_kqueues_too(sys: &dyn System) -> Outcome {
     })
 }
 
-/// RLIMIT_KQUEUES 0 means no limit, as the kernel has it.
+/// RLIMIT_KQUEUES 0 means no limit, as in the kernel.
 #[case("limits.rlimit.zero", needs(Processes, Credentials))]
 fn rlimit_zero(sys: &dyn System) -> Outcome {
     as_user(sys, NOBODY_ELSE, Some(0), || {
@@ -200,7 +201,7 @@ fn rlimit_infinity(sys: &dyn System) -> Outcome {
 #[case("limits.rlimit.root", needs(Processes, Credentials))]
 fn rlimit_root(sys: &dyn System) -> Outcome {
     sys.in_process(&|| {
-        // Its kqueue comes first: what root has elsewhere may be over the limit already.
+        // Root's kqueue comes first: root's other kqueues may be over the limit already.
         let queue = Queue::new(sys)?;
         sys.set_kqueue_limit(Some(1))?;
         equal!(queue.apply(long_timer(1)), Err(Errno::ENOMEM));
@@ -237,7 +238,7 @@ fn rlimit_delay(sys: &dyn System) -> Outcome {
             ext: [5, 0, 0, 0],
             ..EDGE
         })?;
-        // The same counter, now with a delay: a change that is refused, and changes nothing.
+        // The same counter, now with a delay: the change is refused, and changes nothing.
         let receipt = queue.receipt(Kevent {
             ext: [1, SEC, 0, 0],
             ..add(COUNTER)
@@ -251,7 +252,7 @@ fn rlimit_delay(sys: &dyn System) -> Outcome {
     })
 }
 
-/// One user's timers leave another's limit alone.
+/// The timers of one user leave the limit of another user alone.
 #[case("limits.rlimit.per_user", needs(Processes, Credentials))]
 fn rlimit_per_user(sys: &dyn System) -> Outcome {
     as_user(sys, NOBODY_ELSE, Some(4), || {
@@ -261,7 +262,7 @@ fn rlimit_per_user(sys: &dyn System) -> Outcome {
     })?;
     sys.in_process(&|| {
         sys.set_kqueue_limit(Some(4))?;
-        // One process of each user at a time, the outer one waiting for the inner.
+        // A process of each user at a time, and the outer process waits for the inner.
         let outer = || -> Outcome {
             as_user(sys, ANOTHER, Some(4), || {
                 equal!(fill(&Queue::new(sys)?)?, 3);
@@ -270,15 +271,15 @@ fn rlimit_per_user(sys: &dyn System) -> Outcome {
         };
         let queue = Queue::new(sys)?;
         for id in 0..50 {
-            // Root's own may be refused; what matters is that they are root's.
+            // Root's timer may be refused. It only matters that the timer is root's.
             let _ = queue.apply(long_timer(id));
         }
         outer()
     })
 }
 
-/// Checks that root and [`ANOTHER`] have as much room after `body`, which root starts, as
-/// before.
+/// Checks that root and [`ANOTHER`] have as much room after `body` as before. Root starts
+/// `body`.
 fn charges_settle(sys: &dyn System, body: impl Fn() -> Outcome + Sync) -> Outcome {
     sys.in_process(&|| {
         let limit = 64;
@@ -304,7 +305,7 @@ fn charges_settle(sys: &dyn System, body: impl Fn() -> Outcome + Sync) -> Outcom
     })
 }
 
-/// A timer deleted after setuid(2) is given back to the user that added it.
+/// A timer that is deleted after setuid(2) is given back to the user that added the timer.
 #[case("limits.setuid.detach", needs(Processes, Credentials))]
 fn setuid_detach(sys: &dyn System) -> Outcome {
     charges_settle(sys, || {
@@ -316,7 +317,7 @@ fn setuid_detach(sys: &dyn System) -> Outcome {
         for id in 0..10 {
             queue.apply(delete(ident(KQX_TIMER, id)))?;
         }
-        // What it adds now is its own.
+        // A timer that the process adds now belongs to the new user.
         queue.apply(long_timer(1))?;
         queue.apply(delete(ident(KQX_TIMER, 1)))?;
         queue.close()?;
@@ -324,7 +325,8 @@ fn setuid_detach(sys: &dyn System) -> Outcome {
     })
 }
 
-/// The timers of a process that exits after setuid(2) are given back to who added them.
+/// The timers of a process that exits after setuid(2) are given back to the users that
+/// added them.
 #[case("limits.setuid.exit", needs(Processes, Credentials))]
 fn setuid_exit(sys: &dyn System) -> Outcome {
     charges_settle(sys, || {
@@ -340,10 +342,10 @@ fn setuid_exit(sys: &dyn System) -> Outcome {
     })
 }
 
-/// What root may set: the limits for all users and for each.
+/// The limits that root may set, for all users and for each user.
 const LIMITS: &[&str] = &["kern.kqx.timer_max", "kern.kqx.timer_max_user"];
 
-/// Over kern.kqx.timer_max a timer is ENOMEM, and kern.kqx.stats.refused counts it.
+/// Over kern.kqx.timer_max, a timer is ENOMEM, and kern.kqx.stats.refused counts the refusal.
 #[case("limits.timer_max.refuses", needs(Root))]
 fn timer_max_refuses(sys: &dyn System) -> Outcome {
     sysctls_set_aside(sys, LIMITS, || {
@@ -372,7 +374,7 @@ fn timer_max_lowered(sys: &dyn System) -> Outcome {
         let live = sys.sysctl("kern.kqx.timers")?;
         sys.set_sysctl("kern.kqx.timer_max", live - 3)?;
         equal!(queue.apply(long_timer(20)), Err(Errno::ENOMEM));
-        // Those that live go on, and may be armed anew.
+        // Live timers go on, and may be armed anew.
         queue.wait()?;
         queue.apply(periodic(4 * MS))?;
         queue.wait()?;
@@ -386,7 +388,7 @@ fn timer_max_lowered(sys: &dyn System) -> Outcome {
     })
 }
 
-/// kern.kqx.timer_max 0 allows no timer, and counters without a delay still.
+/// kern.kqx.timer_max 0 allows no timer, and still allows counters without a delay.
 #[case("limits.timer_max.zero", needs(Root))]
 fn timer_max_zero(sys: &dyn System) -> Outcome {
     sysctls_set_aside(sys, LIMITS, || {
@@ -424,7 +426,7 @@ fn timer_max_reserve(sys: &dyn System) -> Outcome {
     })
 }
 
-/// With kern.kqx.timer_max_user n, a user has n timers at most, and so has the next user.
+/// With kern.kqx.timer_max_user n, a user has at most n timers, and so has the next user.
 #[case("limits.timer_max_user.n", needs(Processes, Credentials, Root))]
 fn timer_max_user_n(sys: &dyn System) -> Outcome {
     for n in [0, 1, 2, 7] {
@@ -432,7 +434,7 @@ fn timer_max_user_n(sys: &dyn System) -> Outcome {
             for uid in [NOBODY_ELSE, ANOTHER] {
                 as_user(sys, uid, None, || {
                     equal!(fill(&Queue::new(sys)?)?, n as u64);
-                    // Without a timer it is no matter of this limit.
+                    // A counter without a delay does not count against this limit.
                     Queue::new(sys)?.apply(add(COUNTER))?;
                     Ok(())
                 })?;
@@ -443,7 +445,7 @@ fn timer_max_user_n(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A user that deletes a timer may add another, and one that was refused is charged nothing.
+/// A user that deletes a timer may add another timer, and a refused timer is not charged.
 #[case(
     "limits.timer_max_user.given_back",
     needs(Processes, Credentials, Root)
@@ -470,11 +472,11 @@ fn timer_max_user_given_back(sys: &dyn System) -> Outcome {
     })
 }
 
-/// Lowering kern.kqx.timer_max_user below what a user has refuses new timers only.
+/// Lowering kern.kqx.timer_max_user below a user's number refuses new timers only.
 #[case("limits.timer_max_user.lowered", needs(Processes, Credentials, Root))]
 fn timer_max_user_lowered(sys: &dyn System) -> Outcome {
     with_sysctl(sys, "kern.kqx.timer_max_user", 3, || {
-        // The limit is root's to change, and the timers are the user's.
+        // Root changes the limit, and the user has the timers.
         let [filled, lowered, ..] = sys.shared_memory()?;
         let until = |flag: &AtomicU64| {
             while flag.load(Ordering::SeqCst) == 0 {
@@ -509,7 +511,7 @@ fn timer_max_user_lowered(sys: &dyn System) -> Outcome {
     })
 }
 
-/// All users of a jail together, its root too, have what one user outside has.
+/// All users of a jail together, with its root, may have as many timers as a user outside.
 #[case("limits.timer_max_user.jail", needs(Jails, Credentials, Root))]
 fn timer_max_user_jail(sys: &dyn System) -> Outcome {
     with_sysctl(sys, "kern.kqx.timer_max_user", 7, || {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What poll(2) and a kqueue that watches another kqueue see.
+//! What poll(2) sees, and what a kqueue that watches another kqueue sees.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::tools::change::{
 use crate::tools::queue::{PATIENCE, Queue};
 use crate::{ensure, equal};
 
-/// A kqueue, and two that watch it.
+/// A kqueue, and two kqueues that watch the kqueue.
 struct Nest<'a> {
     sys: &'a dyn System,
     inner: Queue<'a>,
@@ -50,13 +50,13 @@ impl<'a> Nest<'a> {
             .try_for_each(|change| self.inner.apply(*change))
     }
 
-    /// Both outer kqueues and poll(2) see an event that is new, now or soon.
+    /// Both outer kqueues and poll(2) see a new event, now or soon.
     fn readable(&self) -> Outcome {
         self.still_readable()?;
         self.sees(&self.edge)
     }
 
-    /// poll(2) and the outer kqueue without EV_CLEAR see an event, new or not.
+    /// poll(2) and the outer kqueue without EV_CLEAR see an event, which may be old.
     fn still_readable(&self) -> Outcome {
         let readable = self.sys.poll(self.inner.fd, Some(PATIENCE))?;
         ensure!(readable, "poll(2) sees nothing");
@@ -69,7 +69,7 @@ impl<'a> Nest<'a> {
         Ok(())
     }
 
-    /// None of the three sees an event, and there is none.
+    /// Neither poll(2) nor an outer kqueue sees an event, and the inner kqueue has no event.
     fn nothing(&self) -> Outcome {
         ensure!(
             !self.sys.poll(self.inner.fd, Some(Duration::ZERO))?,
@@ -80,7 +80,8 @@ impl<'a> Nest<'a> {
         self.inner.quiet()
     }
 
-    /// An event that `due` brings, `back` takes back and `again` brings again.
+    /// The changes `due` make an event, `back` take the event back, and `again` make an
+    /// event again.
     fn taken_back(&self, due: &[Kevent], back: &[Kevent], again: &[Kevent]) -> Outcome {
         self.apply(due)?;
         self.readable()?;
@@ -141,7 +142,7 @@ fn counter_threshold(sys: &dyn System) -> Outcome {
     taken_back(sys, &due, high, trigger(COUNTER, 97))
 }
 
-/// What a semaphore has left below its threshold is nothing to read.
+/// A semaphore whose rest is below its threshold leaves nothing to read.
 #[case("nested.counter.semaphore")]
 fn counter_semaphore(sys: &dyn System) -> Outcome {
     let nest = Nest::new(sys)?;
@@ -151,7 +152,7 @@ fn counter_semaphore(sys: &dyn System) -> Outcome {
         &[trigger(COUNTER, -2)],
         &[trigger(COUNTER, 5)],
     )?;
-    // Three are left of five, then one.
+    // Of five, three are left, then one.
     nest.still_readable()?;
     equal!(nest.inner.take()?.data, 2);
     nest.nothing()?;
@@ -159,7 +160,7 @@ fn counter_semaphore(sys: &dyn System) -> Outcome {
     nest.readable()
 }
 
-/// A count that its delay made due, and that is taken back, leaves nothing to read.
+/// A count that its delay made due leaves nothing to read after the count is taken back.
 #[case("nested.counter.delay")]
 fn counter_delay(sys: &dyn System) -> Outcome {
     let delayed = Kevent {
@@ -170,7 +171,7 @@ fn counter_delay(sys: &dyn System) -> Outcome {
     taken_back(sys, &due, trigger(COUNTER, -1), trigger(COUNTER, 100))
 }
 
-/// EV_DISABLE leaves nothing to read, and EV_ENABLE brings it back, whatever the member.
+/// EV_DISABLE of any member leaves nothing to read, and EV_ENABLE brings the event back.
 #[case("nested.disabled")]
 fn disabled(sys: &dyn System) -> Outcome {
     let gate = |fflags| Kevent {
@@ -190,7 +191,7 @@ fn disabled(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// EV_ADD of a timer whose first expiry comes sooner than the others.
+/// EV_ADD of a timer with a first delay and a period.
 fn first(ns: u64, period: u64) -> Kevent {
     Kevent {
         ext: [ns, 0, 0, 0],
@@ -220,7 +221,7 @@ fn timer_kicked(sys: &dyn System) -> Outcome {
     taken_back(sys, &due, trigger(TIMER, 0), first(MS, 3600 * SEC))
 }
 
-/// A deadline that is moved out leaves nothing to read.
+/// A deadline that moves further away leaves nothing to read.
 #[case("nested.timer.deadline")]
 fn timer_deadline(sys: &dyn System) -> Outcome {
     let now = sys.clock(Clock::Uptime);
@@ -228,7 +229,7 @@ fn timer_deadline(sys: &dyn System) -> Outcome {
     taken_back(sys, &[at(now + MS)], at(now + 3600 * SEC), at(now))
 }
 
-/// A watcher that took its trigger, or gave it back, has nothing to read.
+/// A watcher that took its trigger, or gave the trigger back, has nothing to read.
 #[case("nested.gate.one")]
 fn gate_one(sys: &dyn System) -> Outcome {
     let nest = Nest::new(sys)?;
@@ -248,7 +249,7 @@ fn gate_one(sys: &dyn System) -> Outcome {
     nest.nothing()?;
     by.apply(trigger(GATE, 1))?;
     nest.readable()?;
-    // The trigger goes to another.
+    // The trigger goes to another watcher.
     let other = Queue::new(sys)?;
     other.apply(watch(0))?;
     nest.apply(&[disable(GATE)])?;
@@ -257,7 +258,7 @@ fn gate_one(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A watcher that took what there was has nothing to read.
+/// A watcher that took all its triggers has nothing to read.
 #[case("nested.gate.all")]
 fn gate_all(sys: &dyn System) -> Outcome {
     let nest = Nest::new(sys)?;
@@ -288,13 +289,14 @@ fn error(sys: &dyn System) -> Outcome {
     nest.apply(&[trigger(COUNTER, 1), refused])?;
     nest.readable()?;
     ensure!(nest.inner.take()?.flags & EV_ERROR != 0, "no error");
-    // The count is there still.
+    // The counter still has its count.
     nest.still_readable()?;
     equal!(nest.inner.take()?.data, 1);
     Ok(())
 }
 
-/// An event loop over an outer kqueue finds nothing at most once for each event that is taken back.
+/// An event loop on an outer kqueue finds nothing at most once for each event that is taken
+/// back.
 #[case("nested.race")]
 fn race(sys: &dyn System) -> Outcome {
     const ROUNDS: u32 = 200;
@@ -308,7 +310,7 @@ fn race(sys: &dyn System) -> Outcome {
             nest.apply(&[trigger(COUNTER, -1)])?;
         }
         done.store(true, Ordering::Relaxed);
-        // An event that stays ends the loops.
+        // A lasting event ends the loops.
         nest.apply(&[trigger(COUNTER, 1)])?;
         Ok(())
     };

@@ -85,7 +85,7 @@ fn scan_forced(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A one-shot watcher that is woken while a scan is about to ask it is delivered once.
+/// A one-shot watcher that wakes while a scan is about to ask the watcher is delivered once.
 #[case("overtaken.scan.gate", needs(VirtualClock))]
 fn scan_gate(sys: &dyn System) -> Outcome {
     let watch = |flags| -> Result<_, Errno> {
@@ -98,7 +98,8 @@ fn scan_gate(sys: &dyn System) -> Outcome {
         Ok(queue)
     };
     let (queue, other, by) = (watch(EV_ONESHOT)?, watch(0)?, watch(EV_DISABLE)?);
-    // Woken, and taken back: the next scan still looks at it, and finds nothing.
+    // The trigger comes and is taken back. The next scan still asks the watcher, and finds
+    // nothing.
     by.apply(trigger(GATE, 1))?;
     queue.apply(disable(GATE))?;
     equal!(other.take()?.data, 1);
@@ -121,8 +122,8 @@ fn scan_gate(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// EV_ADD again, while an expiry that fell into a reading of kern.proc.kq is tried again, waits for
-/// its own deadline.
+/// An expiry fell into a reading of kern.proc.kq, and is tried again. Meanwhile, EV_ADD
+/// again waits for its own deadline.
 #[case("overtaken.dump.readd", needs(VirtualClock, KernProcKq))]
 fn dump_readd(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -138,7 +139,7 @@ fn dump_readd(sys: &dyn System) -> Outcome {
 /// While kern.proc.kq is read in a loop, an expiry is tried again at growing intervals.
 #[case("overtaken.dump.backs_off", needs(VirtualClock, KernProcKq))]
 fn dump_backs_off(sys: &dyn System) -> Outcome {
-    // 100 ms in all, in which a try every 100 us would be 1,000.
+    // 100 ms in all. With a try every 100 us, there would be 1,000 tries.
     const READINGS: usize = 10_000;
     let delayed = Kevent {
         ext: [2, 5 * US, 0, 0],
@@ -158,7 +159,7 @@ fn dump_backs_off(sys: &dyn System) -> Outcome {
         ensure!((10..=20).contains(&ran), "{ran} callouts");
         queue.wait()?;
     }
-    // Seen: what is missed next is tried again as soon as the first was.
+    // The expiry was seen. So the next missed expiry is tried again as soon as the first was.
     let queue = Queue::new(sys)?;
     queue.apply(periodic(5 * US))?;
     for _ in 0..READINGS {
@@ -173,7 +174,7 @@ fn dump_backs_off(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// An expiry that fell into a reading of kern.proc.kq and has been delivered is not tried again.
+/// An expiry that fell into a reading of kern.proc.kq is not tried again after its delivery.
 #[case("overtaken.dump.seen", needs(VirtualClock, KernProcKq))]
 fn dump_seen(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -182,7 +183,7 @@ fn dump_seen(sys: &dyn System) -> Outcome {
         ..deadline(NOTE_KQX_UPTIME, sys.clock(Clock::Uptime) + 5 * US)
     })?;
     equal!(sys.knotes(queue.fd)?, 1);
-    // It is the query that finds the timer expired: nobody has been told of that.
+    // The query finds the timer expired, and nobody was told about the expiry.
     equal!(queue.query(TIMER)?, 0);
     equal!(queue.take()?.data, 1);
     let ran = callouts(sys, || {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Several threads at once: nothing is lost, doubled or left behind.
+//! Several threads at once: no event is lost, doubled or left behind.
 //!
-//! Each case counts what went in and what came out. A virtual clock makes most of them
-//! one fixed interleaving; the stress loads run the same shapes for long.
+//! Each case counts events at both ends. With a virtual clock, most cases have a single
+//! fixed interleaving. The stress loads run the same cases for longer.
 
 mod counter;
 mod gate;
@@ -25,12 +25,12 @@ use crate::tools::set_aside::with_sysctl;
 use crate::tools::takers::{Deliveries, Sum, flow, pauses, stoppable};
 use crate::{ensure, equal};
 
-/// A kqueue closed under a waiting thread works for it until it returns, then is gone.
+/// A kqueue that is closed under a waiting thread works until the thread returns, then is gone.
 #[case("races.close.waiting")]
 fn close_waiting(sys: &dyn System) -> Outcome {
     for pause in [0, 1, 3] {
         let fd = sys.kqueue()?;
-        // Every change it has is made before anybody may close it.
+        // The thread makes all its changes before another thread may close the kqueue.
         sys.kevent(fd, &[periodic(MS)], &mut [], None)?;
         let waiting = || {
             let mut events = [Kevent::default()];
@@ -74,7 +74,7 @@ fn close_expiring(sys: &dyn System) -> Outcome {
     sys.parallel(&[&churning, &churning])
 }
 
-/// kern.proc.kq read in a loop neither loses a trigger nor an expiry.
+/// kern.proc.kq read in a loop loses neither a trigger nor an expiry.
 #[case("races.dump", needs(KernProcKq))]
 fn dump(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
@@ -120,7 +120,7 @@ fn dump(sys: &dyn System) -> Outcome {
 #[case("races.exit", needs(Processes, Root))]
 fn exit(sys: &dyn System) -> Outcome {
     with_sysctl(sys, "kern.kqx.timer_max", 20_000, || {
-        // Some are due, some expire while the process exits.
+        // Some timers are due, and some expire while the process exits.
         exit_with_timers(sys, |n| oneshot(MS + n * 5 * US))
     })
 }

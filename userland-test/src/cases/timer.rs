@@ -2,9 +2,8 @@
 
 //! KQX_TIMER, row by row of the ABI.
 //!
-//! What a timer did is read from its events: ext[0] says when the last counted expiry was
-//! due, so that counts and phases can be checked to the nanosecond on a machine that is
-//! late.
+//! The events say what a timer did: ext[0] is the time at which the last counted expiry was
+//! due. So a case can check counts and phases to the nanosecond, even on a late machine.
 
 mod deadline;
 mod deliver;
@@ -30,7 +29,7 @@ use crate::tools::set_aside::clock_set_aside;
 use crate::tools::timing::{due_after, follows, left_of, timed};
 use crate::{ensure, equal};
 
-/// Each unit bit, and none, means its unit; the event has the bit.
+/// Each unit bit, and no unit bit, means its unit. The event has the bit.
 #[case("timer.unit")]
 fn unit(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -59,7 +58,7 @@ fn unit(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// Sixty years are accepted in every unit that can say them, and do not expire.
+/// Sixty years are accepted in every unit that can express them, and do not expire.
 #[case("timer.longest")]
 fn longest(sys: &dyn System) -> Outcome {
     const SIXTY_YEARS: i64 = 60 * 365 * 86_400;
@@ -125,7 +124,7 @@ fn zero_periodic(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A one-shot timer fires once, never early, with data 1, and is gone.
+/// A one-shot timer fires once, never early, with data 1, and then is gone.
 #[case("timer.oneshot")]
 fn oneshot_fires_once(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -145,7 +144,7 @@ fn oneshot_fires_once(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A delivery after CLOCK_REALTIME was stepped says NOTE_KQX_STEPPED, until re-armed.
+/// A delivery after a step of CLOCK_REALTIME has NOTE_KQX_STEPPED, until the timer is re-armed.
 #[case("timer.stepped.reported", needs(SetTime))]
 fn stepped_reported(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -174,7 +173,7 @@ fn stepped_before_arming(sys: &dyn System) -> Outcome {
     })
 }
 
-/// ext[0] is the delay to the first expiry; the period follows from there.
+/// ext[0] is the delay to the first expiry, and the period follows from that expiry.
 #[case("timer.first_delay.periodic")]
 fn first_delay_periodic(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -194,7 +193,7 @@ fn first_delay_periodic(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A one-shot timer with a first delay expires after it.
+/// A one-shot timer with a first delay expires after that delay.
 #[case("timer.first_delay.oneshot")]
 fn first_delay_oneshot(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -211,7 +210,7 @@ fn first_delay_oneshot(sys: &dyn System) -> Outcome {
     due_after(&event, made, 10 * MS)
 }
 
-/// A timer with leeway is never early, and its expiry is due when it was due.
+/// A timer with leeway is never early, and ext[0] is the time at which its expiry was due.
 #[case("timer.leeway")]
 fn leeway(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -232,7 +231,7 @@ fn leeway(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// With nothing else to wake for, a timer comes as late as its leeway allows.
+/// With no other timer to wake for, a timer comes as late as its leeway allows.
 #[case("timer.leeway.taken", needs(VirtualClock))]
 fn leeway_taken(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -244,7 +243,7 @@ fn leeway_taken(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A thousand timers of 1 us, untaken for a second, run a callout each, not a million.
+/// A thousand timers of 1 us, untaken for a second, run one callout each, not a million.
 #[case("timer.lazy.thousand")]
 fn lazy_thousand(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -283,7 +282,8 @@ fn lazy_disabled(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A timer disabled for a while delivers all it missed, in phase, when enabled.
+/// A timer that is disabled for a while delivers all missed expirations, in phase, when
+/// enabled.
 #[case("timer.disable.counts")]
 fn disable_counts(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -298,7 +298,7 @@ fn disable_counts(sys: &dyn System) -> Outcome {
     follows(&first, &event, 2 * MS)
 }
 
-/// With EV_DISPATCH the expirations until EV_ENABLE are delivered then.
+/// With EV_DISPATCH, EV_ENABLE brings the expirations that came before it.
 #[case("timer.dispatch.counts")]
 fn dispatch_counts(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -331,7 +331,7 @@ fn delete_is_final(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A hundred one-shot timers fire each once, none early, in the order they were due.
+/// A hundred one-shot timers each fire once, never early, in the order in which they were due.
 #[case("timer.many")]
 fn many(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;

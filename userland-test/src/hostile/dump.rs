@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a kernel asks a filter for beside its events: kern.proc.kq, fork(2).
+//! What a kernel asks a filter besides its events: kern.proc.kq, fork(2).
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::tools::change::{COUNTER, MS, SEC, TIMER, add, delete, periodic, trigg
 use crate::tools::queue::Queue;
 use crate::{ensure, equal};
 
-/// How often at most a callout runs for one expiry before it is tried at the longest
-/// interval alone: at once, and after 100 us, 200 us and so on to 10 ms.
+/// How many callouts at most run for an expiry before the longest interval applies: at
+/// once, and after 100 us, 200 us and so on to 10 ms.
 pub(super) const TRIES: i64 = 9;
-/// How often a second at most an expiry is tried that is missed for long.
+/// How many times a second at most an expiry that is missed for long is tried.
 pub(super) const TRIES_PER_SECOND: i64 = 110;
 
 pub(super) fn counts(sys: &dyn System, deadline: Deadline) -> Outcome {
@@ -29,7 +29,7 @@ pub(super) fn counts(sys: &dyn System, deadline: Deadline) -> Outcome {
     })
 }
 
-/// Two threads dump, one triggers and one takes, a counter and a timer.
+/// Two threads dump, a thread triggers and a thread takes, a counter and a timer.
 fn counts_as_user(sys: &dyn System, deadline: Deadline) -> Outcome {
     const PERIOD: u64 = 5 * MS;
     let queue = Queue::new(sys)?;
@@ -56,7 +56,7 @@ fn counts_as_user(sys: &dyn System, deadline: Deadline) -> Outcome {
             sys.pass(Duration::from_micros(500));
         }
         over.store(true, SeqCst);
-        // Wakes the thread that takes, if nothing else does.
+        // The last trigger wakes the thread that takes, if nothing else wakes the thread.
         triggers.fetch_add(1, SeqCst);
         queue.apply(trigger(COUNTER, 1))?;
         Ok(())
@@ -116,7 +116,7 @@ pub(super) fn table(sys: &dyn System, deadline: Deadline) -> Outcome {
     })
 }
 
-/// One registration of each member, asked for by all that the kernel has to ask.
+/// Adds a registration of each member, and makes every call in which the kernel asks a filter.
 fn registered(sys: &dyn System, queue: &Queue) -> Outcome {
     let gate = ident(KQX_GATE, 1);
     let delayed = ident(KQX_TIMER, 2);

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What thousands of watchers cost somebody else.
+//! The cost of thousands of watchers for another user.
 //!
-//! The victim has CPU 1 to itself: a thread that computes, and a thread that a timer of 2 ms
-//! wakes. The attackers keep to CPUs 0 and 2, as a watcher is missed only while another CPU
-//! has it in flux; the harness keeps to CPU 0. Only the first watcher was added on CPU 1,
-//! where its callouts run. So the scheduler takes nothing from the victim, and what the
-//! victim loses went into interrupts and threads of the kernel. The victim is compared with
-//! itself in the same boot, in short turns: beside an attacker that makes the same calls with
-//! EVFILT_USER, and beside an attacker with gates.
+//! The victim has CPU 1 to itself: a thread that computes, and a thread that a 2 ms timer
+//! wakes. The attackers keep to CPUs 0 and 2, because a watcher is missed only while
+//! another CPU has the watcher in flux. The harness keeps to CPU 0. Only the first watcher
+//! was added on CPU 1, where its callouts run. So the scheduler takes nothing from the
+//! victim, and what the victim loses went into interrupts and threads of the kernel. The
+//! load compares the victim with itself in the same boot, in short turns: beside an
+//! attacker that makes the same calls with EVFILT_USER, and beside an attacker with gates.
 //!
-//! A host with fewer CPUs than the guest takes turns with them, and takes more from the
-//! victim the longer an attacker is busy. So the victim's work is its CPU time, as the
-//! guest's kernel has it; and while its wakes are counted, the victim does not compute, so
-//! that two CPUs of the host are enough for the guest.
+//! A host with fewer CPUs than the guest takes turns with them. Such a host takes more from
+//! the victim the longer an attacker is busy. So the victim's work is its CPU time, as the
+//! guest's kernel counts it. While the victim's wakes are counted, the victim does not
+//! compute, so that two CPUs of the host are enough for the guest.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -34,33 +34,33 @@ use crate::{ensure, equal};
 
 const GATE: usize = ident(KQX_GATE, 1);
 
-/// What is left to the victim at least, per mille.
+/// The least share that the victim must keep, per mille.
 const LEFT: u64 = 950;
-/// A turn of an attacker.
+/// The time of an attacker's turn.
 const TURN: Duration = Duration::from_millis(200);
-/// What the victim does in a turn.
+/// The victim's activity in a turn.
 #[derive(Clone, Copy)]
 enum Victim {
-    /// It is woken, and nothing else.
+    /// The timer wakes the victim, and the victim does nothing else.
     Wakes,
-    /// It is woken, and computes.
+    /// The timer wakes the victim, and the victim computes.
     Works,
 }
 
-/// How many pairs of turns a measurement has, and how often it is repeated at most if the
-/// victim lost too much: the host may have taken it.
+/// How many pairs of turns a measurement has. Also how many times at most a measurement is
+/// repeated if the victim lost too much: the host may have taken the time.
 const PAIRS: usize = 20;
 const MEASUREMENTS: usize = 4;
-/// How many look for an event after each of an attacker's triggers.
+/// How many watchers look for an event after each trigger of an attacker.
 const TAKERS: usize = 1_000;
-/// Between an attacker's triggers.
+/// The time between the triggers of an attacker.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Whose turn it is, in the first word of the shared memory.
+/// The process that has the turn, in the first word of the shared memory.
 const NOBODY: u64 = 0;
 const OVER: u64 = u64::MAX;
 
-/// How an attacker makes its registrations.
+/// The registrations of an attacker.
 #[derive(Clone, Copy)]
 struct Attacker {
     turn: u64,
@@ -80,7 +80,7 @@ const GATES: Attacker = Attacker {
     added: add(GATE),
 };
 
-/// What the processes tell each other.
+/// The words that the processes share.
 struct Board(SharedMemory);
 
 impl Board {
@@ -121,7 +121,7 @@ pub(super) fn run(sys: &dyn System, _deadline: Deadline) -> Outcome {
         },
         ..GATES
     };
-    ensure!(sys.pin(2).is_ok(), "it takes three CPUs");
+    ensure!(sys.pin(2).is_ok(), "the machine needs three CPUs");
     with_room(sys, ROOM, || {
         against(sys, "1,000 watchers, all woken", 1_000, GATES)?;
         against(sys, "10,000 watchers, all woken", 10_000, GATES)?;
@@ -129,7 +129,7 @@ pub(super) fn run(sys: &dyn System, _deadline: Deadline) -> Outcome {
     })
 }
 
-/// Enough kqueues for a process, and watchers for a gate.
+/// The limits for enough kqueues in a process and enough watchers of a gate.
 const ROOM: &[(&str, i64)] = &[
     ("kern.maxfiles", 40_000),
     ("kern.maxfilesperproc", 16_000),
@@ -137,7 +137,7 @@ const ROOM: &[(&str, i64)] = &[
 ];
 
 fn against(sys: &dyn System, what: &str, watchers: usize, gates: Attacker) -> Outcome {
-    // Where one is woken, that is hardly ever the one in flux.
+    // If a trigger wakes one watcher, that watcher is hardly ever in flux.
     let missed = sys.has(Feature::KernProcKq) && gates.added.fflags & NOTE_KQX_ONE == 0;
     let board = Board(sys.shared_memory()?);
     let as_user = |uid, body: Body<'_>| {
@@ -145,7 +145,7 @@ fn against(sys: &dyn System, what: &str, watchers: usize, gates: Attacker) -> Ou
             sys.setuid(uid)?;
             body()
         });
-        // Whoever leaves, all leave.
+        // When a process leaves, all processes leave.
         board.turn(OVER);
         outcome
     };
@@ -161,8 +161,8 @@ fn against(sys: &dyn System, what: &str, watchers: usize, gates: Attacker) -> Ou
     sys.parallel(&[&users, &gates, &victim, &measuring])
 }
 
-/// Adds `watchers` registrations, each in a kqueue of its own, and in its turns triggers up
-/// to 50 times a second while a thread keeps one of them in flux as much as it can.
+/// Adds `watchers` registrations, each in a kqueue of its own. In its turns, triggers up to
+/// 50 times a second, while a thread keeps a registration in flux as much as it can.
 fn attack(sys: &dyn System, board: &Board, watchers: usize, with: Attacker) -> Outcome {
     let watcher = || -> Result<Queue<'_>, Errno> {
         let queue = Queue::new(sys)?;
@@ -190,7 +190,7 @@ fn attack(sys: &dyn System, board: &Board, watchers: usize, with: Attacker) -> O
     let missed = || {
         in_turn(0, &|| {
             if sys.has(Feature::KernProcKq) {
-                // One of them is in flux most of the time.
+                // A registration is in flux most of the time.
                 equal!(sys.all_knotes()?, watchers);
             } else {
                 queues[0].apply(Kevent {
@@ -212,7 +212,7 @@ fn attack(sys: &dyn System, board: &Board, watchers: usize, with: Attacker) -> O
             if with.turn == GATES.turn {
                 board.count(Board::TRIGGERS);
             }
-            // What has taken its event waits again, and can be missed.
+            // A watcher that took its event waits again, and can be missed.
             for _ in 0..TAKERS {
                 queues[next.fetch_add(1, SeqCst) % watchers].poll()?;
             }
@@ -223,7 +223,7 @@ fn attack(sys: &dyn System, board: &Board, watchers: usize, with: Attacker) -> O
     sys.parallel(&[&missed, &triggering])
 }
 
-/// The victim: counts its wakes, and says how much CPU time it has had.
+/// The victim: counts its wakes, and reports its CPU time.
 fn suffer(sys: &dyn System, board: &Board) -> Outcome {
     let waking = || {
         sys.pin(1)?;
@@ -259,7 +259,7 @@ fn suffer(sys: &dyn System, board: &Board) -> Outcome {
     sys.parallel(&[&waking, &working])
 }
 
-/// What the victim had in some turns.
+/// The victim's wakes and CPU time in some turns.
 #[derive(Clone, Copy, Default)]
 struct Had {
     ns: u64,
@@ -277,15 +277,15 @@ impl Had {
         }
     }
 
-    /// Adds what there was from `start` to `end`.
+    /// Adds the wakes and the CPU time from `start` to `end`.
     fn add(&mut self, start: Had, end: Had) {
         self.ns += end.ns - start.ns;
         self.wakes += end.wakes - start.wakes;
         self.work += end.work - start.work;
     }
 
-    /// What the victim does in such turns, per mille of what `other` has of it in the same
-    /// time.
+    /// What the victim does in these turns, per mille of what it does in the turns of
+    /// `other`, in the same time.
     fn of(self, other: Had, victim: Victim) -> Result<u64, Failure> {
         let (count, others) = match victim {
             Victim::Wakes => (self.wakes, other.wakes),
@@ -298,7 +298,7 @@ impl Had {
 }
 
 impl Victim {
-    /// `per_mille` of it, as a person reads that.
+    /// `per_mille` of the victim's share, in words for a person.
     fn percent(self, per_mille: u64) -> String {
         let of = match self {
             Victim::Wakes => "wakes",
@@ -308,12 +308,12 @@ impl Victim {
     }
 }
 
-/// `missed`: some watchers have to be.
+/// Measures. If `missed` is true, some watchers must be missed.
 fn measure(sys: &dyn System, board: &Board, what: &str, missed: bool) -> Outcome {
-    // Two attackers and both threads of the victim.
+    // Two attackers and both threads of the victim must be ready.
     while board.get(Board::READY) < 4 {
         if board.over() {
-            // The outcome is that of the process that left.
+            // The process that left has the outcome.
             return Ok(());
         }
         sys.pass(Duration::from_millis(1));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Users that take every timer they can get. That all come back is checked after every
-//! load.
+//! Users that take every timer they can get. The harness checks after every load that all
+//! timers come back.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::system::{Body, Errno, System};
 use crate::tools::change::{SEC, oneshot};
 use crate::tools::queue::Queue;
 
-/// Runs a body in a process of a thief's.
+/// Runs a body in a process of a thief.
 type Thief<'a> = &'a (dyn Fn(Body<'_>) -> Outcome + Sync);
 
 /// EV_ADD of a timer that does not expire.
@@ -28,7 +28,7 @@ fn long_timer(id: u64) -> Kevent {
     }
 }
 
-/// Takes timers until there is none to be had; how many there were.
+/// Takes timers until a timer is refused. Returns how many were taken.
 fn take_all(queue: &Queue) -> Result<u64, Failure> {
     let mut taken = 0;
     loop {
@@ -40,8 +40,8 @@ fn take_all(queue: &Queue) -> Result<u64, Failure> {
     }
 }
 
-/// One thief after the other takes all it can get, and keeps it while `body` runs, which is
-/// told how many they have together.
+/// The thieves take all timers that they can get, one thief after the other. They keep the
+/// timers while `body` runs. `body` gets the total number.
 fn plundered(
     sys: &dyn System,
     thieves: &[Thief<'_>],
@@ -78,7 +78,7 @@ fn plundered(
         let outcome = if over.load(SeqCst) == 0 {
             body(taken.load(SeqCst))
         } else {
-            // A thief's failure is the outcome.
+            // The failure of a thief is the outcome.
             Ok(())
         };
         over.store(1, SeqCst);
@@ -97,7 +97,7 @@ fn as_user(sys: &dyn System, uid: u32, body: Body<'_>) -> Outcome {
     })
 }
 
-/// `who`, whose process this is, can add a timer.
+/// Checks that the process, which is of user `who`, can add a timer.
 fn gets_one(sys: &dyn System, who: &str) -> Outcome {
     let queue = Queue::new(sys)?;
     let added = queue.apply(long_timer(1));
@@ -105,8 +105,8 @@ fn gets_one(sys: &dyn System, who: &str) -> Outcome {
     Ok(())
 }
 
-/// While `thieves` have all they can get, root gets a timer, and so does another user,
-/// unless they were two.
+/// While `thieves` have all timers that they can get, root gets a timer. With one thief,
+/// another user gets a timer too.
 fn leave_some(sys: &dyn System, what: &str, thieves: &[Thief<'_>]) -> Outcome {
     let timer_max = sys.sysctl("kern.kqx.timer_max")?;
     plundered(sys, thieves, |taken| {

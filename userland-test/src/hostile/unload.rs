@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! kldload(8) and kldunload(8) while users hammer the module's slot.
+//! kldload(8) and kldunload(8) while users make calls to the module's slot without end.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -16,17 +16,17 @@ use crate::system::{Errno, SharedMemory, System};
 use crate::tools::change::{COUNTER, TIMER, US, add, delete, oneshot, periodic, trigger};
 use crate::tools::queue::Queue;
 
-/// How often the module is unloaded and loaded.
+/// How many times the module is unloaded and loaded.
 const CYCLES: usize = 1000;
-/// How often an unload is tried before the storm has to pause for it.
+/// How many unloads are tried before the storm has to pause.
 const TRIES: usize = 2_000;
-/// After so many cycles the storm pauses: the module must go at the first try.
+/// After this many cycles the storm pauses. Then the module must go at the first try.
 const PAUSES: usize = 50;
 
 const ONCE: usize = ident(KQX_COUNTER, 2);
 const GATE: usize = ident(KQX_GATE, 1);
 
-/// What is hammered: what the list adds it deletes.
+/// The changes of the storm. The list deletes every registration that it adds.
 const CHANGES: [Kevent; 12] = [
     Kevent {
         flags: EV_ADD | EV_CLEAR,
@@ -52,19 +52,20 @@ const CHANGES: [Kevent; 12] = [
 struct Storm(SharedMemory);
 
 impl Storm {
-    /// Where in the shared memory: whether it is to pause, how many do, whether it is over.
+    /// The words of the shared memory: whether to pause, how many threads pause, whether to
+    /// end.
     const PAUSE: usize = 0;
     const PAUSED: usize = 1;
     const OVER: usize = 2;
     const THREADS: u64 = 4;
 
-    /// One thread of it.
+    /// A thread of the storm.
     fn rage(&self, sys: &dyn System) -> Outcome {
         let [pause, paused, over, ..] = self.0;
         let queue = Queue::new(sys)?;
         let mut events = [Kevent::default(); 32];
         while over.load(SeqCst) == 0 {
-            // Whether the module is there or not.
+            // The module may be loaded or not.
             let _ = queue.kevent(&CHANGES, &mut events, Some(Duration::ZERO));
             if pause.load(SeqCst) == 1 {
                 paused.fetch_add(1, SeqCst);
@@ -77,7 +78,7 @@ impl Storm {
         Ok(())
     }
 
-    /// Runs `body` while nobody else makes a call to the slot.
+    /// Runs `body` while the storm makes no call to the slot.
     fn pause<T>(&self, sys: &dyn System, body: impl FnOnce() -> T) -> T {
         let wait = |paused| {
             while self.0[Self::PAUSED].load(SeqCst) != paused {
@@ -95,8 +96,8 @@ impl Storm {
 
 pub(super) fn run(sys: &dyn System, _deadline: Deadline) -> Outcome {
     // kqueue_add_filteropts zeroes the slot's count of users. A kernel with INVARIANTS
-    // asserts, in code of its own, that no user ends after that: there nobody is inside
-    // while the module is loaded, and only its unloading meets the storm.
+    // asserts that no user ends after that. On such a kernel, nobody is inside while the
+    // module is loaded, and only its unloading meets the storm.
     let asserts = sys.sysctl("kern.features.invariants").is_ok();
     let storm = Storm(sys.shared_memory()?);
     let rage = || storm.rage(sys);
@@ -127,7 +128,7 @@ fn cycles(sys: &dyn System, storm: &Storm, asserts: bool) -> Outcome {
     let (mut busy, mut paused) = (0, 0);
     for cycle in 1..=CYCLES {
         let mut tries = 0;
-        // -f must not help.
+        // -f must not make a difference.
         while let Err(errno) = sys.unload(cycle % 2 == 1) {
             equal!(errno, Errno::EBUSY);
             tries += 1;
@@ -159,7 +160,7 @@ fn cycles(sys: &dyn System, storm: &Storm, asserts: bool) -> Outcome {
     Ok(())
 }
 
-/// The module counts and delivers.
+/// Checks that the module counts and delivers.
 fn works(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(add(COUNTER))?;

@@ -2,8 +2,8 @@
 
 //! The ordinary users of a machine.
 
-/// Two that mean harm.
+/// Two users that mean harm.
 pub const MALLORY: u32 = 1001;
 pub const EVE: u32 = 1002;
-/// One that only wants to work.
+/// A user that only wants to work.
 pub const BOB: u32 = 1003;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A FreeBSD kernel, through its system calls: the only unsafe code of this crate.
+//! A FreeBSD kernel, through its system calls. Only this file of the crate has unsafe code.
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::fmt::Write as _;
@@ -23,7 +23,7 @@ const _: () = assert!(
     "libc was built for a FreeBSD before 12, whose kevent has no ext"
 );
 
-// What the libc crate does not declare.
+// Names that the libc crate does not declare.
 const LINKER_UNLOAD_NORMAL: c_int = 0;
 const LINKER_UNLOAD_FORCE: c_int = 1;
 const KENV_SET: c_int = 1;
@@ -35,15 +35,15 @@ const KSTACK: usize = 4 + 4 + KSTACK_TEXT + 16 * 4;
 /// sizeof(struct kinfo_knote) of FreeBSD 15: descriptor, kevent, status, spares, and a
 /// union whose largest member holds a path.
 const KINFO_KNOTE: usize = 8 + size_of::<Kevent>() + 8 + 32 + (24 + 1024);
-/// Where in it the lowest byte of its status is, behind descriptor and kevent.
+/// The offset of the lowest byte of its status, after descriptor and kevent.
 const KNT_STATUS: usize = 8 + size_of::<Kevent>();
 const KNOTE_STATUS_QUEUED: u8 = 2;
 /// kqueuex of kern/syscalls.master, since 14.0.
 const SYS_KQUEUEX: c_int = 583;
-/// Of sys/event.h, since 15.1.
+/// From sys/event.h, since 15.1.
 const KQUEUE_CPONFORK: c_int = 2;
-/// More registrations than a queue of the cases has. With less room than it needs,
-/// kern.proc.kq of 15.0 answers ERESTART, which restarts the call for ever.
+/// More registrations than a queue of the cases has. If the buffer is too small,
+/// kern.proc.kq of 15.0 answers ERESTART, and so restarts the call without end.
 const KNOTES_AT_MOST: usize = 16_384;
 
 unsafe extern "C" {
@@ -53,9 +53,9 @@ unsafe extern "C" {
     fn kenv(action: c_int, name: *const c_char, value: *mut c_char, len: c_int) -> c_int;
 }
 
-/// The kernel this program runs on.
+/// The kernel on which this program runs.
 pub struct Kernel {
-    /// The file of the module under test, where it may be unloaded and loaded again.
+    /// The file of the module under test, if cases may unload and load the module.
     module: Option<PathBuf>,
     name: String,
     root: bool,
@@ -64,10 +64,10 @@ pub struct Kernel {
 
 impl Kernel {
     /// The running kernel. `module` is the path of kqx.ko if cases may unload the loaded
-    /// one and load that; it is loaded now where none is.
+    /// module and load that file. If kqx is not loaded, this call loads the file.
     ///
     /// # Errors
-    /// kqx is not loaded, in words for a person.
+    /// kqx is not loaded: the reason, in words for a person.
     pub fn new(module: Option<PathBuf>) -> Result<Kernel, String> {
         let text = |name| {
             read_sysctl(name)
@@ -102,8 +102,8 @@ impl Kernel {
         }
     }
 
-    /// sysctl kern.proc.kq of a kqueue of this process, or of all: a struct kinfo_knote for
-    /// each registration.
+    /// sysctl kern.proc.kq for a kqueue of this process, or for all: a struct kinfo_knote
+    /// for each registration.
     fn kinfo_knotes(&self, kq: Option<Fd>) -> Result<Vec<u8>, Errno> {
         let mut mib = self.kern_proc_kq.clone().ok_or(Errno::ENOENT)?;
         // SAFETY: getpid has no preconditions.
@@ -125,7 +125,7 @@ pub(crate) fn check(result: c_int) -> Result<c_int, Errno> {
     }
 }
 
-/// A name from the cases or the command line as C has it.
+/// A name from the cases or the command line as a C string.
 fn c_string(text: &str) -> Result<CString, Errno> {
     CString::new(text).map_err(|_| Errno::EINVAL)
 }
@@ -137,7 +137,7 @@ fn timespec(time: Duration) -> libc::timespec {
     }
 }
 
-/// The numbers of a sysctl name.
+/// The numbers of a sysctl's name.
 fn mib(name: &str) -> Result<Vec<c_int>, Errno> {
     let name = c_string(name)?;
     let mut mib = vec![0; 24];
@@ -171,7 +171,7 @@ fn read_mib_into(mib: &[c_int], room: usize) -> Result<Vec<u8>, Errno> {
 fn read_mib(mib: &[c_int]) -> Result<Vec<u8>, Errno> {
     loop {
         let mut len = 0;
-        // SAFETY: `mib` is as long as stated; without a buffer only `len` is written.
+        // SAFETY: `mib` is as long as stated. Without a buffer, the call writes only `len`.
         check(unsafe {
             libc::sysctl(
                 mib.as_ptr(),
@@ -182,7 +182,7 @@ fn read_mib(mib: &[c_int]) -> Result<Vec<u8>, Errno> {
                 0,
             )
         })?;
-        // What it reports may grow before the second call.
+        // The value may grow before the second call.
         match read_mib_into(mib, len + len / 4 + 64) {
             Err(Errno::ENOMEM) => {}
             result => return result,
@@ -204,17 +204,17 @@ fn pipe() -> Result<(File, File), Errno> {
     let mut ends = [0; 2];
     // SAFETY: pipe2 writes the two descriptors.
     check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
-    // SAFETY: both descriptors are new and nobody else's.
+    // SAFETY: both descriptors are new, and no other code has them.
     Ok(unsafe { (File::from_raw_fd(ends[0]), File::from_raw_fd(ends[1])) })
 }
 
-/// Ends this process as `outcome` says, telling why through `to`. Nothing is closed or
-/// flushed before: that is the kernel's to do.
+/// Ends this process with the status of `outcome`, and writes a failure to `to`. The kernel
+/// closes everything, and nothing is flushed before.
 fn exit_with(outcome: Outcome, mut to: &File) -> ! {
     let status = match outcome {
         Ok(()) => 0,
         Err(failure) => {
-            // The status tells of the failure even if the words get lost.
+            // The status tells of the failure even if the write fails.
             let _ = to.write_all(failure.0.as_bytes());
             1
         }
@@ -223,10 +223,11 @@ fn exit_with(outcome: Outcome, mut to: &File) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Asks that this process be killed when its parent ends: a hung case leaves nobody.
+/// Asks the kernel to kill this process when its parent ends, so that a hung case leaves no
+/// process.
 fn die_with_parent() {
     let mut signal = libc::SIGKILL;
-    // SAFETY: PROC_PDEATHSIG_CTL reads an int. Should it fail, a hang leaves a process.
+    // SAFETY: PROC_PDEATHSIG_CTL reads an int. If the call fails, a hang leaves a process.
     unsafe {
         libc::procctl(
             libc::P_PID,
@@ -237,13 +238,14 @@ fn die_with_parent() {
     };
 }
 
-/// Calls `body`, turning a panic into a failure.
+/// Calls `body`, and turns a panic into a failure.
 fn guarded(body: Body<'_>) -> Outcome {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(body))
         .unwrap_or_else(|panic| Err(Failure::from_panic(&*panic)))
 }
 
-/// Waits for process `pid` to end; an error says how it did if not with status 0.
+/// Waits for process `pid` to end. If its status is not 0, the error says how the process
+/// ended.
 fn wait_for(pid: libc::pid_t) -> Outcome {
     let mut status = 0;
     // SAFETY: `status` is writable.
@@ -267,7 +269,7 @@ fn wait_for(pid: libc::pid_t) -> Outcome {
     }
 }
 
-/// What a process reported through a pipe before it ended as `end`.
+/// The report that a process sent through a pipe before it ended with `end`.
 fn reported(mut from: File, end: Outcome) -> Outcome {
     let mut words = String::new();
     match from.read_to_string(&mut words) {
@@ -423,15 +425,15 @@ impl System for Kernel {
                 iov_len: text.count_bytes() + 1,
             });
             let flags = libc::JAIL_CREATE | libc::JAIL_ATTACH;
-            // SAFETY: both strings end in NUL, and their lengths count it; the kernel only
-            // reads a parameter that it is given.
+            // SAFETY: both strings end in NUL, and their lengths count the NUL. The kernel
+            // only reads the parameters.
             check(unsafe { libc::jail_set(path.as_mut_ptr(), path.len() as u32, flags) })?;
             body()
         })
     }
 
     fn shared_memory(&self) -> Result<SharedMemory, Errno> {
-        // SAFETY: new memory, at no address that is in use.
+        // SAFETY: the call maps new memory, at an address that is not in use.
         let memory = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -445,18 +447,19 @@ impl System for Kernel {
         if memory == libc::MAP_FAILED {
             return Err(Errno::ENOMEM);
         }
-        // SAFETY: whole pages, all 0, which is a value of every atomic; never unmapped.
+        // SAFETY: these are whole pages, all 0, which is a value of every atomic. They are
+        // never unmapped.
         Ok(unsafe { &*memory.cast() })
     }
 
     fn pin(&self, cpu: usize) -> Result<(), Errno> {
-        // SAFETY: all 0 is a set, of no CPU.
+        // SAFETY: all 0 is a valid set, without a CPU.
         let mut set: libc::cpuset_t = unsafe { std::mem::zeroed() };
-        // SAFETY: the set has room for more CPUs than there are.
+        // SAFETY: the set has room for more CPUs than machines have.
         unsafe { libc::CPU_SET(cpu, &mut set) };
         let (level, which) = (libc::CPU_LEVEL_WHICH, libc::CPU_WHICH_TID);
         let size = size_of_val(&set);
-        // SAFETY: -1 is the calling thread; the set is readable and as large as stated.
+        // SAFETY: -1 is the calling thread. The set is readable and as large as stated.
         check(unsafe { libc::cpuset_setaffinity(level, which, -1, size, &raw const set) }).map(drop)
     }
 
@@ -474,14 +477,16 @@ impl System for Kernel {
                 if let Err(failure) = guarded(owner) {
                     exit_with(Err(failure), &to);
                 }
-                // SAFETY: this process has one thread, so that nothing is held which
+                // SAFETY: this process has one thread. So no thread holds a lock that
                 // rfork, unlike fork, would not hand over in order.
                 match unsafe { libc::rfork(libc::RFPROC) } {
                     0 => {
                         let told = wait.read_exact(&mut [0]);
                         let outcome = match told {
                             Ok(()) => guarded(heir),
-                            Err(_) => Err(Failure("nobody said that the owner is gone".to_owned())),
+                            Err(_) => {
+                                Err(Failure("no message says that the owner is gone".to_owned()))
+                            }
                         };
                         exit_with(outcome, &to)
                     }
@@ -493,7 +498,7 @@ impl System for Kernel {
                 let end = wait_for(pid);
                 let told = go.write_all(&[1]);
                 reported(from, end)?;
-                told.map_err(|error| Failure(format!("the heir is gone: {error}")))
+                told.map_err(|error| Failure(format!("the heir has ended: {error}")))
             }
         }
     }
@@ -565,7 +570,7 @@ impl System for Kernel {
             None => unsafe { kenv(KENV_UNSET, name.as_ptr(), ptr::null_mut(), 0) },
         });
         match result {
-            // It was not set.
+            // The tunable was not set.
             Err(Errno::ENOENT) => Ok(()),
             other => other.map(drop),
         }

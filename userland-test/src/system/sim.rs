@@ -16,11 +16,11 @@ use crate::outcome::{Failure, Outcome};
 /// The name of the module's file in the simulated kernel.
 const MODULE: &str = "kqx.ko";
 
-/// Where the module under test comes from.
+/// The source of the module under test.
 enum Module {
-    /// Its crate, linked into this program.
+    /// The module's crate, linked into this program.
     Native,
-    /// Its file for FreeBSD.
+    /// The module's file for FreeBSD.
     File(std::path::PathBuf),
 }
 
@@ -32,7 +32,7 @@ pub struct Sim {
 }
 
 thread_local! {
-    /// The process that this thread runs for; None: the machine's first.
+    /// The process for which this thread runs. None is the machine's first process.
     static PROCESS: RefCell<Option<Process>> = const { RefCell::new(None) };
 }
 
@@ -47,7 +47,7 @@ impl From<Window> for kqx_sim::Window {
     }
 }
 
-/// Runs `body` with this thread in process `process`, turning a panic into a failure.
+/// Runs `body` on this thread in process `process`, and turns a panic into a failure.
 fn run_in(process: &Process, body: &(dyn Fn() -> Outcome + Sync)) -> Outcome {
     let before = PROCESS.replace(Some(process.clone()));
     let outcome = catch_unwind(AssertUnwindSafe(body));
@@ -59,7 +59,7 @@ impl Sim {
     /// A simulated kernel with the module's crate, as linked into this program.
     ///
     /// # Errors
-    /// It refused to load, in words for a person.
+    /// The module refused to load: the reason, in words for a person.
     pub fn native(clock: ClockMode) -> Result<Sim, String> {
         Sim::new(Module::Native, clock)
     }
@@ -67,7 +67,7 @@ impl Sim {
     /// A simulated kernel with the module's file for FreeBSD.
     ///
     /// # Errors
-    /// What is wrong with the file, in words for a person.
+    /// The file is bad: the reason, in words for a person.
     pub fn file(path: &Path, clock: ClockMode) -> Result<Sim, String> {
         Sim::new(Module::File(path.into()), clock)
     }
@@ -213,7 +213,7 @@ impl System for Sim {
         outcome
     }
 
-    /// Its processes are threads of this program.
+    /// The processes of a simulated kernel are threads of this program.
     fn shared_memory(&self) -> Result<SharedMemory, Errno> {
         Ok(Box::leak(Box::default()))
     }
@@ -241,7 +241,7 @@ impl System for Sim {
         self.process().setuid(uid)
     }
 
-    /// The calling thread alone is stopped: no case has another then.
+    /// Only the calling thread stops: no case has another thread then.
     fn stop_for(&self, time: Duration) -> Result<(), Errno> {
         self.machine.advance(time);
         Ok(())
@@ -277,7 +277,7 @@ impl System for Sim {
     }
 
     fn knotes(&self, kq: Fd) -> Result<usize, Errno> {
-        // Time passes while a registration is in flux for it.
+        // Time passes while the reading has a registration in flux.
         let during = |_: &_| self.pass(Duration::from_micros(10));
         Ok(self.process().knotes(kq, during)?.len())
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Changes: what a case asks of kevent(2).
+//! The changes that a case sends to kevent(2).
 
 use kqx::abi::{
     EVFILT_KQX, KQX_COUNTER, KQX_GATE, KQX_TIMER, NOTE_KQX_SEMAPHORE, NOTE_KQX_SET, ident,
@@ -21,14 +21,14 @@ pub const SEC: u64 = 1_000_000_000;
 /// 2^31 seconds in ns: more than the 68 years that the family accepts.
 pub const TOO_LONG: u64 = (1 << 31) * SEC;
 
-/// The counter of a case that needs one.
+/// The counter of a case that needs a single counter.
 pub const COUNTER: usize = ident(KQX_COUNTER, 1);
-/// The timer of a case that needs one.
+/// The timer of a case that needs a single timer.
 pub const TIMER: usize = ident(KQX_TIMER, 1);
-/// The gate of a case that needs one.
+/// The gate of a case that needs a single gate.
 pub const GATE: usize = ident(KQX_GATE, 1);
 
-/// A change with no flags: what a member does with it is up to the other fields.
+/// A change with no flags. The other fields say what a member does.
 pub const fn change(ident: usize) -> Kevent {
     Kevent {
         ident,
@@ -41,7 +41,7 @@ pub const fn change(ident: usize) -> Kevent {
     }
 }
 
-/// A change that has these flags and nothing else.
+/// A change with these flags and no other field.
 const fn flagged(flags: u16, ident: usize) -> Kevent {
     Kevent {
         flags,
@@ -74,7 +74,7 @@ pub const fn clear(ident: usize) -> Kevent {
     flagged(EV_CLEAR, ident)
 }
 
-/// NOTE_TRIGGER with `data`: counts by it, or restarts a timer.
+/// NOTE_TRIGGER with `data`: adds `data` to a count, or restarts a timer.
 pub const fn trigger(ident: usize, data: i64) -> Kevent {
     Kevent {
         fflags: NOTE_TRIGGER,
@@ -83,10 +83,10 @@ pub const fn trigger(ident: usize, data: i64) -> Kevent {
     }
 }
 
-/// EV_ADD of a counter that delivery empties.
+/// EV_ADD of a counter that a delivery empties.
 pub const EDGE: Kevent = flagged(EV_ADD | EV_CLEAR, COUNTER);
 
-/// EV_ADD of a counter with a threshold that delivery empties.
+/// EV_ADD of a counter with a threshold, which a delivery empties.
 pub const fn threshold(threshold: u64) -> Kevent {
     Kevent {
         ext: [threshold, 0, 0, 0],
@@ -94,7 +94,7 @@ pub const fn threshold(threshold: u64) -> Kevent {
     }
 }
 
-/// EV_ADD of a semaphore that gives as many at a time as its threshold says.
+/// EV_ADD of a semaphore whose deliveries take its threshold.
 pub const fn semaphore(threshold: u64) -> Kevent {
     Kevent {
         fflags: NOTE_KQX_SEMAPHORE,
@@ -129,8 +129,8 @@ pub const fn oneshot(delay: u64) -> Kevent {
     }
 }
 
-/// EV_ADD of a deadline, in ns: of CLOCK_REALTIME if `clock` is 0, of CLOCK_UPTIME if it is
-/// NOTE_KQX_UPTIME.
+/// EV_ADD of a deadline in ns. `clock` is 0 for CLOCK_REALTIME, and NOTE_KQX_UPTIME for
+/// CLOCK_UPTIME.
 pub const fn deadline(clock: u32, at: u64) -> Kevent {
     Kevent {
         fflags: NOTE_ABSTIME | NOTE_NSECONDS | clock,
@@ -138,8 +138,8 @@ pub const fn deadline(clock: u32, at: u64) -> Kevent {
     }
 }
 
-/// Why the change of this receipt was refused: by kqueue in `data`, by a member of the
-/// family in `ext[1]`.
+/// The errno of the refused change in this receipt. kqueue puts the errno in `data`, and a
+/// member of the family in `ext[1]`.
 pub fn refusal(receipt: &Kevent) -> Option<Errno> {
     Errno::new(receipt.data as i32).or_else(|| Errno::new(receipt.ext[1] as i32))
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The same steps with a filter of the kernel's own and with the family's.
+//! The same steps with a filter of the kernel and with the family.
 
 use kqx::abi::EVFILT_KQX;
 use kqx::event::Kevent;
@@ -9,7 +9,7 @@ use crate::outcome::Failure;
 use crate::system::{Errno, System};
 use crate::tools::queue::Queue;
 
-/// A kqueue whose changes are made to one filter, which may be the kernel's own.
+/// A kqueue that sends all changes to the same filter, which may be a filter of the kernel.
 pub struct Through<'a> {
     /// The kqueue.
     pub queue: Queue<'a>,
@@ -37,11 +37,11 @@ impl Through<'_> {
         self.queue.receipt(Kevent { filter, ..change })
     }
 
-    /// An event that only one of the two filters is to have: however late a callout runs,
-    /// that one is waited for.
+    /// An event that only `filter` must have. For `filter`, the call waits for the event,
+    /// however late a callout runs.
     ///
     /// # Errors
-    /// That filter has none.
+    /// `filter` has no event.
     #[track_caller]
     pub fn event_of(&self, filter: i16) -> Result<Option<Kevent>, Failure> {
         if self.filter == filter {
@@ -52,11 +52,10 @@ impl Through<'_> {
     }
 }
 
-/// What the same steps come to with `theirs`, a filter of the kernel's own, and with the
-/// family's.
+/// The results of the same steps with `theirs`, a filter of the kernel, and with the family.
 ///
 /// # Errors
-/// The steps failed with one of the two.
+/// The steps failed with either filter.
 pub fn compare<T>(
     sys: &dyn System,
     theirs: i16,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Processes that exit with everything open.
+//! Processes that exit with all descriptors open.
 
 use std::mem::ManuallyDrop;
 
@@ -11,7 +11,7 @@ use crate::outcome::Outcome;
 use crate::system::System;
 use crate::tools::queue::Queue;
 
-/// A process adds 10,000 timers, `timer(n)` the nth of them, and exits.
+/// A process adds 10,000 timers and exits. `timer(n)` is the nth timer.
 pub fn exit_with_timers(sys: &dyn System, timer: impl Fn(u64) -> Kevent + Sync) -> Outcome {
     sys.in_process(&|| {
         sys.set_kqueue_limit(None)?;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! How much of something the machine does while a case does something.
+//! Counts what the machine does while a case runs.
 
 use crate::outcome::{Failure, Outcome};
 use crate::system::System;
 
-/// How many callouts of the module run while `body` does.
+/// How many callouts of the module run while `body` runs.
 ///
 /// # Errors
 /// `body` failed.

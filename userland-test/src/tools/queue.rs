@@ -11,16 +11,16 @@ use crate::outcome::{Failure, Outcome};
 use crate::system::{Errno, Fd, Feature, System};
 use crate::tools::change::{change, delete, refusal};
 
-/// How long a case waits for what must happen. Longer than any machine takes, shorter
-/// than the watchdog's patience.
+/// How long a case waits for an event that must come: longer than any machine takes, and
+/// shorter than the watchdog's patience.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A kqueue, closed when dropped.
 pub struct Queue<'a> {
     sys: &'a dyn System,
-    /// What the filter field of a change for the family has to be.
+    /// The number for the filter field of a change for the family.
     filter: i16,
-    /// Its descriptor.
+    /// The kqueue's descriptor.
     pub fd: Fd,
 }
 
@@ -33,7 +33,7 @@ impl<'a> Queue<'a> {
         Ok(Queue::of(sys, sys.kqueue()?))
     }
 
-    /// The kqueue `fd`, which is closed when this is dropped.
+    /// The kqueue `fd`, which is closed when this value is dropped.
     pub fn of(sys: &'a dyn System, fd: Fd) -> Queue<'a> {
         let filter = sys
             .sysctl("kern.kqx.filter")
@@ -43,7 +43,7 @@ impl<'a> Queue<'a> {
         Queue { sys, filter, fd }
     }
 
-    /// kevent(2), with the family's filter number where the default stands.
+    /// kevent(2). In each change, the default filter becomes the family's filter number.
     ///
     /// # Errors
     /// As kevent(2).
@@ -74,7 +74,7 @@ impl<'a> Queue<'a> {
     /// Makes one change, with no room for an event.
     ///
     /// # Errors
-    /// What the kernel or an EV_ADD refuses.
+    /// The errno of the kernel, or of a refused EV_ADD.
     pub fn apply(&self, change: Kevent) -> Result<(), Errno> {
         self.kevent(&[change], &mut [], None).map(drop)
     }
@@ -82,7 +82,7 @@ impl<'a> Queue<'a> {
     /// Makes one change with EV_RECEIPT and returns the receipt.
     ///
     /// # Errors
-    /// As kevent(2), or not exactly one receipt.
+    /// As kevent(2), or a number of receipts other than one.
     #[track_caller]
     pub fn receipt(&self, mut change: Kevent) -> Result<Kevent, Failure> {
         change.flags |= EV_RECEIPT;
@@ -95,7 +95,7 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// What a change with no operation and EV_RECEIPT says of the registration's state.
+    /// The registration's state, from a change with no operation and EV_RECEIPT.
     ///
     /// # Errors
     /// As [`Queue::receipt`], or the query was refused.
@@ -110,11 +110,11 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// EV_ADD of `bad` is refused with EINVAL, as a call's error and as a receipt's, and
-    /// leaves no registration behind.
+    /// Checks that EV_ADD of `bad` is refused with EINVAL, in a call's error and in a
+    /// receipt, and leaves no registration.
     ///
     /// # Errors
-    /// It is not.
+    /// EV_ADD of `bad` is not refused so.
     #[track_caller]
     pub fn einval(&self, bad: Kevent) -> Outcome {
         let refused = self.apply(bad);
@@ -131,7 +131,7 @@ impl<'a> Queue<'a> {
         self.quiet()
     }
 
-    /// What there is now: one event or none.
+    /// The event that is due now, or none.
     ///
     /// # Errors
     /// As kevent(2).
@@ -148,7 +148,7 @@ impl<'a> Queue<'a> {
         queue.sys.close(queue.fd)
     }
 
-    /// One event, or none within `time`.
+    /// The first event within `time`, or none.
     ///
     /// # Errors
     /// As kevent(2).
@@ -158,11 +158,11 @@ impl<'a> Queue<'a> {
         Ok((count == 1).then_some(events[0]))
     }
 
-    /// The event there has to be now: on a machine whose time is real, within [`PATIENCE`],
-    /// for a callout may be late there.
+    /// The event that must be due now. In real time, a callout may be late, so the event
+    /// has [`PATIENCE`].
     ///
     /// # Errors
-    /// There is none.
+    /// There is no event.
     #[track_caller]
     pub fn take(&self) -> Result<Kevent, Failure> {
         let event = if self.sys.has(Feature::VirtualClock) {
@@ -173,10 +173,10 @@ impl<'a> Queue<'a> {
         event.ok_or_else(|| Failure::here(format_args!("no event")))
     }
 
-    /// The event there has to be sooner or later.
+    /// The event that must come sooner or later.
     ///
     /// # Errors
-    /// There is none within [`PATIENCE`].
+    /// There is no event within [`PATIENCE`].
     #[track_caller]
     pub fn wait(&self) -> Result<Kevent, Failure> {
         match self.within(PATIENCE)? {
@@ -185,10 +185,10 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// There must be no event now.
+    /// Checks that there is no event now.
     ///
     /// # Errors
-    /// There is one.
+    /// There is an event.
     #[track_caller]
     pub fn quiet(&self) -> Result<(), Failure> {
         match self.poll()? {
@@ -200,7 +200,7 @@ impl<'a> Queue<'a> {
 
 impl Drop for Queue<'_> {
     fn drop(&mut self) {
-        // Nobody else closes it, and there is nobody to tell.
+        // No other code closes the kqueue, and a drop cannot report an error.
         let _ = self.sys.close(self.fd);
     }
 }

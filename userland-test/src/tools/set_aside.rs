@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a case may change of the machine, because it is put right afterwards.
+//! Changes to the machine that a case may make, because these functions undo them.
 
 use crate::outcome::{Failure, Outcome};
 use crate::system::{Clock, Errno, System};
 
-/// Runs `body`, which may write these integers of sysctl(3), and writes them back.
+/// Runs `body`, which may write these integers of sysctl(3), and then restores the integers.
 ///
 /// # Errors
 /// `body` failed, or an integer cannot be read or written back.
@@ -25,7 +25,7 @@ pub fn sysctls_set_aside(
     outcome
 }
 
-/// Runs `body` while an integer of sysctl(3) is `value`.
+/// Runs `body` while an integer of sysctl(3) has the value `value`.
 ///
 /// # Errors
 /// `body` failed, or the integer cannot be read or written.
@@ -41,8 +41,8 @@ pub fn with_sysctl(
     })
 }
 
-/// Runs `body` while these integers of sysctl(3), where this machine has them, are as large
-/// as this at least.
+/// Runs `body` while these integers of sysctl(3) have at least these values. An integer
+/// that the machine lacks is skipped.
 ///
 /// # Errors
 /// `body` failed, or an integer cannot be read or written.
@@ -71,8 +71,7 @@ pub fn with_room(
     outcome
 }
 
-/// Runs `body`, which may step CLOCK_REALTIME by so many ns, and sets the clock right
-/// afterwards.
+/// Runs `body`, which may step CLOCK_REALTIME by this many ns, and then sets the clock right.
 ///
 /// # Errors
 /// `body` failed, or the clock cannot be set.

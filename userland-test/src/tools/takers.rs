@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Threads that take events side by side, and what they took.
+//! Threads that take events side by side, and a record of the events.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -15,10 +15,10 @@ use crate::tools::change::{COUNTER, EDGE, add, disable, enable, trigger};
 use crate::tools::queue::Queue;
 use crate::{ensure, equal};
 
-/// The event that tells a thread to stop taking: a semaphore.
+/// The semaphore whose event tells a thread to stop.
 const STOP: usize = ident(KQX_COUNTER, 0xdead);
 
-/// A queue whose takers [`stop`] can stop.
+/// A queue on which [`stop`] can stop the takers.
 pub fn stoppable(sys: &dyn System) -> Result<Queue<'_>, Errno> {
     let queue = Queue::new(sys)?;
     queue.apply(Kevent {
@@ -33,7 +33,7 @@ fn stop(queue: &Queue, takers: i64) -> Result<(), Errno> {
     queue.apply(trigger(STOP, takers))
 }
 
-/// Takes events until told to stop.
+/// Takes events until the thread is told to stop.
 fn take_all(queue: &Queue, mut taken: impl FnMut(Kevent) -> Outcome) -> Outcome {
     loop {
         let event = queue.wait()?;
@@ -44,7 +44,7 @@ fn take_all(queue: &Queue, mut taken: impl FnMut(Kevent) -> Outcome) -> Outcome 
     }
 }
 
-/// Takes what the takers left when they stopped. No timer may be running.
+/// Takes the events that are left after the takers stopped. No timer may be running.
 fn take_rest(queue: &Queue, mut taken: impl FnMut(Kevent) -> Outcome) -> Outcome {
     while let Some(event) = queue.poll()? {
         taken(event)?;
@@ -52,8 +52,8 @@ fn take_rest(queue: &Queue, mut taken: impl FnMut(Kevent) -> Outcome) -> Outcome
     Ok(())
 }
 
-/// Runs `producers` beside `takers` threads that hand each event to `taken`; the last
-/// producer to end stops them. What is left after that is handed over, too.
+/// Runs `producers` beside `takers` threads, which hand each event to `taken`. The last
+/// producer to end stops the takers. `taken` also gets the events that are left.
 pub fn flow(
     sys: &dyn System,
     queue: &Queue,
@@ -81,7 +81,7 @@ pub fn flow(
     take_rest(queue, taken)
 }
 
-/// A sum over threads.
+/// A sum that several threads add to.
 #[derive(Default)]
 pub struct Sum(AtomicI64);
 
@@ -91,13 +91,13 @@ impl Sum {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// What has been added.
+    /// The sum so far.
     pub fn get(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Four threads wait for `rounds` events, one at a time, each made by `fire`.
+/// Four threads wait for `rounds` events. `fire` makes one event at a time.
 pub fn single_delivery(
     sys: &dyn System,
     rounds: i64,
@@ -109,7 +109,7 @@ pub fn single_delivery(
     let producer = || {
         for round in 0..rounds {
             fire(&queue, round)?;
-            // A second delivery of the same event would show in this or a later round.
+            // A second delivery of the same event would show in this round or in a later round.
             equal!(acks.wait()?.data, 1);
         }
         Ok(())
@@ -121,7 +121,7 @@ pub fn single_delivery(
     acks.quiet()
 }
 
-/// ENOENT is what happens when another thread has deleted first.
+/// Turns ENOENT into success: another thread deleted the registration first.
 pub fn unless_gone(result: Result<(), Errno>) -> Result<(), Errno> {
     match result {
         Err(Errno::ENOENT) => Ok(()),
@@ -129,7 +129,7 @@ pub fn unless_gone(result: Result<(), Errno>) -> Result<(), Errno> {
     }
 }
 
-/// Disables and enables `ident` until told to stop, and leaves it enabled.
+/// Disables and enables `ident` until `stop` is true, and leaves `ident` enabled.
 pub fn toggle(sys: &dyn System, queue: &Queue, ident: usize, stop: &AtomicBool) -> Outcome {
     loop {
         queue.apply(disable(ident))?;
@@ -144,10 +144,11 @@ pub fn toggle(sys: &dyn System, queue: &Queue, ident: usize, stop: &AtomicBool) 
 /// How many deliveries a case takes before it deletes its timer.
 const DELIVERIES: usize = 1000;
 
-/// The deliveries of one timer, by whichever thread takes them.
+/// The deliveries of a timer to several threads.
 ///
-/// A thread waits for their number, never for a time: a guest that is starved takes long
-/// to get there, and an expiry that wakes nobody leaves that thread without an event.
+/// A thread waits for the number of deliveries, never for a time. A starved guest takes
+/// long to reach the number. An expiry that wakes no thread leaves that thread without an
+/// event.
 pub struct Deliveries<'a> {
     period: u64,
     taken: Mutex<Vec<Kevent>>,
@@ -155,7 +156,7 @@ pub struct Deliveries<'a> {
 }
 
 impl<'a> Deliveries<'a> {
-    /// None yet, of a timer of `period` ns.
+    /// No deliveries yet, of a timer with a period of `period` ns.
     pub fn new(sys: &'a dyn System, period: u64) -> Result<Self, Errno> {
         let enough = Queue::new(sys)?;
         enough.apply(Kevent {
@@ -169,20 +170,21 @@ impl<'a> Deliveries<'a> {
         })
     }
 
-    /// Keeps one.
+    /// Keeps a delivery.
     pub fn push(&self, event: Kevent) -> Outcome {
         self.taken.lock().expect("no taker panicked").push(event);
         self.enough.apply(trigger(COUNTER, 1))?;
         Ok(())
     }
 
-    /// Waits until there are [`DELIVERIES`].
+    /// Waits until there are [`DELIVERIES`] deliveries.
     pub fn enough(&self) -> Outcome {
         self.enough.wait()?;
         Ok(())
     }
 
-    /// All of them together count each expiry once: each follows the one before.
+    /// Checks that all deliveries together count each expiry once: each delivery follows
+    /// the last.
     pub fn are_one_chain(&self) -> Outcome {
         let mut taken = std::mem::take(&mut *self.taken.lock().expect("no taker panicked"));
         taken.sort_unstable_by_key(|event| event.ext[0]);
@@ -202,7 +204,7 @@ impl<'a> Deliveries<'a> {
     }
 }
 
-/// Small pauses around `around` µs, reproducible.
+/// Small pauses around `around` µs. The pauses are the same in each run.
 pub fn pauses(around: u64) -> impl Iterator<Item = Duration> {
     (0..200).map(move |n| Duration::from_micros(around / 2 + n * 7919 % (around + 1)))
 }

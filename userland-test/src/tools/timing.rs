@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! When a timer was changed, and when its expiries were due.
+//! The times at which a timer was changed, and at which its expiries were due.
 
 use kqx::event::Kevent;
 
@@ -16,8 +16,8 @@ pub fn timed(sys: &dyn System, queue: &Queue, change: Kevent) -> Result<(u64, u6
     Ok((before, sys.clock(Clock::Uptime)))
 }
 
-/// Of `delay`, from the change that was made within `made`, the timer has left what has not
-/// passed yet.
+/// Checks the time that the timer has left. The timer was set to `delay` by a change within
+/// `made`.
 #[track_caller]
 pub fn left_of(sys: &dyn System, queue: &Queue, made: (u64, u64), delay: u64) -> Outcome {
     let before = sys.clock(Clock::Uptime);
@@ -32,7 +32,7 @@ pub fn left_of(sys: &dyn System, queue: &Queue, made: (u64, u64), delay: u64) ->
     }
 }
 
-/// An expiry that was due `delay` after the change that was made within `made`.
+/// Checks that an expiry was due `delay` after the change that was made within `made`.
 #[track_caller]
 pub fn due_after(event: &Kevent, made: (u64, u64), delay: u64) -> Outcome {
     if (made.0 + delay..=made.1 + delay).contains(&event.ext[0]) {
@@ -45,7 +45,8 @@ pub fn due_after(event: &Kevent, made: (u64, u64), delay: u64) -> Outcome {
     }
 }
 
-/// The later event follows the earlier of the same timer with no expiry lost or doubled.
+/// Checks that the later event follows the earlier event of the same timer: no expiry is
+/// lost or doubled.
 #[track_caller]
 pub fn follows(earlier: &Kevent, later: &Kevent, period: u64) -> Outcome {
     if later.data > 0 && later.ext[0] == earlier.ext[0] + later.data as u64 * period {

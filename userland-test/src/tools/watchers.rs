@@ -13,7 +13,7 @@ use crate::tools::change::{GATE, add, trigger};
 use crate::tools::queue::Queue;
 use crate::{ensure, equal};
 
-/// EV_ADD of a watcher of a gate that wakes one.
+/// EV_ADD of a watcher of a gate that wakes one watcher.
 pub const ONE: Kevent = Kevent {
     fflags: NOTE_KQX_ONE,
     ..add(GATE)
@@ -31,7 +31,7 @@ pub fn queues<const N: usize>(sys: &dyn System, change: Kevent) -> Result<[Queue
         .unwrap_or_else(|_| unreachable!("there are N")))
 }
 
-/// A watcher that is only there to trigger.
+/// A watcher that only triggers.
 pub fn outsider(sys: &dyn System, mut change: Kevent) -> Result<Queue<'_>, Errno> {
     let queue = Queue::new(sys)?;
     change.flags |= EV_DISABLE;
@@ -39,13 +39,13 @@ pub fn outsider(sys: &dyn System, mut change: Kevent) -> Result<Queue<'_>, Errno
     Ok(queue)
 }
 
-/// Triggers by 1, and says which of the queues it woke: exactly one.
+/// Triggers by 1. Exactly one queue must wake: returns its index.
 pub fn woken(by: &Queue<'_>, queues: &[&Queue<'_>]) -> Result<usize, Failure> {
     by.apply(trigger(GATE, 1))?;
     taker(queues)
 }
 
-/// Which of the queues has an event, and takes it: exactly one.
+/// Takes the event of the only queue that has an event. Returns the queue's index.
 pub fn taker(queues: &[&Queue<'_>]) -> Result<usize, Failure> {
     let mut found = None;
     for (index, queue) in queues.iter().enumerate() {
@@ -55,10 +55,10 @@ pub fn taker(queues: &[&Queue<'_>]) -> Result<usize, Failure> {
             found = Some(index);
         }
     }
-    found.ok_or_else(|| Failure::here(format_args!("nobody was woken")))
+    found.ok_or_else(|| Failure::here(format_args!("no queue was woken")))
 }
 
-/// Reads kern.proc.kq of `queue`, and triggers meanwhile.
+/// Reads kern.proc.kq of `queue`, and triggers during the reading.
 pub fn trigger_during_dump(sys: &dyn System, queue: &Queue<'_>, by: &Queue<'_>) -> Outcome {
     sys.parallel(&[
         &|| {
@@ -66,7 +66,7 @@ pub fn trigger_during_dump(sys: &dyn System, queue: &Queue<'_>, by: &Queue<'_>) 
             Ok(())
         },
         &|| {
-            // The reading takes longer where time is virtual.
+            // In virtual time, the reading takes longer.
             sys.pass(Duration::from_micros(5));
             by.apply(trigger(GATE, 1))?;
             Ok(())

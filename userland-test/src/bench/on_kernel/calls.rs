@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The system calls that are measured, and no more around them than a program has.
+//! The measured system calls, with as little around them as in a program.
 
 use std::arch::asm;
 use std::ffi::c_int;
@@ -19,10 +19,10 @@ static NO_WAIT: libc::timespec = libc::timespec {
     tv_nsec: 0,
 };
 
-/// A new descriptor, or why there is none.
+/// A new descriptor, or the errno.
 fn descriptor(result: c_int) -> Result<OwnedFd, Errno> {
     let fd = check(result)?;
-    // SAFETY: the kernel has just made the descriptor; nobody else has it.
+    // SAFETY: the kernel has just made the descriptor, and no other code has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -35,7 +35,7 @@ impl Kqueue {
         descriptor(unsafe { libc::kqueue() }).map(Kqueue)
     }
 
-    /// The ident under which another kqueue takes it.
+    /// The ident for this kqueue in another kqueue.
     pub fn ident(&self) -> usize {
         self.0.as_raw_fd() as usize
     }
@@ -47,25 +47,25 @@ impl Kqueue {
             .map(drop)
     }
 
-    /// Waits for events; how many came.
+    /// Waits for events. Returns how many came.
     #[inline]
     pub fn wait(&self, events: &mut [Kevent]) -> Result<usize, Errno> {
         self.kevent(ptr::null(), 0, events, ptr::null())
     }
 
-    /// The events that are there; how many.
+    /// Takes the events that are due now. Returns how many.
     #[inline]
     pub fn poll(&self, events: &mut [Kevent]) -> Result<usize, Errno> {
         self.kevent(ptr::null(), 0, events, &raw const NO_WAIT)
     }
 
-    /// Waits for events, at most for `time`; how many came.
+    /// Waits for events, at most for `time`. Returns how many came.
     pub fn wait_for(&self, time: Duration, events: &mut [Kevent]) -> Result<usize, Errno> {
         let timeout = timespec(time.as_nanos() as u64);
         self.kevent(ptr::null(), 0, events, &raw const timeout)
     }
 
-    /// `count` changes are at `changes`, and `timeout` is null or points to one.
+    /// `changes` points to `count` changes. `timeout` is null or points to a time-out.
     #[inline]
     fn kevent(
         &self,
@@ -74,8 +74,8 @@ impl Kqueue {
         events: &mut [Kevent],
         timeout: *const libc::timespec,
     ) -> Result<usize, Errno> {
-        // SAFETY: Kevent is laid out like struct kevent (asserted in system::freebsd);
-        // the callers above pass `count` changes and a valid time-out or null.
+        // SAFETY: Kevent is laid out like struct kevent (asserted in system::freebsd). The
+        // callers above pass `count` changes and a valid time-out or null.
         let result = unsafe {
             libc::kevent(
                 self.0.as_raw_fd(),
@@ -112,7 +112,7 @@ impl Eventfd {
         check(result as c_int).map(drop)
     }
 
-    /// Takes the sum.
+    /// Takes the sum of the eventfd.
     #[inline]
     pub fn take(&self) -> Result<u64, Errno> {
         take(&self.0)
@@ -133,14 +133,14 @@ impl Timerfd {
         self.0.as_raw_fd() as usize
     }
 
-    /// One expiry in `ns`; with 0 none.
+    /// Arms an expiry in `ns`. 0 disarms the timer.
     #[inline]
     pub fn arm(&self, ns: u64) -> Result<(), Errno> {
         let value = libc::itimerspec {
             it_interval: timespec(0),
             it_value: timespec(ns),
         };
-        // SAFETY: `value` is readable, and the old value is not asked for.
+        // SAFETY: `value` is readable, and the call does not write the old value.
         let result = unsafe {
             libc::timerfd_settime(self.0.as_raw_fd(), 0, &raw const value, ptr::null_mut())
         };
@@ -154,7 +154,7 @@ impl Timerfd {
     }
 }
 
-/// The number that an eventfd or a timerfd gives to read.
+/// Reads the number of an eventfd or a timerfd.
 #[inline]
 fn take(fd: &OwnedFd) -> Result<u64, Errno> {
     let mut number = 0u64;
@@ -191,7 +191,7 @@ pub fn realtime() -> u64 {
 #[inline]
 fn clock(id: libc::clockid_t) -> u64 {
     let mut now = MaybeUninit::<libc::timespec>::zeroed();
-    // SAFETY: `now` is writable; all zeroes is a timespec, should the clock not exist.
+    // SAFETY: `now` is writable. All zeroes is a timespec, if the clock does not exist.
     let now = unsafe {
         libc::clock_gettime(id, now.as_mut_ptr());
         now.assume_init()
@@ -199,14 +199,14 @@ fn clock(id: libc::clockid_t) -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// Does nothing, `turns` times: two instructions a turn.
+/// Does nothing, `turns` times: a turn takes two instructions.
 pub fn spin(turns: u64) {
     spin_padded::<0>(turns);
 }
 
-/// `2 + PADDING` instructions a turn.
+/// Does nothing, `turns` times: a turn takes `2 + PADDING` instructions.
 fn spin_padded<const PADDING: usize>(turns: u64) {
-    // SAFETY: counts a register down to 0; no memory, no stack.
+    // SAFETY: the code counts a register down to 0, and uses no memory and no stack.
     unsafe {
         asm!(
             "2:",
@@ -222,8 +222,8 @@ fn spin_padded<const PADDING: usize>(turns: u64) {
     }
 }
 
-/// Whether a nanosecond is an instruction here: QEMU with `-icount shift=0`. Loops of two
-/// and of ten instructions a turn then take two and ten; no processor does both.
+/// Whether a nanosecond is an instruction here: QEMU with `-icount shift=0`. Then loops of
+/// two and of ten instructions a turn take 2 ns and 10 ns a turn. No processor does both.
 pub fn counts_instructions() -> bool {
     const TURNS: u64 = 100_000;
     let takes = |instructions: u64, spin: fn(u64)| {

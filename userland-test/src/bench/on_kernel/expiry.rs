@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What an expiry costs, delivered and not.
+//! The cost of an expiry, with and without a delivery.
 
 use std::time::Duration;
 
@@ -15,17 +15,17 @@ use crate::bench::table::{Bench, Row};
 use crate::outcome::{Failure, Outcome};
 use crate::tools::set_aside::with_room;
 
-/// ns from one expiry to the next where they come apart.
+/// ns from an expiry to the next, if the expiries come apart.
 const APART: u64 = 100_000;
-/// How many come apart, in one measurement: shorter than a tick of a 100 Hz clock.
+/// How many expiries come apart in a measurement: shorter than a tick of a 100 Hz clock.
 const FEW: u32 = 20;
-/// How many come together.
+/// How many expiries come together.
 const MANY: u32 = 100;
-/// ns from arming them to the first: longer than all of them take.
+/// ns from arming the timers to the first expiry: longer than arming all of them takes.
 const AHEAD: u64 = 5_000_000;
 
-/// From the interrupt to the event in the program's hands, while the program computes:
-/// what the computation takes longer.
+/// The cost from the interrupt to the event in the program's hands, while the program
+/// computes: how much longer the computation takes.
 pub fn deliver(bench: &mut Bench<'_>) -> Outcome {
     let unit = bench.unit;
     let timerfds = (0..FEW).map(|_| timerfd()).collect::<Result<Vec<_>, _>>()?;
@@ -58,8 +58,8 @@ pub fn deliver(bench: &mut Bench<'_>) -> Outcome {
     Ok(())
 }
 
-/// Timers that expire one after the other, each delivered before the next. `new` gives
-/// them the time to their first expiry; a second one comes after the measurement.
+/// Timers that expire after each other, with a delivery before the next expiry. `new` gets
+/// the time to the first expiry. A second expiry comes after the measurement.
 fn apart(timer: Timer, new: fn(Timer, u64, u64) -> Kevent) -> Result<Spread, Failure> {
     let kq = Kqueue::new()?;
     let mut events = [Kevent::default(); 1];
@@ -72,12 +72,14 @@ fn apart(timer: Timer, new: fn(Timer, u64, u64) -> Kevent) -> Result<Spread, Fai
     )
 }
 
-/// Arms [`FEW`] timers, then computes and takes them in turn; what one costs.
+/// Arms [`FEW`] timers, then computes and takes the events in turn. Returns the cost of an
+/// event.
 fn take_in_turn(
     mut arm: impl FnMut(u32) -> Outcome,
     mut take: impl FnMut(u32) -> Outcome,
 ) -> Result<Spread, Failure> {
-    // Longer than from one to the next, so that each has expired when it is taken.
+    // Longer than the time between two expiries, so that each timer has expired when it is
+    // taken.
     let ns = u64::from(FEW) * APART * 5 / 4;
     let all = cost_beyond_spinning(ns, FEW, |spin| {
         let first = uptime() + AHEAD;
@@ -97,7 +99,8 @@ fn take_in_turn(
     Ok(all.map(|all| all / f64::from(FEW)))
 }
 
-/// Timers that expire at one time and are delivered by one call; what one costs.
+/// Timers that expire at the same time, with one call for the delivery. Returns the cost of
+/// an event.
 fn together(timer: Timer) -> Result<Spread, Failure> {
     let kq = Kqueue::new()?;
     let mut events = [Kevent::default(); MANY as usize];
@@ -117,19 +120,19 @@ fn together(timer: Timer) -> Result<Spread, Failure> {
     Ok(all.map(|all| all / f64::from(MANY)))
 }
 
-/// The period of timers that nobody takes, in ns.
+/// The period in ns of timers whose events nobody takes.
 const SHORT: u64 = 100_000;
-/// How many of ours there are...
+/// How many timers kqx has...
 const OURS: u64 = 10_000;
-/// ...and how many of the kernel's, which are not to stop the machine.
+/// ...and how many EVFILT_TIMER has. More would stop the machine.
 const THEIRS: u64 = 10;
-/// How long a computation is that they slow down, in ns.
+/// ns of a computation that the timers slow down.
 const COMPUTATION: u64 = 20_000_000;
-/// Longer than any of ours takes to expire first.
+/// Longer than any timer of kqx takes to its first expiry.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// Periodic timers that expire and are not taken: the callouts they run in a second, and
-/// how much longer a computation takes.
+/// Periodic timers that expire, while nobody takes their events: their callouts in a
+/// second, and how much longer a computation takes.
 pub fn untaken(bench: &mut Bench<'_>) -> Outcome {
     let room = [("kern.kqx.timer_max", 2 * OURS as i64)];
     with_room(bench.sys, &room, || {

@@ -13,11 +13,11 @@ use crate::bench::subject::{EVFILT, KQX, Timer};
 use crate::bench::table::{Bench, Row};
 use crate::outcome::{Failure, Outcome};
 
-/// Timers per measurement of lateness.
+/// The number of timers in a measurement of lateness.
 const TIMERS: usize = 1000;
 
-/// From when a timer is due, counted from the call that arms it, to the return of the
-/// call that takes it.
+/// From the due time of a timer, which counts from the call that arms the timer, to the
+/// return of the call that takes the event.
 pub fn lateness(bench: &mut Bench<'_>) -> Outcome {
     for (name, delay) in [("1 ms", 1_000_000), ("100 us", 100_000), ("10 us", 10_000)] {
         let evfilt = |timer: Timer| -> Result<Vec<f64>, Failure> {
@@ -55,22 +55,22 @@ fn late(delay: u64, mut once: impl FnMut() -> Outcome) -> Result<Vec<f64>, Failu
     for _ in 0..TIMERS {
         let start = uptime();
         once()?;
-        // Signed: too early must show.
+        // The difference is signed, so that an early timer shows.
         samples.push((uptime() - start) as f64 - delay as f64);
     }
     samples.sort_by(f64::total_cmp);
     Ok(samples)
 }
 
-/// Timers that may share wakeups.
+/// The number of timers that may share wakeups.
 const SHARING: u64 = 1000;
-/// Their period in ns.
+/// The period of the timers in ns.
 const PERIOD: u64 = 100_000_000;
-/// What half of them may be late, in ns.
+/// The leeway in ns of half of the timers.
 const LEEWAY: u64 = 50_000_000;
 
-/// How often a program that takes all there is wakes in a second for 1000 timers of
-/// 100 ms whose phases differ.
+/// How often a program wakes in a second for 1000 timers of 100 ms with different phases.
+/// The program takes all events that are due.
 pub fn wakeups(bench: &mut Bench<'_>) -> Outcome {
     let leeway = |leeway| count_wakeups(move |id| with_leeway(KQX.every(id, PERIOD), leeway));
     bench.row(
@@ -99,7 +99,7 @@ fn count_wakeups(timer: impl Fn(u64) -> Kevent) -> Result<Spread, Failure> {
         kq.change(&timer(id))?;
         std::thread::sleep(Duration::from_nanos(PERIOD / SHARING));
     }
-    // The expiries of the time it took to arm them.
+    // Drops the expiries from the time in which the timers were armed.
     kq.poll(&mut events)?;
     let end = uptime() + 1_000_000_000;
     let mut wakeups = 0;

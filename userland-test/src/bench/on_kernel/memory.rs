@@ -11,15 +11,15 @@ use crate::bench::table::{Bench, Row};
 use crate::outcome::{Failure, Outcome};
 use crate::tools::set_aside::with_room;
 
-/// How many are there at once: enough that caches and odd pages do not count.
+/// The number of registrations: enough that caches and partial pages do not count.
 const REGISTRATIONS: u64 = 64_000;
-/// The kqueues that they are spread over.
+/// The number of kqueues for the registrations.
 const QUEUES: u64 = 64;
-/// Longer than the benchmark, in ns.
+/// ns to the expiry: longer than the benchmark.
 const FAR: u64 = 1_000_000_000_000;
 
-/// The free memory that goes, per registration, knote and all. Everything stays until the
-/// end: what one round gave back would be what the next one takes.
+/// The free memory that a registration takes, with its knote. Every registration stays
+/// until the end, because the next round would reuse freed memory.
 pub fn memory(bench: &mut Bench<'_>) -> Outcome {
     let mut kept = Vec::new();
     let counter = used(bench, &mut kept, |id| COUNTER.add(id))?;
@@ -43,7 +43,7 @@ pub fn memory(bench: &mut Bench<'_>) -> Outcome {
     })
 }
 
-/// Bytes per registration of `add`; the kqueues go to `kept`.
+/// Bytes for each registration of `add`. The kqueues go to `kept`.
 fn used(
     bench: &Bench<'_>,
     kept: &mut Vec<Kqueue>,

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Costs of what happens beside a computation: what the computation takes longer.
+//! The cost of work beside a computation: how much longer the computation takes.
 
 use crate::bench::meter::{SAMPLES, Spread};
 use crate::bench::on_kernel::calls::{self, uptime};
 use crate::outcome::Failure;
 
-/// What `work` costs beyond the turns of [`calls::spin`] in it, which it is given to
-/// spread over its time as `pieces` of equal length, in all `ns` long at least.
+/// The cost of `work` beyond its turns of [`calls::spin`]. `work` gets the turns as
+/// `pieces` of equal length, which it spreads over its time. All pieces together take at
+/// least `ns`.
 pub fn cost_beyond_spinning(
     ns: u64,
     pieces: u32,
@@ -28,7 +29,7 @@ pub fn cost_beyond_spinning(
     Ok(Spread::of(with).map(|time| time - alone))
 }
 
-/// How many turns of [`calls::spin`] there are in `ns`: the most that were ever done.
+/// How many turns of [`calls::spin`] fit into `ns`: the highest measured number.
 pub fn turns_in(ns: u64) -> u64 {
     const TURNS: u64 = 100_000;
     let fastest = (0..SAMPLES)

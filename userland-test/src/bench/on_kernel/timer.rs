@@ -13,13 +13,13 @@ use crate::outcome::{Failure, Outcome};
 
 /// Operations between two readings of the clock.
 const COUNT: u32 = 1000;
-/// Far enough that nothing measured here expires: 1000 s, in ns.
+/// A time to the expiry that no measurement reaches: 1000 s, in ns.
 const FAR: u64 = 1_000_000_000_000;
-/// What brings a deadline nearer: 1 us, in ns.
+/// How much nearer each deadline comes: 1 us, in ns.
 const NEARER: u64 = 1_000;
 
 impl Timer {
-    /// One expiry at `ns` of CLOCK_REALTIME.
+    /// An expiry at `ns` of CLOCK_REALTIME.
     pub fn at(self, id: u64, ns: u64) -> Kevent {
         let fflags = NOTE_NSECONDS | NOTE_ABSTIME;
         self.change(id, EV_ADD | EV_ONESHOT, fflags, ns)
@@ -30,20 +30,20 @@ impl Timer {
         self.change(id, EV_ADD, NOTE_NSECONDS, ns)
     }
 
-    /// Only [`KQX`]: the period starts anew.
+    /// Starts the period anew. Only [`KQX`] can do this.
     pub fn kick(self, id: u64) -> Kevent {
         self.change(id, 0, NOTE_TRIGGER, 0)
     }
 }
 
-/// A timerfd and a kqueue that reports it.
+/// A timerfd, and a kqueue that reports the timerfd.
 pub fn timerfd() -> Result<(Timerfd, Kqueue), Failure> {
     let (fd, kq) = (Timerfd::new()?, Kqueue::new()?);
     kq.change(&readable(fd.ident(), EV_ADD))?;
     Ok((fd, kq))
 }
 
-/// Arm, re-arm, cancel.
+/// The costs of arming, re-arming and cancelling a timer.
 pub fn changes(bench: &mut Bench<'_>) -> Outcome {
     let unit = bench.unit;
 
@@ -67,7 +67,7 @@ pub fn changes(bench: &mut Bench<'_>) -> Outcome {
             .ratio_at_most(1.00),
     );
 
-    // From the same delay, each deadline is a little after the one before.
+    // With the same delay, each deadline is a little later than the deadline before.
     let rearm = |timer: Timer, nearer: u64| -> Result<Spread, Failure> {
         let kq = Kqueue::new()?;
         let mut delay = FAR;

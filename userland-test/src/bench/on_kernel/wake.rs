@@ -26,7 +26,7 @@ fn queue(wake: Wake, count: u64) -> Result<Kqueue, Failure> {
     Ok(kq)
 }
 
-/// An eventfd and a kqueue that reports it.
+/// An eventfd, and a kqueue that reports the eventfd.
 fn eventfd() -> Result<(Eventfd, Kqueue), Failure> {
     let (fd, kq) = (Eventfd::new()?, Kqueue::new()?);
     kq.change(&readable(fd.ident(), EV_ADD | EV_CLEAR))?;
@@ -43,7 +43,7 @@ pub fn readable(ident: usize, flags: u16) -> Kevent {
     }
 }
 
-/// What any system call and any kevent(2) cost.
+/// The costs of any system call and of any kevent(2).
 pub fn floor(bench: &mut Bench<'_>) -> Outcome {
     let unit = bench.unit;
     let spread = cost(COUNT, || {
@@ -57,7 +57,7 @@ pub fn floor(bench: &mut Bench<'_>) -> Outcome {
     Ok(())
 }
 
-/// One counter: add, delete, trigger, deliver.
+/// The costs of a counter: add, delete, trigger, deliver.
 pub fn counter(bench: &mut Bench<'_>) -> Outcome {
     let unit = bench.unit;
 
@@ -119,7 +119,7 @@ pub fn counter(bench: &mut Bench<'_>) -> Outcome {
     Ok(())
 }
 
-/// How many events of a producer are gathered in one delivery.
+/// How many events a delivery gathers.
 const THRESHOLD: u64 = 64;
 /// The events of one measurement; a multiple of [`THRESHOLD`].
 const EVENTS: u64 = 64 * THRESHOLD;
@@ -155,7 +155,8 @@ pub fn threshold(bench: &mut Bench<'_>) -> Outcome {
     gather(bench, "threshold 64", measure)
 }
 
-/// Threads that add events one at a time, letting others run after each; one that takes.
+/// Threads that add events one at a time and let others run after each event, and a thread
+/// that takes the events.
 pub fn producers(bench: &mut Bench<'_>) -> Outcome {
     for producers in [1, 4] {
         let title = format!("threshold 64, threads: {producers} adding, 1 taking");
@@ -166,10 +167,10 @@ pub fn producers(bench: &mut Bench<'_>) -> Outcome {
     Ok(())
 }
 
-/// What an event costs, and how many deliveries [`EVENTS`] events take.
+/// The cost of an event, and how many deliveries [`EVENTS`] events take.
 type Gathered = (Spread, u64);
 
-/// The two rows on gathering events, by what `measure` says of a threshold.
+/// The two rows on gathering events. `measure` returns the result for a threshold.
 fn gather(
     bench: &mut Bench<'_>,
     title: &str,
@@ -190,7 +191,7 @@ fn gather(
         .figure(COUNTER.name, Spread::exactly(kqx.1 as f64))
         .figure(USER.name, Spread::exactly(user.1 as f64))
         .figure(each_name, Spread::exactly(each.1 as f64));
-    // EVFILT_USER itself gathers what several producers add before the taker runs.
+    // EVFILT_USER itself gathers the events that several producers add before the taker runs.
     bench.row(if user.1 == EVENTS {
         row.ratio_at_most(1.0 / 60.0)
     } else {
@@ -199,7 +200,7 @@ fn gather(
     Ok(())
 }
 
-/// What `producers` threads and one that takes make of it, end to end.
+/// The result of `producers` threads and a thread that takes the events, end to end.
 fn produce(wake: Wake, threshold: u64, producers: u64) -> Result<Gathered, Failure> {
     let mut samples = Vec::new();
     let mut deliveries = 0;
@@ -225,9 +226,10 @@ fn produce(wake: Wake, threshold: u64, producers: u64) -> Result<Gathered, Failu
     Ok((Spread::of(samples), deliveries))
 }
 
-/// Takes deliveries until no more are to come. A counter says how many events a delivery
-/// gathers, and where threads run at once the last few may not reach the threshold; of
-/// EVFILT_USER it is known only that they were added before.
+/// Takes deliveries until no more can come. A counter says how many events a delivery
+/// gathers. If threads run at the same time, the last few events may not reach the
+/// threshold. For EVFILT_USER, only this is known: the events were added before the
+/// delivery.
 fn consume(
     wake: Wake,
     threshold: u64,
@@ -251,7 +253,7 @@ fn consume(
     Ok(())
 }
 
-/// Trigger + deliver with many registrations on one kqueue, and spread over several.
+/// The cost of trigger + deliver with many registrations on a kqueue, and spread over several.
 pub fn growth(bench: &mut Bench<'_>) -> Outcome {
     let unit = bench.unit;
     for count in [1, 64, 1_000, 10_000, 100_000] {
@@ -279,11 +281,12 @@ pub fn growth(bench: &mut Bench<'_>) -> Outcome {
     Ok(())
 }
 
-/// How many are triggered before the events are taken.
+/// How many registrations are triggered before the program takes the events.
 const BATCH: u64 = 64;
 
-/// What an event costs with `count` registrations spread over `queues` kqueues, which one
-/// more reports if there are several, when [`BATCH`] are triggered before all is taken.
+/// The cost of an event with `count` registrations spread over `queues` kqueues. If there
+/// are several kqueues, a further kqueue reports them. The program triggers [`BATCH`]
+/// registrations, and then takes all events.
 fn in_batches(wake: Wake, count: u64, queues: u64) -> Result<Spread, Failure> {
     let outer = Kqueue::new()?;
     let mut inner = Vec::new();
@@ -322,7 +325,7 @@ fn in_batches(wake: Wake, count: u64, queues: u64) -> Result<Spread, Failure> {
     Ok(batch.map(|batch| batch / BATCH as f64))
 }
 
-/// All numbers below `count`, in an order that favours none.
+/// All numbers below `count`, in a scattered order.
 fn scattered(count: u64) -> impl FnMut() -> u64 {
     /// A prime that divides no `count` measured here.
     const STEP: u64 = 7_919;

@@ -46,7 +46,7 @@ fn add_user_flags(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// NOTE_TRIGGER in EV_ADD counts at once, and `data` is that trigger's.
+/// NOTE_TRIGGER in EV_ADD counts at once, and `data` is the value of that trigger.
 #[case("counter.add.trigger")]
 fn add_trigger(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -64,7 +64,7 @@ fn add_trigger(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A negative NOTE_TRIGGER in EV_ADD takes from a count of 0, which stays 0.
+/// A negative NOTE_TRIGGER in EV_ADD takes from a count of 0, and the count stays 0.
 #[case("counter.add.trigger_negative")]
 fn add_trigger_negative(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -78,7 +78,7 @@ fn add_trigger_negative(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// With a threshold of 3 the third trigger makes it due, not the second.
+/// With a threshold of 3, the third trigger makes the counter due, and the second does not.
 #[case("counter.add.threshold")]
 fn add_threshold(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;

@@ -30,7 +30,7 @@ fn clear_drops_pending(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// EV_CLEAR with NOTE_TRIGGER drops what was pending before and wakes with the new.
+/// EV_CLEAR with NOTE_TRIGGER drops the pending count and wakes with the new trigger.
 #[case("counter.clear.then_trigger")]
 fn clear_then_trigger(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a delivery says, and what it takes.
+//! The fields of a delivery, and what the delivery takes.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::system::System;
 use crate::tools::change::{COUNTER, EDGE, add, semaphore, threshold, trigger};
 use crate::tools::queue::Queue;
 
-/// ext[0] of a delivery says how many triggers it gathers, and starts anew with each.
+/// ext[0] of a delivery is how many triggers it gathers, and starts anew with each delivery.
 #[case("counter.deliver.gathers")]
 fn deliver_gathers(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -30,7 +30,7 @@ fn deliver_gathers(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A level triggered counter's ext[0] goes on gathering.
+/// ext[0] of a level triggered counter goes on gathering.
 #[case("counter.deliver.gathers_level")]
 fn deliver_gathers_level(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -53,7 +53,7 @@ fn deliver_no_delay(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// With EV_CLEAR a delivery takes the whole count, above the threshold too.
+/// With EV_CLEAR, a delivery takes the whole count, even above the threshold.
 #[case("counter.deliver.clear_takes_all")]
 fn deliver_clear_takes_all(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! EV_ADD of a counter that is there already.
+//! EV_ADD of a counter that exists already.
 
 use kqx::abi::NOTE_KQX_SEMAPHORE;
 use kqx::event::{EV_ADD, Kevent};
@@ -29,7 +29,7 @@ fn readd_threshold(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
-/// EV_ADD again with a higher threshold makes a due counter wait for it.
+/// EV_ADD again with a higher threshold makes a due counter wait for the new threshold.
 #[case("counter.readd.threshold_raised")]
 fn readd_threshold_raised(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -45,7 +45,7 @@ fn readd_threshold_raised(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// EV_ADD again does not take `data` for a count.
+/// EV_ADD again does not count `data`.
 #[case("counter.readd.data_ignored")]
 fn readd_data_ignored(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -91,7 +91,7 @@ fn readd_changed_to_semaphore(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
-/// EV_ADD again makes a counter with EV_CLEAR a semaphore that stays due, and back.
+/// EV_ADD again makes a counter with EV_CLEAR a semaphore that stays due, and back again.
 #[case("counter.readd.clear_to_semaphore")]
 fn clear_to_semaphore(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;

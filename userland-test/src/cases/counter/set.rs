@@ -12,7 +12,7 @@ use crate::system::System;
 use crate::tools::change::{COUNTER, EDGE, add, set, trigger};
 use crate::tools::queue::Queue;
 
-/// NOTE_KQX_SET makes the count `data`.
+/// NOTE_KQX_SET sets the count to `data`.
 #[case("counter.set.sets")]
 fn set_sets(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -38,7 +38,7 @@ fn set_zero(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
-/// NOTE_KQX_SET with NOTE_TRIGGER sets first, then counts by `data`, by 1 if that is 0.
+/// NOTE_KQX_SET with NOTE_TRIGGER sets first, then counts by `data`, or by 1 if `data` is 0.
 #[case("counter.set.then_trigger")]
 fn set_then_trigger(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! NOTE_TRIGGER: it adds, takes and saturates.
+//! NOTE_TRIGGER adds, takes and saturates.
 
 use kqx::abi::NOTE_KQX_OVERFLOW;
 use kqx::event::Kevent;
@@ -47,7 +47,7 @@ fn trigger_takes(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A counter whose count has been taken below its threshold is due no more.
+/// A counter whose count falls below its threshold is no longer due.
 #[case("counter.trigger.takes_below_threshold")]
 fn trigger_takes_below_threshold(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -60,7 +60,7 @@ fn trigger_takes_below_threshold(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// The count saturates at 0, also for the most negative trigger.
+/// The count saturates at 0, even for the most negative trigger.
 #[case("counter.trigger.bottom")]
 fn trigger_bottom(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -120,7 +120,7 @@ fn trigger_overflow_once(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A level triggered counter reports NOTE_KQX_OVERFLOW once, too.
+/// A level triggered counter also reports NOTE_KQX_OVERFLOW only once.
 #[case("counter.trigger.overflow_once_level")]
 fn trigger_overflow_once_level(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;

@@ -11,7 +11,7 @@ use crate::system::{Errno, System};
 use crate::tools::change::{COUNTER, TIMER, add, change, delete, trigger};
 use crate::tools::queue::Queue;
 
-/// A change or deletion of what was never added is ENOENT.
+/// A change or deletion of a registration that was never added is ENOENT.
 #[case("errors.kqueue.no_registration")]
 fn kqueue_no_registration(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;

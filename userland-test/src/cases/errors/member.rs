@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Idents that are of no member.
+//! Idents of no member.
 
 use kqx::abi::{KQX_COUNTER, KQX_ID_MASK, MEMBERS, ident};
 use kqx::event::Kevent;
@@ -12,19 +12,19 @@ use crate::system::System;
 use crate::tools::change::{add, delete};
 use crate::tools::queue::Queue;
 
-/// Ident 0 is of no member: EINVAL.
+/// Ident 0 belongs to no member: EINVAL.
 #[case("errors.member.zero")]
 fn member_zero(sys: &dyn System) -> Outcome {
     Queue::new(sys)?.einval(add(0))
 }
 
-/// Ident all ones is of no member: EINVAL.
+/// An ident of all ones belongs to no member: EINVAL.
 #[case("errors.member.all_ones")]
 fn member_all_ones(sys: &dyn System) -> Outcome {
     Queue::new(sys)?.einval(add(usize::MAX))
 }
 
-/// Every member byte but those of the family is EINVAL.
+/// Every member byte outside the family is EINVAL.
 #[case("errors.member.unknown")]
 fn member_unknown(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -35,7 +35,7 @@ fn member_unknown(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// An ident of 32 bits, as a 32-bit program gives it, has no member byte: EINVAL.
+/// A 32-bit ident, as a 32-bit program gives, has no member byte: EINVAL.
 #[case("errors.member.ident_of_32_bits")]
 fn member_ident_of_32_bits(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -45,7 +45,7 @@ fn member_ident_of_32_bits(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// Within a member, id 0 and the largest id are ids like any other.
+/// Within a member, id 0 and the largest id are valid ids.
 #[case("errors.member.id_bounds")]
 fn member_id_bounds(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;

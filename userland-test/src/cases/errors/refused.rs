@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! How a refused change is reported, and what it leaves as it was.
+//! The report of a refused change, and the state that the change leaves alone.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::tools::queue::Queue;
 /// A change that no counter accepts.
 const REFUSED: Kevent = set(-1);
 
-/// With EV_RECEIPT a refused change has its errno in ext[1], and no event follows.
+/// With EV_RECEIPT, a refused change has its errno in ext[1], and no event follows.
 #[case("errors.refused.receipt")]
 fn refused_receipt(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -34,7 +34,7 @@ fn refused_receipt(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
-/// Without EV_RECEIPT a refused change is one event with EV_ERROR and the errno in data.
+/// Without EV_RECEIPT, a refused change is an event with EV_ERROR and the errno in data.
 #[case("errors.refused.event")]
 fn refused_event(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -47,7 +47,7 @@ fn refused_event(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A refused change is reported by the same call if it has room for an event.
+/// The call that makes a refused change reports the change if the call has room for an event.
 #[case("errors.refused.same_call")]
 fn refused_same_call(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -120,7 +120,7 @@ fn refused_oneshot_stays(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A one-shot event that is due is there at once after a refused change.
+/// A one-shot event that is due is delivered at once after a refused change.
 #[case("errors.refused.oneshot_due")]
 fn refused_oneshot_due(sys: &dyn System) -> Outcome {
     let due = Kevent {
@@ -169,7 +169,7 @@ fn refused_twice(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
-/// A counter that has something in each field that a change could spoil.
+/// A counter with a value in each field that a change could spoil.
 const FULL: Kevent = Kevent {
     fflags: 0x6,
     data: 1,
@@ -177,7 +177,7 @@ const FULL: Kevent = Kevent {
     ..EDGE
 };
 
-/// Makes [`FULL`] due: its event has all that EV_ADD gave.
+/// Makes [`FULL`] due: the event has all values of EV_ADD.
 #[track_caller]
 fn unspoilt(queue: &Queue) -> Outcome {
     queue.apply(trigger(COUNTER, 3))?;
@@ -218,7 +218,7 @@ fn refused_changes_nothing(sys: &dyn System) -> Outcome {
     unspoilt(&queue)
 }
 
-/// EV_DELETE drops an error that was not reported yet.
+/// EV_DELETE drops an unreported error.
 #[case("errors.refused.delete_clears")]
 fn refused_delete_clears(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -230,7 +230,7 @@ fn refused_delete_clears(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
-/// Everything in it is fine but the count to set.
+/// Everything in this change is valid, except the count to set.
 const HALF_FINE: Kevent = Kevent {
     fflags: NOTE_FFCOPY | 0x1 | NOTE_KQX_SEMAPHORE | NOTE_KQX_SET,
     data: -1,
@@ -238,7 +238,8 @@ const HALF_FINE: Kevent = Kevent {
     ..EDGE
 };
 
-/// A change refused for its last part leaves the others undone, with EV_RECEIPT or without.
+/// A change whose last part is refused leaves the other parts undone, with and without
+/// EV_RECEIPT.
 #[case("errors.refused.half_fine")]
 fn half_fine(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -250,7 +251,7 @@ fn half_fine(sys: &dyn System) -> Outcome {
     unspoilt(&queue)
 }
 
-/// A one-shot event that is due while an error waits comes after it, once.
+/// A one-shot event that is due while an error waits comes after the error, once.
 #[case("errors.refused.then_oneshot")]
 fn then_oneshot(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -268,7 +269,7 @@ fn then_oneshot(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// An event that is no one-shot does not become one behind an error.
+/// An event that is not one-shot does not become one-shot after an error.
 #[case("errors.refused.then_level")]
 fn then_level(sys: &dyn System) -> Outcome {
     for delay in [0, SEC] {

@@ -75,7 +75,7 @@ fn timer_mixed_units(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A fflags bit no timer knows is EINVAL.
+/// An fflags bit that no timer knows is EINVAL.
 #[case("errors.timer.unknown_bits")]
 fn timer_unknown_bits(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -142,7 +142,7 @@ fn timer_restart_deadline(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A change of a timer with an unknown bit is refused; its unit bits and data are ignored.
+/// A timer's change with an unknown bit is refused. Its unit bits and data are ignored.
 #[case("errors.timer.change_unknown_bits")]
 fn timer_change_unknown_bits(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -166,7 +166,7 @@ fn timer_change_unknown_bits(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
-/// EV_ADD again with a bad time is refused, and the timer runs on as it was.
+/// EV_ADD again with a bad time is refused, and the timer runs on unchanged.
 #[case("errors.timer.readd")]
 fn timer_readd(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;

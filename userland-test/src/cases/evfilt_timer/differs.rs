@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The same changes to EVFILT_TIMER and to a timer, and where they part: kqx(4), "Moving
+//! The same changes to EVFILT_TIMER and to a timer, and their differences: kqx(4), "Moving
 //! over from EVFILT_TIMER", names each.
 
 use std::time::Duration;
@@ -16,13 +16,13 @@ use crate::tools::compare::compare;
 use crate::tools::set_aside::clock_set_aside;
 use crate::{ensure, equal};
 
-/// EV_ADD of a periodic timer that is refused.
+/// An EV_ADD of a periodic timer that both filters refuse.
 const REFUSED: Kevent = Kevent {
     data: -1,
     ..add(TIMER)
 };
 
-/// EVFILT_TIMER takes any ident, a KQX_TIMER's top byte is its member.
+/// EVFILT_TIMER takes any ident. The top byte of a KQX_TIMER's ident is its member.
 #[case("evfilt_timer.differs.ident")]
 fn differs_ident(sys: &dyn System) -> Outcome {
     let added = compare(sys, EVFILT_TIMER, |filter| {
@@ -35,7 +35,7 @@ fn differs_ident(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// fflags of an event has the unit of its timer, with EVFILT_TIMER it is 0.
+/// fflags of an event has the timer's unit. With EVFILT_TIMER, fflags is 0.
 #[case("evfilt_timer.differs.unit")]
 fn differs_unit(sys: &dyn System) -> Outcome {
     let fflags = compare(sys, EVFILT_TIMER, |filter| {
@@ -46,7 +46,7 @@ fn differs_unit(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// ext of EV_ADD is a first delay and a leeway, EVFILT_TIMER passes it through.
+/// ext of EV_ADD is a first delay and a leeway. EVFILT_TIMER passes ext through.
 #[case("evfilt_timer.differs.ext")]
 fn differs_ext(sys: &dyn System) -> Outcome {
     let hour = 3600 * SEC;
@@ -65,12 +65,12 @@ fn differs_ext(sys: &dyn System) -> Outcome {
         let second = filter.event_of(EVFILT_TIMER)?;
         Ok((first, second.map(|event| event.ext)))
     })?;
-    // EV_ADD again leaves what EVFILT_TIMER passes through as it was.
+    // EV_ADD again leaves the ext that EVFILT_TIMER passes through.
     equal!(ext, [(false, Some([1, 2, 7, 8])), (true, None)]);
     Ok(())
 }
 
-/// Without EV_ADD an unknown fflags bit is refused, EVFILT_TIMER ignores it.
+/// Without EV_ADD, an unknown fflags bit is refused. EVFILT_TIMER ignores the bit.
 #[case("evfilt_timer.differs.change")]
 fn differs_change(sys: &dyn System) -> Outcome {
     let refusals = compare(sys, EVFILT_TIMER, |filter| {
@@ -85,7 +85,7 @@ fn differs_change(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// After a refused EV_ADD a KQX_TIMER runs on, EVFILT_TIMER is stopped.
+/// After a refused EV_ADD, a KQX_TIMER runs on. EVFILT_TIMER stops.
 #[case("evfilt_timer.differs.refused")]
 fn differs_refused(sys: &dyn System) -> Outcome {
     let runs_on = compare(sys, EVFILT_TIMER, |filter| {
@@ -99,7 +99,7 @@ fn differs_refused(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// After an EV_ADD that follows a refused one EVFILT_TIMER still shows EV_ERROR.
+/// After a refused EV_ADD and then a valid EV_ADD, EVFILT_TIMER still shows EV_ERROR.
 #[case("evfilt_timer.differs.error_kept")]
 fn differs_error_kept(sys: &dyn System) -> Outcome {
     let flags = compare(sys, EVFILT_TIMER, |filter| {
@@ -113,7 +113,7 @@ fn differs_error_kept(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A receipt has the errno of a refused EV_ADD in ext[1], EVFILT_TIMER's has none.
+/// A receipt of a refused EV_ADD has the errno in ext[1]. EVFILT_TIMER's receipt has no errno.
 #[case("evfilt_timer.differs.error_receipt")]
 fn differs_error_receipt(sys: &dyn System) -> Outcome {
     let refusals = compare(sys, EVFILT_TIMER, |filter| {
@@ -124,11 +124,11 @@ fn differs_error_receipt(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// 2^31 seconds are EINVAL, EVFILT_TIMER accepts them.
+/// 2^31 seconds are EINVAL. EVFILT_TIMER accepts them.
 #[case("evfilt_timer.differs.longest")]
 fn differs_longest(sys: &dyn System) -> Outcome {
     let added = compare(sys, EVFILT_TIMER, |filter| {
-        // Once: the kernel's own would expire without end.
+        // The timer is one-shot: EVFILT_TIMER would expire without end.
         Ok(filter.apply(Kevent {
             fflags: NOTE_SECONDS,
             data: 1 << 31,
@@ -139,7 +139,7 @@ fn differs_longest(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A deadline that has passed is due in the call that adds it.
+/// A deadline in the past is due in the call that adds the timer.
 #[case("evfilt_timer.differs.past")]
 fn differs_past(sys: &dyn System) -> Outcome {
     let [theirs, ours] = compare(sys, EVFILT_TIMER, |filter| {
@@ -154,7 +154,7 @@ fn differs_past(sys: &dyn System) -> Outcome {
         Ok(now)
     })?;
     equal!(ours, 1);
-    // Where time is real, EVFILT_TIMER's callout may have run before the call returned.
+    // In real time, EVFILT_TIMER's callout may have run before the call returned.
     ensure!(
         theirs == 0 || !sys.has(Feature::VirtualClock),
         "{theirs} events of EVFILT_TIMER in the same call"
@@ -162,7 +162,7 @@ fn differs_past(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A deadline waits for a clock that was set back, EVFILT_TIMER's comes early.
+/// A deadline waits for a clock that was set back. EVFILT_TIMER's deadline comes early.
 #[case("evfilt_timer.differs.set_back", needs(SetTime))]
 fn differs_set_back(sys: &dyn System) -> Outcome {
     clock_set_aside(sys, |step| {
@@ -177,7 +177,7 @@ fn differs_set_back(sys: &dyn System) -> Outcome {
     })
 }
 
-/// EV_ADD again decides anew between clear and level, EVFILT_TIMER keeps what it was.
+/// EV_ADD again decides anew between clear and level. EVFILT_TIMER keeps the old mode.
 #[case("evfilt_timer.differs.readd")]
 fn differs_readd(sys: &dyn System) -> Outcome {
     let flags = compare(sys, EVFILT_TIMER, |filter| {
@@ -196,7 +196,7 @@ fn differs_readd(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A receipt has the time left, EVFILT_TIMER's has ext as it was sent.
+/// A receipt has the time left. EVFILT_TIMER's receipt has ext as sent.
 #[case("evfilt_timer.differs.receipt")]
 fn differs_receipt(sys: &dyn System) -> Outcome {
     let [theirs, ours] = compare(sys, EVFILT_TIMER, |filter| {
@@ -215,12 +215,12 @@ fn differs_receipt(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A KQX_TIMER counts against RLIMIT_KQUEUES, EVFILT_TIMER does not.
+/// A KQX_TIMER counts against RLIMIT_KQUEUES. EVFILT_TIMER does not.
 #[case("evfilt_timer.differs.charge", needs(Processes, Credentials))]
 fn differs_charge(sys: &dyn System) -> Outcome {
     sys.in_process(&|| {
         sys.set_kqueue_limit(Some(1))?;
-        // A user that owns nothing else.
+        // A user with no other kqueues and timers.
         sys.setuid(61_003)?;
         let added = compare(sys, EVFILT_TIMER, |filter| {
             Ok(filter.apply(periodic(3600 * SEC)))

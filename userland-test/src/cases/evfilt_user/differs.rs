@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The same changes to EVFILT_USER and to a counter, and where they part: kqx(4), "Moving
+//! The same changes to EVFILT_USER and to a counter, and their differences: kqx(4), "Moving
 //! over from EVFILT_USER", names each.
 
 use kqx::event::{EV_ADD, EV_CLEAR, EV_ONESHOT, EVFILT_USER, Kevent, NOTE_FFCOPY, NOTE_TRIGGER};
@@ -12,7 +12,7 @@ use crate::tools::change::{COUNTER, EDGE, add, change, clear, delete, enable, re
 use crate::tools::compare::compare;
 use crate::{ensure, equal};
 
-/// EVFILT_USER takes any ident, a counter's top byte is its member.
+/// EVFILT_USER takes any ident. The top byte of a counter's ident is its member.
 #[case("evfilt_user.differs.ident")]
 fn differs_ident(sys: &dyn System) -> Outcome {
     let added = compare(sys, EVFILT_USER, |filter| Ok(filter.apply(add(7))))?;
@@ -20,7 +20,8 @@ fn differs_ident(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// data of EV_ADD makes a counter due, not EVFILT_USER; negative, only the counter refuses.
+/// data of EV_ADD makes a counter due, but not EVFILT_USER. Only the counter refuses
+/// negative data.
 #[case("evfilt_user.differs.initial")]
 fn differs_initial(sys: &dyn System) -> Outcome {
     let counts = compare(sys, EVFILT_USER, |filter| {
@@ -35,7 +36,8 @@ fn differs_initial(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// data is the sum of a counter's triggers, and of EVFILT_USER's last change what was given.
+/// data of an event is the sum of a counter's triggers. With EVFILT_USER, data is that of
+/// the last change.
 #[case("evfilt_user.differs.data")]
 fn differs_data(sys: &dyn System) -> Outcome {
     let data = compare(sys, EVFILT_USER, |filter| {
@@ -51,7 +53,7 @@ fn differs_data(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A trigger with data 0 is delivered as 1 by a counter, as 0 by EVFILT_USER.
+/// A counter delivers a trigger with data 0 as 1. EVFILT_USER delivers 0.
 #[case("evfilt_user.differs.zero")]
 fn differs_zero(sys: &dyn System) -> Outcome {
     let data = compare(sys, EVFILT_USER, |filter| {
@@ -63,7 +65,7 @@ fn differs_zero(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A trigger with negative data takes from a counter, and wakes EVFILT_USER.
+/// A trigger with negative data takes from a counter. EVFILT_USER wakes.
 #[case("evfilt_user.differs.negative")]
 fn differs_negative(sys: &dyn System) -> Outcome {
     let data = compare(sys, EVFILT_USER, |filter| {
@@ -76,7 +78,7 @@ fn differs_negative(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// EV_ADD with NOTE_TRIGGER wakes a counter, not EVFILT_USER.
+/// EV_ADD with NOTE_TRIGGER wakes a counter, but not EVFILT_USER.
 #[case("evfilt_user.differs.add_trigger")]
 fn differs_add_trigger(sys: &dyn System) -> Outcome {
     let data = compare(sys, EVFILT_USER, |filter| {
@@ -90,7 +92,7 @@ fn differs_add_trigger(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// EV_CLEAR with NOTE_TRIGGER wakes a counter, and loses EVFILT_USER's trigger.
+/// EV_CLEAR with NOTE_TRIGGER wakes a counter. EVFILT_USER loses the trigger.
 #[case("evfilt_user.differs.trigger_and_clear")]
 fn differs_trigger_and_clear(sys: &dyn System) -> Outcome {
     let data = compare(sys, EVFILT_USER, |filter| {
@@ -106,7 +108,7 @@ fn differs_trigger_and_clear(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// With EV_ONESHOT a counter's event has fflags and data, EVFILT_USER's has 0.
+/// With EV_ONESHOT, a counter's event has fflags and data. EVFILT_USER's event has 0.
 #[case("evfilt_user.differs.oneshot")]
 fn differs_oneshot(sys: &dyn System) -> Outcome {
     let fields = compare(sys, EVFILT_USER, |filter| {
@@ -123,7 +125,7 @@ fn differs_oneshot(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A one-shot cleared before delivery stays with a counter, is delivered by EVFILT_USER.
+/// A one-shot counter that is cleared before delivery stays. EVFILT_USER is delivered.
 #[case("evfilt_user.differs.oneshot_cleared")]
 fn differs_oneshot_cleared(sys: &dyn System) -> Outcome {
     let delivered = compare(sys, EVFILT_USER, |filter| {
@@ -142,7 +144,7 @@ fn differs_oneshot_cleared(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// Cleared before delivery, a counter is off its kqueue at once, EVFILT_USER is not.
+/// A counter that is cleared before delivery leaves its kqueue at once. EVFILT_USER does not.
 #[case("evfilt_user.differs.readable", needs(KernProcKq))]
 fn differs_readable(sys: &dyn System) -> Outcome {
     let queued = compare(sys, EVFILT_USER, |filter| {
@@ -155,7 +157,7 @@ fn differs_readable(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// fflags of an event has the operation bits of EV_ADD with EVFILT_USER, not a counter.
+/// With EVFILT_USER, fflags of an event has the operation bits of EV_ADD. A counter's has not.
 #[case("evfilt_user.differs.operation_bits")]
 fn differs_operation_bits(sys: &dyn System) -> Outcome {
     let fflags = compare(sys, EVFILT_USER, |filter| {
@@ -170,7 +172,8 @@ fn differs_operation_bits(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// fflags bits that are no flag and no operation: a counter looks at them, EVFILT_USER not.
+/// A counter checks fflags bits that are no user flag and no operation. EVFILT_USER ignores
+/// them.
 #[case("evfilt_user.differs.other_bits")]
 fn differs_other_bits(sys: &dyn System) -> Outcome {
     let refusals = compare(sys, EVFILT_USER, |filter| {
@@ -185,7 +188,7 @@ fn differs_other_bits(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// EVFILT_USER passes ext through, a counter has its threshold and its triggers there.
+/// EVFILT_USER passes ext through. A counter's ext has the threshold and the triggers.
 #[case("evfilt_user.differs.ext")]
 fn differs_ext(sys: &dyn System) -> Outcome {
     let [user, counter] = compare(sys, EVFILT_USER, |filter| {
@@ -203,7 +206,8 @@ fn differs_ext(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// EV_ADD again gives EVFILT_USER new data and old ext, a counter its old count and new ext.
+/// EV_ADD again gives EVFILT_USER new data and old ext. A counter gets its old count and
+/// new ext.
 #[case("evfilt_user.differs.readd")]
 fn differs_readd(sys: &dyn System) -> Outcome {
     let fields = compare(sys, EVFILT_USER, |filter| {
@@ -221,7 +225,7 @@ fn differs_readd(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A counter's receipt has the count before the change, EVFILT_USER's ext as it was sent.
+/// A counter's receipt has the count before the change. EVFILT_USER's receipt has ext as sent.
 #[case("evfilt_user.differs.receipt")]
 fn differs_receipt(sys: &dyn System) -> Outcome {
     let ext = compare(sys, EVFILT_USER, |filter| {

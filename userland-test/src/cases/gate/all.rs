@@ -15,7 +15,7 @@ use crate::tools::growth::notified;
 use crate::tools::queue::Queue;
 use crate::tools::watchers::{outsider, queues};
 
-/// A trigger wakes the watchers of the same id in all kqueues of the process, its own too.
+/// A trigger wakes the watchers of the same id in all kqueues of the process, and in its own.
 #[case("gate.all.every_queue")]
 fn all_every_queue(sys: &dyn System) -> Outcome {
     let queues: [_; 3] = queues(sys, add(GATE))?;
@@ -43,7 +43,7 @@ fn all_each_for_itself(sys: &dyn System) -> Outcome {
     b.quiet()
 }
 
-/// A watcher that is added later has not seen the triggers before.
+/// A watcher that is added later does not get the triggers before.
 #[case("gate.all.since_added")]
 fn all_since_added(sys: &dyn System) -> Outcome {
     let first = outsider(sys, add(GATE))?;
@@ -56,7 +56,7 @@ fn all_since_added(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// While a watcher is disabled its triggers add up.
+/// While a watcher is disabled, its triggers add up.
 #[case("gate.all.disabled_adds_up")]
 fn all_disabled_adds_up(sys: &dyn System) -> Outcome {
     let [a, b] = queues(sys, add(GATE))?;
@@ -69,7 +69,8 @@ fn all_disabled_adds_up(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A delivery takes, and says EV_CLEAR, whether that was asked for or not.
+/// A delivery takes the triggers and has EV_CLEAR, even if the program did not ask for
+/// EV_CLEAR.
 #[case("gate.all.takes")]
 fn all_takes(sys: &dyn System) -> Outcome {
     for flags in [EV_ADD, EV_ADD | EV_CLEAR] {
@@ -95,7 +96,8 @@ fn all_queued(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A trigger that wakes all asks those that wait, and none that has an event already.
+/// A trigger that wakes all asks the waiting watchers, and no watcher that has an event
+/// already.
 #[case("gate.all.asks_those_that_wait", needs(VirtualClock))]
 fn all_asks_those_that_wait(sys: &dyn System) -> Outcome {
     let queues: [_; 20] = queues(sys, add(GATE))?;
@@ -117,7 +119,7 @@ fn all_asks_those_that_wait(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// With EV_DISPATCH a watcher is disabled by its event, and owes nothing when enabled.
+/// With EV_DISPATCH, a watcher is disabled by its event, and has no further event when enabled.
 #[case("gate.all.dispatch")]
 fn all_dispatch(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -138,7 +140,7 @@ fn all_dispatch(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A trigger wakes every thread that waits, each on a kqueue of its own.
+/// A trigger wakes every waiting thread. Each thread waits on a kqueue of its own.
 #[case("gate.all.blocked")]
 fn all_blocked(sys: &dyn System) -> Outcome {
     let [a, b, c] = queues(sys, add(GATE))?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A trigger while kern.proc.kq is read.
+//! Triggers while the kernel reads kern.proc.kq.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::tools::queue::Queue;
 use crate::tools::watchers::{ONE, outsider, queues, taker, trigger_during_dump, woken};
 use crate::{ensure, equal};
 
-/// A trigger that falls into a reading of kern.proc.kq wakes the watcher.
+/// A trigger during a reading of kern.proc.kq wakes the watcher.
 #[case("gate.dump", needs(KernProcKq))]
 fn dump(sys: &dyn System) -> Outcome {
     const ROUNDS: u64 = 20;
@@ -29,8 +29,8 @@ fn dump(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A watcher that a trigger passed over keeps its place in the line, whether it is asked again or
-/// changed first.
+/// A watcher that a trigger passed over keeps its place in the line, whether the gate asks
+/// the watcher again or a change comes first.
 #[case("gate.dump.keeps_place", needs(KernProcKq, VirtualClock))]
 fn dump_keeps_place(sys: &dyn System) -> Outcome {
     for changed in [false, true] {
@@ -48,11 +48,11 @@ fn dump_keeps_place(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A watcher that kern.proc.kq keeps from its trigger is asked again at growing intervals, and no
-/// other watcher is; once it was woken, after the shortest again.
+/// A watcher whose trigger kern.proc.kq delays is asked again at growing intervals, and no
+/// other watcher is asked. After the watcher wakes, the shortest interval applies again.
 #[case("gate.dump.backs_off", needs(KernProcKq, VirtualClock))]
 fn dump_backs_off(sys: &dyn System) -> Outcome {
-    // 100 ms in all, in which a try every 100 us would be 1,000.
+    // 100 ms in all. With a try every 100 us, there would be 1,000 tries.
     const READINGS: usize = 10_000;
     let [queue, others @ ..]: [_; 5] = queues(sys, add(GATE))?;
     let by = outsider(sys, add(GATE))?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! NOTE_KQX_ONE: a trigger that wakes one watcher, and the line they wait in.
+//! NOTE_KQX_ONE: a trigger that wakes one watcher, and the line of waiting watchers.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::tools::growth::notified;
 use crate::tools::queue::Queue;
 use crate::tools::watchers::{ONE, outsider, queues, taker, woken};
 
-/// Each trigger wakes one watcher, in the order in which they were added.
+/// Each trigger wakes one watcher, in the order in which the watchers were added.
 #[case("gate.one.oldest_first")]
 fn one_oldest_first(sys: &dyn System) -> Outcome {
     let [a, b, c] = queues(sys, ONE)?;
@@ -31,7 +31,7 @@ fn one_oldest_first(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A watcher that took its trigger is behind those that wait longer.
+/// A watcher that took its trigger stands behind the watchers that have waited longer.
 #[case("gate.one.line")]
 fn one_line(sys: &dyn System) -> Outcome {
     let [a, b, c] = queues(sys, ONE)?;
@@ -57,7 +57,8 @@ fn one_readd_keeps_place(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// Where every watcher has one, a trigger waits for the first that takes its own.
+/// If every watcher has a trigger, a further trigger waits for the first watcher that takes
+/// its own.
 #[case("gate.one.waits_at_gate")]
 fn one_waits_at_gate(sys: &dyn System) -> Outcome {
     let [a, b] = queues(sys, ONE)?;
@@ -73,7 +74,8 @@ fn one_waits_at_gate(sys: &dyn System) -> Outcome {
     a.quiet()
 }
 
-/// One that waits when a watcher takes its own is that watcher's, not a later one's.
+/// A trigger that waits when a watcher takes its own goes to that watcher, not to a later
+/// watcher.
 #[case("gate.one.next_before_later")]
 fn one_next_before_later(sys: &dyn System) -> Outcome {
     let [queue] = queues(sys, ONE)?;
@@ -84,7 +86,8 @@ fn one_next_before_later(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A watcher that has taken its event is not queued, unless it has the next already.
+/// A watcher that has taken its event is not queued, unless the watcher has the next event
+/// already.
 #[case("gate.one.queued", needs(KernProcKq))]
 fn one_queued(sys: &dyn System) -> Outcome {
     let [queue] = queues(sys, ONE)?;
@@ -97,7 +100,7 @@ fn one_queued(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A trigger that wakes one asks that watcher and no other, however many wait.
+/// A trigger that wakes one watcher asks that watcher and no other, however many wait.
 #[case("gate.one.asks_one", needs(VirtualClock))]
 fn one_asks_one(sys: &dyn System) -> Outcome {
     let queues: [_; 20] = queues(sys, ONE)?;
@@ -125,7 +128,8 @@ fn one_many(sys: &dyn System) -> Outcome {
     d.quiet()
 }
 
-/// A disabled watcher is passed over, and finds what waits when it is enabled.
+/// A trigger passes over a disabled watcher. When enabled, the watcher gets a trigger that
+/// waits.
 #[case("gate.one.disabled_is_passed_over")]
 fn one_disabled_is_passed_over(sys: &dyn System) -> Outcome {
     let [a, b] = queues(sys, ONE)?;
@@ -142,7 +146,8 @@ fn one_disabled_is_passed_over(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A watcher that is disabled before it takes its trigger leaves it to the next.
+/// A watcher that is disabled before it takes its trigger leaves the trigger to the next
+/// watcher.
 #[case("gate.one.disable_hands_over")]
 fn one_disable_hands_over(sys: &dyn System) -> Outcome {
     let [a, b] = queues(sys, ONE)?;
@@ -153,7 +158,8 @@ fn one_disable_hands_over(sys: &dyn System) -> Outcome {
     a.quiet()
 }
 
-/// So does one whose change is refused but for EV_DISABLE.
+/// A watcher whose change is refused except for EV_DISABLE leaves its trigger to the next
+/// watcher.
 #[case("gate.one.refused_disable_hands_over")]
 fn one_refused_disable_hands_over(sys: &dyn System) -> Outcome {
     let [a, b] = queues(sys, ONE)?;
@@ -166,7 +172,8 @@ fn one_refused_disable_hands_over(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A watcher that is deleted before it takes its trigger leaves it to the next.
+/// A watcher that is deleted before it takes its trigger leaves the trigger to the next
+/// watcher.
 #[case("gate.one.delete_hands_over")]
 fn one_delete_hands_over(sys: &dyn System) -> Outcome {
     let [a, b] = queues(sys, ONE)?;
@@ -177,7 +184,7 @@ fn one_delete_hands_over(sys: &dyn System) -> Outcome {
     b.quiet()
 }
 
-/// So does one whose kqueue is closed.
+/// A watcher whose kqueue is closed leaves its trigger to the next watcher.
 #[case("gate.one.close_hands_over")]
 fn one_close_hands_over(sys: &dyn System) -> Outcome {
     let [a, b, c] = queues(sys, ONE)?;
@@ -188,7 +195,7 @@ fn one_close_hands_over(sys: &dyn System) -> Outcome {
     b.quiet()
 }
 
-/// A watcher that is deleted after it took its trigger leaves nothing.
+/// A watcher that is deleted after it took its trigger leaves no trigger.
 #[case("gate.one.delete_after_taking")]
 fn one_delete_after_taking(sys: &dyn System) -> Outcome {
     let [a, b] = queues(sys, ONE)?;
@@ -197,7 +204,7 @@ fn one_delete_after_taking(sys: &dyn System) -> Outcome {
     b.quiet()
 }
 
-/// With its last watcher a gate goes, and the triggers that wait at it.
+/// When its last watcher goes, a gate goes, with the triggers that wait at the gate.
 #[case("gate.one.forgotten_with_the_gate")]
 fn one_forgotten_with_the_gate(sys: &dyn System) -> Outcome {
     let [a, b] = queues(sys, ONE)?;
@@ -210,7 +217,7 @@ fn one_forgotten_with_the_gate(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// With EV_DISPATCH a watcher takes one trigger, and no other until it is enabled.
+/// With EV_DISPATCH, a watcher takes one trigger, and no further trigger until enabled.
 #[case("gate.one.dispatch")]
 fn one_dispatch(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -228,13 +235,13 @@ fn one_dispatch(sys: &dyn System) -> Outcome {
     equal!(taker(&[&queue, &other])?, 1);
     queue.apply(enable(GATE))?;
     queue.quiet()?;
-    // The other has waited since its event, this watcher since it was enabled.
+    // The other watcher has waited since its event, and this watcher since it was enabled.
     equal!(woken(&other, &[&queue, &other])?, 1);
     equal!(woken(&other, &[&queue, &other])?, 0);
     Ok(())
 }
 
-/// A one-shot watcher takes one trigger and is gone; the next goes to another.
+/// A one-shot watcher takes one trigger and is gone. The next trigger goes to another watcher.
 #[case("gate.one.oneshot")]
 fn one_oneshot(sys: &dyn System) -> Outcome {
     let a = Queue::new(sys)?;
@@ -254,7 +261,7 @@ fn one_oneshot(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// Of threads that wait, each on a kqueue of its own, each trigger wakes one.
+/// Each trigger wakes one of the waiting threads. Each thread waits on a kqueue of its own.
 #[case("gate.one.blocked")]
 fn one_blocked(sys: &dyn System) -> Outcome {
     const TRIGGERS: i64 = 200;

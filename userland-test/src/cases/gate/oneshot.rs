@@ -13,7 +13,8 @@ use crate::tools::change::{GATE, add, delete, trigger};
 use crate::tools::queue::Queue;
 use crate::tools::watchers::outsider;
 
-/// A one-shot watcher delivers what woke it, whatever comes before it is taken, and is gone.
+/// A one-shot watcher delivers the triggers that woke it, whatever comes before the
+/// delivery, and is gone.
 #[case("gate.oneshot.all")]
 fn oneshot_all(sys: &dyn System) -> Outcome {
     let other = outsider(sys, add(GATE))?;
@@ -53,7 +54,8 @@ fn oneshot_woken_by_new(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A one-shot watcher that triggers has its event at once, in the change that adds it too.
+/// A one-shot watcher that triggers has its event at once, even in the change that adds the
+/// watcher.
 #[case("gate.oneshot.own_trigger")]
 fn oneshot_own_trigger(sys: &dyn System) -> Outcome {
     for fflags in [0, NOTE_KQX_ONE] {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a receipt says of a watcher.
+//! The receipts of a watcher.
 
 use kqx::abi::{KQX_GATE, ident};
 use kqx::event::{EV_ADD, EV_DISPATCH, EV_ONESHOT, Kevent};
@@ -13,7 +13,7 @@ use crate::tools::change::{GATE, add, disable, enable, trigger};
 use crate::tools::queue::Queue;
 use crate::tools::watchers::{ONE, outsider, queues, trigger_during_dump};
 
-/// A query says how many triggers the watcher could take: 0, and nothing comes.
+/// A query says how many triggers the watcher could take now. With 0, no event comes.
 #[case("gate.receipt")]
 fn receipt(sys: &dyn System) -> Outcome {
     let [a, b] = queues(sys, add(GATE))?;
@@ -29,7 +29,7 @@ fn receipt(sys: &dyn System) -> Outcome {
     )?;
     let id = ident(KQX_GATE, 2);
     a.apply(trigger(id, 5))?;
-    // Each has one of the five, and three wait at the gate.
+    // Each watcher has one of the five triggers, and three wait at the gate.
     equal!((a.query(id)?, b.query(id)?), (4, 4));
     equal!(a.receipt(trigger(id, 1))?.ext[0], 4);
     equal!(b.query(id)?, 5);
@@ -37,7 +37,7 @@ fn receipt(sys: &dyn System) -> Outcome {
         equal!(b.take()?.ext[0], left);
         equal!(b.query(id)?, left);
     }
-    // The last that comes is a's own.
+    // The last trigger to come is a's own.
     equal!((a.query(id)?, b.query(id)?), (1, 0));
     b.quiet()?;
     equal!(a.take()?.data, 1);
@@ -45,7 +45,8 @@ fn receipt(sys: &dyn System) -> Outcome {
     a.quiet()
 }
 
-/// Where a trigger wakes all, a query says in every state what the watcher takes next.
+/// If a trigger wakes all, a query says in every state how many triggers the watcher takes
+/// next.
 #[case("gate.receipt.all")]
 fn receipt_all(sys: &dyn System) -> Outcome {
     let by = outsider(sys, add(GATE))?;
@@ -86,7 +87,7 @@ fn receipt_all(sys: &dyn System) -> Outcome {
     dispatched.quiet()?;
     dispatched.apply(enable(GATE))?;
     takes(&dispatched, 4)?;
-    // The query is asked for what the event will say, if nothing comes in between.
+    // The query must say what the event will say, if no trigger comes in between.
     let once = Queue::new(sys)?;
     once.apply(Kevent {
         flags: EV_ADD | EV_ONESHOT,
@@ -100,7 +101,7 @@ fn receipt_all(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// Where a trigger wakes one, a query says in every state what is left for the watcher.
+/// If a trigger wakes one, a query says in every state how many triggers the watcher can take.
 #[case("gate.receipt.one")]
 fn receipt_one(sys: &dyn System) -> Outcome {
     let by = outsider(sys, ONE)?;
@@ -117,7 +118,8 @@ fn receipt_one(sys: &dyn System) -> Outcome {
     drains(0)?;
     by.apply(trigger(GATE, 3))?;
     drains(3)?;
-    // Whether it is disabled before or after, what waits is there when it is enabled.
+    // A waiting trigger is there when the watcher is enabled, whether it came before or
+    // after EV_DISABLE.
     by.apply(trigger(GATE, 1))?;
     queue.apply(disable(GATE))?;
     equal!(queue.query(GATE)?, 1);
@@ -127,7 +129,7 @@ fn receipt_one(sys: &dyn System) -> Outcome {
     queue.apply(enable(GATE))?;
     equal!((queue.query(GATE)?, by.query(GATE)?), (2, 1));
     drains(2)?;
-    // What it gives back is the next one's.
+    // The trigger that the watcher gives back belongs to the next watcher.
     by.apply(trigger(GATE, 1))?;
     let [other] = queues(sys, ONE)?;
     equal!((queue.query(GATE)?, other.query(GATE)?), (1, 0));
@@ -155,7 +157,7 @@ fn receipt_one(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A query while a watcher was passed over counts that trigger, and brings it.
+/// A query of a watcher that was passed over counts that trigger, and delivers the trigger.
 #[case("gate.receipt.missed", needs(KernProcKq))]
 fn receipt_missed(sys: &dyn System) -> Outcome {
     for change in [add(GATE), ONE] {

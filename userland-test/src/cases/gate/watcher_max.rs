@@ -16,8 +16,8 @@ use crate::tools::watchers::{ONE, queues, woken};
 
 const WATCHER_MAX: &str = "kern.kqx.watcher_max";
 
-/// Of kern.kqx.watcher_max watchers of a gate the next is ENOMEM, counted in
-/// kern.kqx.stats.refused, and another gate has room.
+/// After kern.kqx.watcher_max watchers of a gate, the next watcher is ENOMEM.
+/// kern.kqx.stats.refused counts the refusal, and another gate has room.
 #[case("gate.watcher_max.refuses", needs(Root))]
 fn watcher_max_refuses(sys: &dyn System) -> Outcome {
     let counts = || -> Result<_, Failure> {

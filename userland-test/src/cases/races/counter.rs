@@ -16,7 +16,7 @@ use crate::tools::queue::Queue;
 use crate::tools::takers::{Sum, flow, single_delivery, stoppable, toggle, unless_gone};
 use crate::{ensure, equal};
 
-/// What three threads trigger is what two threads take, to the last.
+/// Two threads take exactly the sum that three threads trigger.
 #[case("races.counter.sum")]
 fn counter_sum(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
@@ -45,7 +45,7 @@ fn counter_sum(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A semaphore triggered and taken by several threads gives each unit to one of them.
+/// A semaphore that several threads trigger and take gives each unit to one thread.
 #[case("races.counter.semaphore")]
 fn counter_semaphore(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
@@ -94,7 +94,7 @@ fn counter_ping_pong(sys: &dyn System) -> Outcome {
     sys.parallel(&[&|| player(&here, &there), &|| player(&there, &here)])
 }
 
-/// Triggers race deletion and re-adding with no error but ENOENT.
+/// When triggers race with deletion and re-adding, the only error is ENOENT.
 #[case("races.counter.trigger_and_delete")]
 fn counter_trigger_and_delete(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
@@ -121,7 +121,7 @@ fn counter_trigger_and_delete(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
-/// Of many waiting threads exactly one gets each one-shot event.
+/// Exactly one of many waiting threads gets each one-shot event.
 #[case("races.counter.oneshot")]
 fn counter_oneshot(sys: &dyn System) -> Outcome {
     const EACH: u64 = 500;
@@ -152,7 +152,7 @@ fn counter_oneshot(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// Triggers made while another thread disables and enables are all delivered.
+/// Triggers that a thread makes while another thread disables and enables are all delivered.
 #[case("races.counter.enable_disable")]
 fn counter_enable_disable(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
@@ -177,7 +177,7 @@ fn counter_enable_disable(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// With a maximum delay running out among triggers, the sum still is exact.
+/// With a maximum delay that passes among triggers, the sum is still exact.
 #[case("races.counter.delay")]
 fn counter_delay(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
@@ -209,7 +209,7 @@ fn counter_delay(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// EV_ADD of one ident from several threads makes one registration.
+/// EV_ADD of the same ident from several threads makes a single registration.
 #[case("races.counter.add_same")]
 fn counter_add_same(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;

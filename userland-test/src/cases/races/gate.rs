@@ -13,7 +13,7 @@ use crate::tools::change::{GATE, delete, disable, enable, trigger};
 use crate::tools::queue::Queue;
 use crate::tools::watchers::{ONE, outsider};
 
-/// What is triggered while watchers come and go is taken, or waits: none lost or doubled.
+/// A trigger while watchers come and go is taken, or waits: no trigger is lost or doubled.
 #[case("races.gate.conserved")]
 fn race_conserved(sys: &dyn System) -> Outcome {
     const TRIGGERS: i64 = 300;
@@ -23,7 +23,7 @@ fn race_conserved(sys: &dyn System) -> Outcome {
         while taken.load(Ordering::Relaxed) < TRIGGERS {
             let queue = Queue::new(sys)?;
             queue.apply(ONE)?;
-            // Takes at most some; now and then one it was woken for is left behind.
+            // Takes at most some triggers. Now and then a trigger is left behind.
             for _ in 0..3 {
                 if let Some(event) = queue.within(Duration::from_micros(200))? {
                     equal!(event.data, 1);
@@ -50,7 +50,8 @@ fn race_conserved(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// The last watcher leaves while another joins: one gate or two, and no charge is left.
+/// The last watcher leaves while another joins: there are one gate or two, and no charge is
+/// left.
 #[case("races.gate.last_leaves")]
 fn race_last_leaves(sys: &dyn System) -> Outcome {
     let timers = sys.sysctl("kern.kqx.timers")?;

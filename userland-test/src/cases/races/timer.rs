@@ -35,7 +35,7 @@ fn timer_two_takers(sys: &dyn System) -> Outcome {
     deliveries.are_one_chain()
 }
 
-/// However an expiry falls against EV_ADD again, the one event is of the new time.
+/// However an expiry falls against EV_ADD again, the only event is that of the new time.
 #[case("races.timer.rearm")]
 fn timer_rearm(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -56,7 +56,8 @@ fn timer_rearm(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// However an expiry falls against NOTE_TRIGGER, an event is a period or more after it.
+/// However an expiry falls against NOTE_TRIGGER, an event comes a period or more after the
+/// trigger.
 #[case("races.timer.restart")]
 fn timer_restart(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -75,7 +76,7 @@ fn timer_restart(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// However an expiry falls against EV_DELETE, nothing is delivered after it.
+/// However an expiry falls against EV_DELETE, nothing is delivered after the deletion.
 #[case("races.timer.delete")]
 fn timer_delete(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;

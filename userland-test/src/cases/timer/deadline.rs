@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! NOTE_ABSTIME, on either clock, and what a step of CLOCK_REALTIME does to it.
+//! NOTE_ABSTIME on either clock, and the effect of a step of CLOCK_REALTIME.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ fn deadline_uptime(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// NOTE_ABSTIME expires when CLOCK_REALTIME has reached the deadline, not before.
+/// NOTE_ABSTIME expires when CLOCK_REALTIME has reached the deadline, and not before.
 #[case("timer.deadline.realtime")]
 fn deadline_realtime(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -83,7 +83,7 @@ fn deadline_units(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A deadline expires once and stays due, for it is level triggered.
+/// An expired deadline stays due, because it is level triggered, and expires only once.
 #[case("timer.deadline.level")]
 fn deadline_level(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -122,9 +122,9 @@ fn not_before(sys: &dyn System, queue: &Queue, at: u64) -> Outcome {
     Ok(())
 }
 
-/// Runs `body` with a kqueue, a way to step CLOCK_REALTIME, and a time in ns that a deadline is
-/// away. Where that has passed before the clock was set, which `body` says with false, it is
-/// run again with twice the time.
+/// Runs `body` with a kqueue, a function that steps CLOCK_REALTIME, and the ns to a
+/// deadline. `body` returns false if the deadline passed before the clock was set. Then
+/// `body` runs again with twice the ns.
 fn in_time(
     sys: &dyn System,
     body: impl Fn(&Queue, &dyn Fn(i64) -> Result<(), Errno>, u64) -> Result<bool, Failure>,
@@ -143,7 +143,7 @@ fn in_time(
     Err(Failure::here(format_args!("a deadline passed each time")))
 }
 
-/// When the clock is set back the deadline waits for the new clock: never early.
+/// When the clock is set back, the deadline waits for the new clock: never early.
 #[case("timer.deadline.set_back", needs(SetTime))]
 fn deadline_set_back(sys: &dyn System) -> Outcome {
     in_time(sys, |queue, step, away| {
@@ -159,7 +159,7 @@ fn deadline_set_back(sys: &dyn System) -> Outcome {
     })
 }
 
-/// Setting the clock back again while it waits anew still is never early.
+/// A second step back, while the deadline waits anew, still makes no early expiry.
 #[case("timer.deadline.set_back_twice", needs(SetTime))]
 fn deadline_set_back_twice(sys: &dyn System) -> Outcome {
     in_time(sys, |queue, step, away| {
@@ -179,7 +179,8 @@ fn deadline_set_back_twice(sys: &dyn System) -> Outcome {
     })
 }
 
-/// A receipt knows of a clock that was set back, unless the deadline had passed before.
+/// A receipt considers a clock that was set back, unless the deadline had passed before the
+/// step.
 #[case("timer.deadline.receipt", needs(SetTime))]
 fn deadline_receipt(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -200,7 +201,8 @@ fn deadline_receipt(sys: &dyn System) -> Outcome {
     })
 }
 
-/// A deadline put off keeps the time its receipt says, though the clock is set forward.
+/// A deadline that was put off keeps the time in its receipt, although the clock is set
+/// forward.
 #[case("timer.deadline.put_off", needs(SetTime))]
 fn deadline_put_off(sys: &dyn System) -> Outcome {
     in_time(sys, |queue, step, away| {

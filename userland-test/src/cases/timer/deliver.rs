@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What a delivery counts, in which phase, and how late.
+//! What a delivery counts, its phase, and its lateness.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::tools::queue::Queue;
 use crate::tools::timing::{due_after, follows, timed};
 use crate::{ensure, equal};
 
-/// Expiry k is due at start + k periods, however late it is taken.
+/// Expiry k is due at start + k periods, however late the event is taken.
 #[case("timer.deliver.phase")]
 fn deliver_phase(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -30,7 +30,7 @@ fn deliver_phase(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// One delivery counts all expirations since the last, up to now.
+/// One delivery counts all expirations since the last delivery, up to now.
 #[case("timer.deliver.overrun")]
 fn deliver_overrun(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -56,7 +56,8 @@ fn deliver_ten_thousand(sys: &dyn System) -> Outcome {
     due_after(&last, made, total * period)?;
     let mut pause = 1;
     while total < 10_000 {
-        // A full-period generator of small pauses, 0 included: reproducible.
+        // A full-period generator of small pauses, 0 included. The pauses are the same in
+        // each run.
         pause = (pause * 13 + 7) % 64;
         if pause > 8 {
             sys.pass(Duration::from_micros(pause * 50));
@@ -85,7 +86,7 @@ fn deliver_nanosecond(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// Periodic timers have EV_CLEAR, asked for or not: a delivery takes all.
+/// Periodic timers have EV_CLEAR, even if not requested: a delivery takes all expirations.
 #[case("timer.deliver.clears")]
 fn deliver_clears(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -99,7 +100,7 @@ fn deliver_clears(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
-/// ext[1] is how late the expiry ran that made the event due.
+/// ext[1] is the lateness of the expiry that made the event due.
 #[case("timer.deliver.lateness")]
 fn deliver_lateness(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -107,7 +108,7 @@ fn deliver_lateness(sys: &dyn System) -> Outcome {
     sys.pass(Duration::from_millis(100));
     let event = queue.wait()?;
     let now = sys.clock(Clock::Uptime);
-    // It became due with its first expiry, which is data - 1 periods before the last.
+    // The event became due with its first expiry, data - 1 periods before the last.
     let first = event.ext[0] - (event.data as u64 - 1) * 10 * MS;
     ensure!(first >= made.0 + 10 * MS, "{event:?}, made within {made:?}");
     ensure!(
@@ -117,7 +118,7 @@ fn deliver_lateness(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// With time to itself an expiry is not late at all.
+/// On an idle machine, an expiry is not late at all.
 #[case("timer.deliver.on_time", needs(VirtualClock))]
 fn deliver_on_time(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -129,7 +130,8 @@ fn deliver_on_time(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// Woken at each expiry, every delivery is one, on time, a period after the last.
+/// A program that wakes at each expiry gets one expiration in each delivery, on time, a
+/// period after the last.
 #[case("timer.deliver.exact", needs(VirtualClock))]
 fn deliver_exact(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! EV_ADD of a timer that is there already.
+//! EV_ADD of a timer that exists already.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ fn readd_new_period(sys: &dyn System) -> Outcome {
     follows(&first, &queue.wait()?, 2 * MS)
 }
 
-/// EV_ADD again makes a periodic timer a deadline, and a deadline periodic.
+/// EV_ADD again turns a periodic timer into a deadline, and a deadline into a periodic timer.
 #[case("timer.readd.to_deadline")]
 fn readd_to_deadline(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -64,7 +64,7 @@ fn readd_to_deadline(sys: &dyn System) -> Outcome {
     follows(&first, &queue.wait()?, 4 * MS)
 }
 
-/// EV_ADD with NOTE_TRIGGER is EV_ADD.
+/// EV_ADD with NOTE_TRIGGER has the effect of EV_ADD.
 #[case("timer.readd.trigger")]
 fn readd_trigger(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;

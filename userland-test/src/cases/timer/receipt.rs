@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The ns left to the next expiry, which a receipt says.
+//! The ns to the next expiry, in a receipt.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::tools::queue::Queue;
 use crate::tools::timing::{left_of, timed};
 use crate::{ensure, equal};
 
-/// The receipt of a change has the ns left to the next expiry before it.
+/// The receipt of a change has the ns to the next expiry before the change.
 #[case("timer.receipt.left")]
 fn receipt_left(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -26,7 +26,7 @@ fn receipt_left(sys: &dyn System) -> Outcome {
     queue.quiet()
 }
 
-/// With an expiry untaken, the ns left are those to the next one in phase.
+/// With an untaken expiry, the ns left are those to the next expiry in phase.
 #[case("timer.receipt.left_untaken")]
 fn receipt_left_untaken(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -36,7 +36,7 @@ fn receipt_left_untaken(sys: &dyn System) -> Outcome {
     let left = queue.query(TIMER)?;
     let after = sys.clock(Clock::Uptime);
     ensure!(left <= 10 * MS, "{left} ns left");
-    // The same expiry, seen from the event: the query took nothing.
+    // The event has the same expiry: the query took nothing.
     let event = queue.wait()?;
     ensure!(event.data >= 2, "{event:?}");
     let phase = event.ext[0] % (10 * MS);
@@ -54,7 +54,7 @@ fn receipt_left_untaken(sys: &dyn System) -> Outcome {
 fn receipt_left_expired(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(oneshot(MS))?;
-    // More than 0 while the callout is to come, however late it is.
+    // The ns are more than 0 while the callout is still to come, however late the callout is.
     let mut left = queue.query(TIMER)?;
     for _ in 0..10_000 {
         if left == 0 {
@@ -78,7 +78,7 @@ fn receipt_left_deadline(sys: &dyn System) -> Outcome {
         queue.apply(deadline(bits, start + 1000 * SEC))?;
         let left = queue.query(TIMER)?;
         let passed = sys.clock(clock) - start;
-        // The two clocks are read one after the other, which may cost 1 ns of rounding.
+        // The program reads the clocks one after the other, which may cost 1 ns of rounding.
         ensure!(left <= 1000 * SEC + 1, "{left} ns left");
         ensure!(
             left + passed + 1 >= 1000 * SEC,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! NOTE_TRIGGER: it starts the period anew.
+//! NOTE_TRIGGER starts the period anew.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn restart_from_now(sys: &dyn System) -> Outcome {
     follows(&first, &queue.wait()?, 50 * MS)
 }
 
-/// NOTE_TRIGGER drops what is pending.
+/// NOTE_TRIGGER drops a pending expiry.
 #[case("timer.restart.drops_expiry")]
 fn restart_drops_expiry(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -40,7 +40,7 @@ fn restart_drops_expiry(sys: &dyn System) -> Outcome {
     left_of(sys, &queue, made, 3600 * SEC)
 }
 
-/// NOTE_TRIGGER puts off a one-shot timer, an expired one too.
+/// NOTE_TRIGGER puts off a one-shot timer, even an expired timer.
 #[case("timer.restart.oneshot")]
 fn restart_oneshot(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
@@ -54,7 +54,7 @@ fn restart_oneshot(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A watchdog kicked in time never expires.
+/// A watchdog that is kicked in time never expires.
 #[case("timer.restart.watchdog")]
 fn restart_watchdog(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
