@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
 //! A 1 kHz loop that does not drift: expiry k is due at start + k ms, however late the
-//! loop runs, and a tick that was missed is counted, not lost.
+//! loop runs, and the timer counts a missed tick.
 
 use std::time::Duration;
 

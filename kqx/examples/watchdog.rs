@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A watchdog: a worker that says so every 10 ms is left alone; once it has been silent
-//! for a second, it is reported. The kick does not know the period.
+//! A watchdog: a worker kicks the watchdog every 10 ms. When the worker has been silent for
+//! a second, the watchdog reports the worker. The kick does not know the period.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             thread::sleep(Duration::from_millis(10));
             watchdog.kick()?;
         }
-        // Here it hangs.
+        // Here the worker hangs.
         Ok(Instant::now())
     });
 

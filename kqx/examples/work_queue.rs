@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             if job % BURST == 0 {
                 thread::sleep(Duration::from_millis(5));
             }
-            // First the job, then the word of it. The worker ends after the last one.
+            // First the job, then the trigger. The worker ends after the last job.
             let _ = queue.send(job);
             waiting.trigger()?;
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A pool of workers, each with a kqueue of its own: every job wakes one of them, the one
-//! that has waited longest, and nobody else. They are stopped in the same way.
+//! A pool of workers, each with a kqueue of its own. Every job wakes only the worker that
+//! has waited longest. The pool stops its workers in the same way.
 
 use std::error::Error;
 use std::sync::{Mutex, mpsc};
@@ -12,20 +12,20 @@ use kqx::{Event, Gate, Kqueue};
 
 const WORKERS: u64 = 4;
 const JOBS: usize = 1000;
-/// How long a job takes: it reads a file, say.
+/// How long a job takes, for example to read a file.
 const JOB: Duration = Duration::from_micros(100);
-/// No worker is without a job for so long, unless its trigger was lost.
+/// No worker waits so long, unless a trigger was lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// What a worker is woken for: a job, or nothing to stop.
+/// The work: a job, or `None` to stop.
 type Queue = Mutex<mpsc::Receiver<Option<usize>>>;
 
-/// Does jobs until it is stopped, and returns which.
+/// Does jobs until told to stop. Returns the numbers of the jobs.
 fn work(queue: &Queue) -> Result<Vec<usize>> {
     let kq = Kqueue::new()?;
-    // Passed over while it is at work, so that no job waits for it then.
+    // Triggers pass over a worker at work, so no job waits for that worker.
     let gate = Gate::one(1).dispatch().add(&kq)?;
     let mut done = Vec::new();
     while let Some(event) = kq.wait(Some(PATIENCE))? {
@@ -45,7 +45,7 @@ fn work(queue: &Queue) -> Result<Vec<usize>> {
 
 fn main() -> Result<()> {
     let kq = Kqueue::new()?;
-    // Only to trigger. It holds the gate, where jobs wait until the workers are there.
+    // This watcher only triggers. It keeps the gate, where jobs wait until the workers are ready.
     let gate = Gate::one(1).disabled().add(&kq)?;
     let (sender, receiver) = mpsc::channel();
     let queue = Queue::new(receiver);
@@ -53,7 +53,7 @@ fn main() -> Result<()> {
     let mut done = thread::scope(|scope| -> Result<Vec<usize>> {
         let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(|| work(&queue))).collect();
         for job in 0..JOBS {
-            // First the job, then the word of it.
+            // First the job, then the trigger.
             sender.send(Some(job))?;
             gate.trigger()?;
         }
@@ -75,7 +75,7 @@ fn main() -> Result<()> {
     if !done.iter().copied().eq(0..JOBS) {
         return Err("a job was not done, or twice".into());
     }
-    // A trigger that nobody took would wait here.
+    // A trigger that no worker took would wait here.
     if gate.waiting()? != 0 {
         return Err("there were more wakeups than jobs".into());
     }

@@ -2,10 +2,10 @@
 
 //! The family's ABI, version 1: the Rust twin of `include/sys/kqx.h`.
 //!
-//! One filter number serves the whole family; the top byte of `ident` says which member
-//! a registration belongs to, the other 56 bits are the application's.
+//! One filter number serves the whole family. The top byte of `ident` says which member a
+//! registration belongs to. The other 56 bits are the application's.
 
-/// The version of this ABI; the module's is in `kern.kqx.abi_version`.
+/// The version of this ABI. The module's version is in `kern.kqx.abi_version`.
 pub const KQX_ABI_VERSION: u32 = 1;
 
 /// The filter number the family registers unless `kern.kqx.filter` names another:
@@ -15,13 +15,13 @@ pub const EVFILT_KQX: i16 = -12;
 /// A member of the family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// The top byte of its idents.
+    /// The top byte of the member's idents.
     pub number: u8,
-    /// Its name here and in `sys/kqx.h`.
+    /// The member's name here and in `sys/kqx.h`.
     pub name: &'static str,
-    /// The name of its files, without `.rs`: the filter and the cases.
+    /// The name of the member's files, without `.rs`: the filter and the cases.
     pub module: &'static str,
-    /// What it is, in a few words.
+    /// What the member is, in a few words.
     pub what: &'static str,
 }
 
@@ -55,7 +55,7 @@ pub const NOTE_KQX_SET: u32 = 0x0200_0000;
 pub const NOTE_KQX_SEMAPHORE: u32 = 0x0800_0000;
 /// Counter, delivered: the count saturated at INT64_MAX since the last delivery.
 pub const NOTE_KQX_OVERFLOW: u32 = 0x1000_0000;
-/// Counter, delivered: the maximum delay, not the threshold, made it due.
+/// Counter, delivered: the maximum delay, not the threshold, made the counter due.
 pub const NOTE_KQX_DELAY: u32 = 0x2000_0000;
 
 /// Timer, with NOTE_ABSTIME: the deadline is on CLOCK_UPTIME.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A counter between its typed form and `struct kevent`. Nothing here makes a call.
+//! A counter in its typed form and as a `struct kevent`. This file makes no system call.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::event::{
 /// What a delivery does to the count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// Takes all of it (EV_CLEAR).
+    /// Takes the whole count (EV_CLEAR).
     #[default]
     Clear,
     /// Takes the threshold, and delivers again while enough is left
@@ -28,7 +28,7 @@ pub enum Mode {
     Level,
 }
 
-/// A counter to be added to a kqueue: [`Counter::builder`](crate::Counter::builder).
+/// A counter to add to a kqueue: [`Counter::builder`](crate::Counter::builder).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a builder does nothing until it is added"]
 pub struct CounterBuilder {
@@ -59,27 +59,27 @@ impl CounterBuilder {
         }
     }
 
-    /// Due from this count on; 1 unless set, and 0 means 1. At most `i64::MAX`.
+    /// The counter is due from this count on: 1 unless set, and 0 means 1. At most `i64::MAX`.
     pub fn threshold(mut self, threshold: u64) -> Self {
         self.threshold = threshold;
         self
     }
 
-    /// Due also this long after the count left 0, however low it is; zero is no such
-    /// delay. At most [`DURATION_MAX`](crate::DURATION_MAX). A counter that has one is
-    /// charged as a timer.
+    /// The counter is also due this long after the count left 0, however low the count is.
+    /// Zero means no such delay. At most [`DURATION_MAX`](crate::DURATION_MAX). A counter
+    /// with a maximum delay is charged as a timer.
     pub fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = delay;
         self
     }
 
-    /// The count to begin with, 0 unless set. At most `i64::MAX`.
+    /// The initial count, 0 unless set. At most `i64::MAX`.
     pub fn initial(mut self, count: u64) -> Self {
         self.initial = count;
         self
     }
 
-    /// The user flags to begin with: 24 bits that come back with each delivery.
+    /// The initial user flags: 24 bits that come back with each delivery.
     pub fn flags(mut self, flags: u32) -> Self {
         self.flags = flags;
         self
@@ -91,7 +91,7 @@ impl CounterBuilder {
         self
     }
 
-    /// Delivers once and deletes the registration then (EV_ONESHOT).
+    /// Delivers once, and then deletes the registration (EV_ONESHOT).
     pub fn once(mut self) -> Self {
         self.ev |= EV_ONESHOT;
         self
@@ -104,33 +104,33 @@ impl CounterBuilder {
         self
     }
 
-    /// Adds it disabled: it counts, and reports when it is enabled.
+    /// Adds the counter disabled. The counter counts, and reports when it is enabled.
     pub fn disabled(mut self) -> Self {
         self.ev |= EV_DISABLE;
         self
     }
 
-    /// The application's own word; comes back with each delivery.
+    /// A value of the application, which comes back with each delivery.
     pub fn udata(mut self, udata: usize) -> Self {
         self.udata = udata;
         self
     }
 
-    /// Where the module is not loaded, uses EVFILT_USER. That does not count: the event
-    /// comes at the first trigger, whatever threshold and delay say, and its
-    /// [`CounterEvent::count`] is 1, "at least one". Setting it to 0 takes a trigger back,
-    /// to anything else is one. [`Mode::Semaphore`], lowering a counter and reading one
-    /// fail with [`Error::NeedsModule`], and with [`CounterBuilder::once`] the flags are
-    /// lost.
+    /// If the module is not loaded, uses EVFILT_USER. EVFILT_USER does not count: the event
+    /// comes at the first trigger, whatever threshold and delay are, and its
+    /// [`CounterEvent::count`] is 1, "at least one". Setting the counter to 0 takes a
+    /// trigger back, and setting the counter to another value is a trigger.
+    /// [`Mode::Semaphore`], lowering a counter and reading a counter fail with
+    /// [`Error::NeedsModule`]. With [`CounterBuilder::once`] the flags are lost.
     pub fn fallback(mut self, fallback: bool) -> Self {
         self.fallback = fallback;
         self
     }
 
-    /// The change that adds it, as kevent(2) takes it.
+    /// The change that adds the counter, for kevent(2).
     ///
     /// # Errors
-    /// [`Error::Invalid`] names what is out of its range.
+    /// [`Error::Invalid`] names the value that is out of its range.
     pub fn kevent(&self) -> Result<Kevent, Error> {
         if self.threshold > i64::MAX as u64 {
             return Err(Error::Invalid(
@@ -142,8 +142,8 @@ impl CounterBuilder {
         }
         let mut change = change(KQX_COUNTER, self.id)?;
         change.flags = EV_ADD | self.ev;
-        // NOTE_FFCOPY also tells the receipt of an old registration from that of a new
-        // one, where kqueue leaves 0.
+        // NOTE_FFCOPY also marks the receipt of an old registration. In the receipt of a
+        // new registration, kqueue leaves 0.
         change.fflags = NOTE_FFCOPY | self.flags;
         match self.mode {
             Mode::Clear => change.flags |= EV_CLEAR,
@@ -160,8 +160,8 @@ impl CounterBuilder {
         Ok(change)
     }
 
-    /// The changes that add it to EVFILT_USER: the second one is for an initial count,
-    /// which EVFILT_USER does not trigger on when it is added.
+    /// The changes that add the counter to EVFILT_USER. The second change is for an initial
+    /// count, because EVFILT_USER does not trigger when it is added.
     pub(crate) fn fallback_kevents(&self) -> Result<(Kevent, Option<Kevent>), Error> {
         let mut add = self.kevent()?;
         if self.mode == Mode::Semaphore {
@@ -180,10 +180,10 @@ impl CounterBuilder {
     }
 }
 
-/// What can be done to a counter that was added.
+/// A change to a counter that was added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CounterChange {
-    /// Nothing: the receipt has the count.
+    /// No change: the receipt has the count.
     Query,
     Add(u64),
     Subtract(u64),
@@ -197,7 +197,7 @@ impl CounterChange {
     /// EV_ flags, fflags and data of the change, for the module's filter.
     pub(crate) fn to_counter(self) -> Result<(u16, u32, i64), Error> {
         let (fflags, data) = match self {
-            // To the filter a trigger by 0 is one by 1.
+            // The filter counts a trigger by 0 as 1.
             CounterChange::Query | CounterChange::Add(0) | CounterChange::Subtract(0) => (0, 0),
             CounterChange::Add(n) => (NOTE_TRIGGER, amount(n)?),
             CounterChange::Subtract(n) => (NOTE_TRIGGER, -amount(n)?),
@@ -209,7 +209,7 @@ impl CounterChange {
         Ok((0, fflags, data))
     }
 
-    /// The same, for EVFILT_USER.
+    /// EV_ flags, fflags and data of the change, for EVFILT_USER.
     pub(crate) fn to_evfilt_user(self) -> Result<(u16, u32, i64), Error> {
         let (_, fflags, _) = self.to_counter()?;
         match self {
@@ -222,7 +222,7 @@ impl CounterChange {
     }
 }
 
-/// A count as `data` has it.
+/// A count as a value for `data`.
 fn amount(n: u64) -> Result<i64, Error> {
     i64::try_from(n).map_err(|_| Error::Invalid("a count must be at most i64::MAX"))
 }
@@ -230,30 +230,30 @@ fn amount(n: u64) -> Result<i64, Error> {
 /// A counter's delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CounterEvent {
-    /// Which counter.
+    /// The counter's id.
     pub id: u64,
-    /// The count taken; in [`Mode::Level`] the count as it stands.
+    /// The count that the delivery took, or in [`Mode::Level`] the current count.
     pub count: u64,
-    /// How many triggers it gathers.
+    /// How many triggers the delivery gathers.
     pub triggers: u64,
     /// The user flags, 24 bits.
     pub flags: u32,
     /// The count would have passed `i64::MAX` since the last delivery, and stayed there.
     pub overflowed: bool,
-    /// The maximum delay made it due, not the threshold.
+    /// The maximum delay made the counter due, not the threshold.
     pub delayed: bool,
-    /// With a maximum delay, how long after the first of its triggers it was delivered;
-    /// else zero. To the nanosecond.
+    /// With a maximum delay, the time from the first gathered trigger to the delivery, else
+    /// zero. To the nanosecond.
     pub waited: Duration,
-    /// The application's own word.
+    /// A value of the application.
     pub udata: usize,
-    /// EVFILT_USER delivered it, which does not count: `count` and `triggers` are 1, "at
+    /// EVFILT_USER made the delivery and does not count: `count` and `triggers` are 1, "at
     /// least one".
     pub fallback: bool,
 }
 
 impl CounterEvent {
-    /// The counter's event in `event`, one of a KQX_COUNTER or of its fallback.
+    /// The delivery in `event`, which is of a KQX_COUNTER or of its fallback.
     pub(crate) fn decode(event: &Kevent) -> Self {
         let fallback = event.filter == EVFILT_USER;
         let [triggers, waited, ..] = event.ext;

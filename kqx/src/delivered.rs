@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What kevent(2) delivers, typed.
+//! Typed events of kevent(2).
 
 use crate::abi::{self, KQX_COUNTER, KQX_GATE, KQX_TIMER};
 use crate::counter::CounterEvent;
@@ -8,7 +8,7 @@ use crate::event::{EV_ERROR, EVFILT_TIMER, EVFILT_USER, Kevent};
 use crate::gate::GateEvent;
 use crate::timer::TimerEvent;
 
-/// One event of a kqueue.
+/// An event of a kqueue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -18,20 +18,20 @@ pub enum Event {
     Timer(TimerEvent),
     /// A gate was triggered.
     Gate(GateEvent),
-    /// A change made with [`Kqueue::kevent`](crate::Kqueue::kevent) was refused: the
-    /// errno is in its `data`. The methods of this crate return their errors instead.
+    /// A change that was made with [`Kqueue::kevent`](crate::Kqueue::kevent) was refused.
+    /// The errno is in `data`. The other methods of this crate return their errors instead.
     Refused(Kevent),
     /// An event of another filter.
     Other(Kevent),
 }
 
 impl Event {
-    /// The event that `event` is, where `filter` is the family's number.
+    /// The typed form of `event`. `filter` is the family's number.
     pub(crate) fn decode(event: &Kevent, filter: i16) -> Event {
         if event.flags & EV_ERROR != 0 {
             return Event::Refused(*event);
         }
-        // A fallback registration has the ident it would have had with the module.
+        // A fallback registration has the same ident as with the module.
         let ours = |fallback| event.filter == filter || event.filter == fallback;
         match abi::member(event.ident) {
             KQX_COUNTER if ours(EVFILT_USER) => Event::Counter(CounterEvent::decode(event)),

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Durations as the ABI has them: nanoseconds, up to the kernel's range.
+//! Durations in the ABI: nanoseconds, up to the kernel's range.
 
 use std::time::Duration;
 
 use crate::Error;
 
-/// The longest duration the module takes: what the kernel's `sbintime_t` holds, about
-/// 68 years.
+/// The longest duration that the module takes: the largest `sbintime_t` of the kernel,
+/// about 68 years.
 pub const DURATION_MAX: Duration = Duration::from_nanos((1 << 31) * 1_000_000_000 - 1);
 
-/// `duration` in ns; too long is an error that begins with `what`.
+/// `duration` in ns. If `duration` is too long, the error begins with `what`.
 pub(crate) fn nanoseconds(duration: Duration, what: &'static str) -> Result<u64, Error> {
     if duration > DURATION_MAX {
         return Err(Error::Invalid(what));

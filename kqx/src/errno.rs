@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Error numbers, as intro(2) has them.
+//! Error numbers, as in intro(2).
 
 use core::fmt;
 use core::num::NonZeroU8;
@@ -58,7 +58,7 @@ impl Errno {
         }
     }
 
-    /// The number, as `data` or `ext[1]` of an event has it.
+    /// The number, as in `data` or `ext[1]` of an event.
     pub const fn number(self) -> u8 {
         self.0.get()
     }

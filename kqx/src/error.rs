@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What went wrong, and what to do about it.
+//! The errors of this crate: each says what went wrong, and what to do.
 
 use std::{fmt, io};
 
@@ -8,28 +8,28 @@ use crate::abi::KQX_ABI_VERSION;
 use crate::errno::Errno;
 
 /// An error of this crate: one line that names what was wrong and what to do. Its `Debug`
-/// is the same line, for a `main` that returns it.
+/// is the same line, for a `main` that returns the error.
 #[non_exhaustive]
 pub enum Error {
-    /// The module is not loaded, and no fallback was asked for.
+    /// The module is not loaded, and the program did not ask for a fallback.
     NotLoaded,
-    /// The loaded module speaks another version of the ABI, this one.
+    /// The loaded module has this version of the ABI, and this crate another version.
     AbiVersion(u32),
-    /// A limit on timers is reached: that of the user, or that of the system. A counter
-    /// with a maximum delay and a gate count as one.
+    /// The limit on timers of the user, or of the system, is reached. A counter with a
+    /// maximum delay and a gate count as timers.
     Limit,
-    /// The kqueue does not have the registration: it was deleted, or delivered once.
+    /// The kqueue does not have the registration, which was deleted, or delivered once.
     Gone,
-    /// A value that no registration can have, or not beside those there are; the text
-    /// names it and its range.
+    /// A value that no registration can have, or that does not fit to other registrations.
+    /// The text names the value and its range.
     Invalid(&'static str),
-    /// The filter fallen back to cannot do what the text names.
+    /// The fallback filter cannot do what the text names.
     NeedsModule(&'static str),
     /// A system call failed otherwise.
     System {
         /// The call's name.
         call: &'static str,
-        /// Its errno.
+        /// The call's errno.
         source: io::Error,
     },
 }

@@ -1,41 +1,41 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The part of FreeBSD's `sys/event.h` that the family builds on.
+//! The part of FreeBSD's `sys/event.h` that the family uses.
 //!
-//! Stated here, and not taken from the `libc` crate, because the kernel module and the
-//! simulated kernel need it on hosts that are not FreeBSD. A test compares every value
-//! with the header's.
+//! The constants are stated here and not taken from the `libc` crate, because the kernel
+//! module and the simulated kernel need them on hosts that are not FreeBSD. A test compares
+//! every value with the header.
 
 /// One change or one event: `struct kevent` of FreeBSD 12 and later (kqueue(2)).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kevent {
-    /// Which registration of the filter; for this family [`crate::abi::ident`].
+    /// Which registration of the filter. For this family, see [`crate::abi::ident`].
     pub ident: usize,
     /// The filter's number, negative.
     pub filter: i16,
-    /// `EV_*`: what to do, how to deliver.
+    /// `EV_*`: what to do, and how to deliver.
     pub flags: u16,
     /// `NOTE_*`: the filter's own flags.
     pub fflags: u32,
     /// The filter's own value.
     pub data: i64,
-    /// The application's, passed through.
+    /// A value of the application, which kqueue passes through.
     pub udata: usize,
-    /// The filter's own extended values; 2 and 3 are passed through.
+    /// The filter's own extended values. kqueue passes 2 and 3 through.
     pub ext: [u64; 4],
 }
 
-/// EVFILT_READ's number: a kqueue can watch another by its descriptor.
+/// EVFILT_READ's number: a kqueue can watch another kqueue by its descriptor.
 pub const EVFILT_READ: i16 = -1;
-/// EVFILT_TIMER's number, to measure beside.
+/// EVFILT_TIMER's number, for comparisons.
 pub const EVFILT_TIMER: i16 = -7;
-/// EVFILT_USER's number, to measure beside.
+/// EVFILT_USER's number, for comparisons.
 pub const EVFILT_USER: i16 = -11;
-/// The slot reserved for sendfile(2) and never implemented: where the family lives.
+/// The slot that is reserved for sendfile(2) and was never implemented: the family's slot.
 pub const EVFILT_SENDFILE: i16 = -12;
 
-/// Adds the registration, or changes its parameters where it exists.
+/// Adds the registration. If it exists, changes its parameters.
 pub const EV_ADD: u16 = 0x0001;
 /// Removes the registration.
 pub const EV_DELETE: u16 = 0x0002;
@@ -45,15 +45,15 @@ pub const EV_ENABLE: u16 = 0x0004;
 pub const EV_DISABLE: u16 = 0x0008;
 /// Reports once, then removes the registration.
 pub const EV_ONESHOT: u16 = 0x0010;
-/// Resets the state when it has been reported.
+/// Resets the state after a report.
 pub const EV_CLEAR: u16 = 0x0020;
 /// Answers the change with an `EV_ERROR` event whose `data` is 0 for success.
 pub const EV_RECEIPT: u16 = 0x0040;
-/// Disables the registration when it has reported.
+/// Disables the registration after a report.
 pub const EV_DISPATCH: u16 = 0x0080;
-/// Makes it one-shot and reports now, whatever the filter says.
+/// Makes the registration one-shot and reports now, whatever the filter says.
 pub const EV_FORCEONESHOT: u16 = 0x0100;
-/// Leaves `udata` as it was.
+/// Leaves `udata` unchanged.
 pub const EV_KEEPUDATA: u16 = 0x0200;
 /// An error, or a receipt: `data` is the errno.
 pub const EV_ERROR: u16 = 0x4000;

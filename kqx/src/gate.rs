@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A gate between its typed form and `struct kevent`. Nothing here makes a call.
+//! A gate in its typed form and as a `struct kevent`. This file makes no system call.
 
 use crate::Error;
 use crate::abi::{self, KQX_GATE, NOTE_KQX_ONE};
 use crate::change::change;
 use crate::event::{EV_ADD, EV_DISABLE, EV_DISPATCH, EV_ONESHOT, Kevent};
 
-/// A watcher of a gate to be added to a kqueue: [`Gate::all`](crate::Gate::all) and
+/// A watcher of a gate to add to a kqueue: [`Gate::all`](crate::Gate::all) and
 /// [`Gate::one`](crate::Gate::one).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a builder does nothing until it is added"]
@@ -29,7 +29,7 @@ impl GateBuilder {
         }
     }
 
-    /// Delivers once and deletes the watcher then (EV_ONESHOT).
+    /// Delivers once, and then deletes the watcher (EV_ONESHOT).
     pub fn once(mut self) -> Self {
         self.ev |= EV_ONESHOT;
         self
@@ -42,23 +42,23 @@ impl GateBuilder {
         self
     }
 
-    /// Adds it disabled: for a registration that is only there to trigger, or to be
-    /// enabled later.
+    /// Adds the watcher disabled: for a registration that only triggers, or that is enabled
+    /// later.
     pub fn disabled(mut self) -> Self {
         self.ev |= EV_DISABLE;
         self
     }
 
-    /// The application's own word; comes back with each delivery.
+    /// A value of the application, which comes back with each delivery.
     pub fn udata(mut self, udata: usize) -> Self {
         self.udata = udata;
         self
     }
 
-    /// The change that adds it, as kevent(2) takes it.
+    /// The change that adds the watcher, for kevent(2).
     ///
     /// # Errors
-    /// [`Error::Invalid`] names what is out of its range.
+    /// [`Error::Invalid`] names the value that is out of its range.
     pub fn kevent(&self) -> Result<Kevent, Error> {
         Ok(Kevent {
             flags: EV_ADD | self.ev,
@@ -69,7 +69,7 @@ impl GateBuilder {
     }
 }
 
-/// A number of triggers as `data` has it. To the filter 0 of them are 1.
+/// A number of triggers as a value for `data`. The filter takes 0 as 1.
 pub(crate) fn triggers(n: u64) -> Result<i64, Error> {
     match i32::try_from(n) {
         Ok(n @ 1..) => Ok(n.into()),
@@ -80,22 +80,22 @@ pub(crate) fn triggers(n: u64) -> Result<i64, Error> {
 /// A gate's delivery to one of its watchers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GateEvent {
-    /// Which gate.
+    /// The gate's id.
     pub id: u64,
-    /// The triggers it takes: all since the watcher's last event, or 1 where a trigger
-    /// wakes one.
+    /// The triggers that the delivery takes: all since the watcher's last event, or 1 if a
+    /// trigger wakes one watcher.
     pub triggers: u64,
-    /// Where a trigger wakes one, the triggers that still wait at the gate, as every
-    /// watcher has one already; else 0.
+    /// If a trigger wakes one watcher, the triggers that still wait at the gate because
+    /// every watcher has a trigger already. Else 0.
     pub left: u64,
-    /// How many watchers the gate has, disabled ones too.
+    /// How many watchers the gate has, with the disabled watchers.
     pub watchers: u64,
-    /// The application's own word.
+    /// A value of the application.
     pub udata: usize,
 }
 
 impl GateEvent {
-    /// The gate's event in `event`, one of a KQX_GATE.
+    /// The delivery in `event`, which is of a KQX_GATE.
     pub(crate) fn decode(event: &Kevent) -> Self {
         let [left, watchers, ..] = event.ext;
         GateEvent {

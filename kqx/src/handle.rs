@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Registrations that were added: what a program holds on to.
+//! Handles to registrations that were added.
 //!
-//! A handle names a registration and owns nothing but a share of the kqueue: dropping it
-//! deletes nothing, and it may go to any thread.
+//! A handle names a registration and owns only a share of the kqueue: dropping a handle
+//! deletes no registration. A handle may go to any thread.
 
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -17,7 +17,7 @@ use crate::gate::{GateBuilder, triggers};
 use crate::timer::TimerBuilder;
 use crate::{Error, Kqueue};
 
-/// What every handle is: a registration, as it was added.
+/// The common part of every handle: a registration, as it was added.
 #[derive(Clone, Debug)]
 struct Registration {
     queue: Kqueue,
@@ -25,7 +25,7 @@ struct Registration {
 }
 
 impl Registration {
-    /// Adds it, or changes what is there.
+    /// Adds the registration, or changes an existing registration.
     fn add(queue: &Kqueue, added: Kevent) -> Result<Self, Error> {
         queue.apply(added)?;
         Ok(Registration {
@@ -34,7 +34,7 @@ impl Registration {
         })
     }
 
-    /// Changes it, and returns the state before.
+    /// Changes the registration, and returns the state before.
     fn change(&self, flags: u16, fflags: u32, data: i64) -> Result<u64, Error> {
         self.queue.apply(Kevent {
             fflags,
@@ -43,7 +43,7 @@ impl Registration {
         })
     }
 
-    /// A change to it, of no more than these flags.
+    /// A change to the registration with only these flags.
     fn named(&self, flags: u16) -> Kevent {
         Kevent {
             ident: self.added.ident,
@@ -53,8 +53,9 @@ impl Registration {
         }
     }
 
-    /// Takes what is pending and deletes it, in one call; the state before. kqueue does not
-    /// ask the filter of EV_DELETE, so that its receipt has no state.
+    /// Takes what is pending and deletes the registration, in one call. Returns the state
+    /// before. The call makes two changes, because kqueue does not ask the filter about
+    /// EV_DELETE, whose receipt so has no state.
     fn delete_and_take(&self) -> Result<u64, Error> {
         let [before, _] = self
             .queue
@@ -82,7 +83,7 @@ impl Registration {
 pub struct Counter(Registration);
 
 impl Counter {
-    /// A counter to be added as `id`, at most 56 bits.
+    /// A counter to add as `id`, at most 56 bits.
     pub fn builder(id: u64) -> CounterBuilder {
         CounterBuilder::new(id)
     }
@@ -92,19 +93,18 @@ impl Counter {
         self.add(1)
     }
 
-    /// Counts `n`, at most `i64::MAX`, in one trigger. The count stays at `i64::MAX`
-    /// where it would pass it.
+    /// Counts `n`, at most `i64::MAX`, in one trigger. The count stops at `i64::MAX`.
     pub fn add(&self, n: u64) -> Result<(), Error> {
         self.change(CounterChange::Add(n)).map(drop)
     }
 
-    /// As [`Counter::add`]; returns the count before it.
+    /// As [`Counter::add`]. Returns the count before.
     pub fn fetch_add(&self, n: u64) -> Result<u64, Error> {
         self.0.needs_module("reading a counter")?;
         self.change(CounterChange::Add(n))
     }
 
-    /// Takes `n`, at most `i64::MAX`, from the count, as far as there is any.
+    /// Takes `n`, at most `i64::MAX`, from the count. The count stops at 0.
     pub fn subtract(&self, n: u64) -> Result<(), Error> {
         self.change(CounterChange::Subtract(n)).map(drop)
     }
@@ -124,45 +124,45 @@ impl Counter {
         self.change(CounterChange::FlagsAnd(flags)).map(drop)
     }
 
-    /// Sets the user flags in `flags`; the 8 bits above them are ignored.
+    /// Sets the user flags in `flags`. The 8 bits above them are ignored.
     pub fn flags_or(&self, flags: u32) -> Result<(), Error> {
         self.change(CounterChange::FlagsOr(flags)).map(drop)
     }
 
-    /// Makes `flags` the user flags; the 8 bits above them are ignored.
+    /// Makes `flags` the user flags. The 8 bits above them are ignored.
     pub fn flags_copy(&self, flags: u32) -> Result<(), Error> {
         self.change(CounterChange::FlagsCopy(flags)).map(drop)
     }
 
-    /// Lets it report again.
+    /// Lets the counter report again.
     pub fn enable(&self) -> Result<(), Error> {
         self.0.change(EV_ENABLE, 0, 0).map(drop)
     }
 
-    /// Keeps it from reporting; it goes on counting.
+    /// Keeps the counter from reporting. The counter goes on counting.
     pub fn disable(&self) -> Result<(), Error> {
         self.0.change(EV_DISABLE, 0, 0).map(drop)
     }
 
-    /// Deletes it from the kqueue.
+    /// Deletes the counter from the kqueue.
     pub fn delete(self) -> Result<(), Error> {
         self.0.change(EV_DELETE, 0, 0).map(drop)
     }
 
-    /// Deletes it from the kqueue, and returns the count that it had: nothing that was
-    /// counted before is lost. What another thread counts meanwhile is either in the
-    /// result, or is lost with the counter or refused with [`Error::Gone`]; a thread that
-    /// takes an event meanwhile has what is not in the result.
+    /// Deletes the counter from the kqueue, and returns its count: nothing that was counted
+    /// before is lost. A trigger of another thread at the same time is either in the
+    /// result, or is lost with the counter, or fails with [`Error::Gone`]. If another
+    /// thread takes an event at the same time, the event has what is not in the result.
     ///
     /// # Errors
-    /// [`Error::NeedsModule`], and nothing is deleted, if EVFILT_USER plays its part: a
-    /// program that keeps a clone can [`delete`](Counter::delete) that.
+    /// [`Error::NeedsModule`] if EVFILT_USER stands in for the counter. Then nothing is
+    /// deleted, and a program that keeps a clone can [`delete`](Counter::delete) the clone.
     pub fn delete_and_take(self) -> Result<u64, Error> {
         self.0.needs_module("reading a counter")?;
         self.0.delete_and_take()
     }
 
-    /// Whether EVFILT_USER plays its part, the module not being loaded.
+    /// Whether EVFILT_USER stands in for the counter, because the module is not loaded.
     pub fn is_fallback(&self) -> bool {
         self.0.is_fallback()
     }
@@ -178,14 +178,14 @@ impl Counter {
 }
 
 impl CounterBuilder {
-    /// Adds the counter to `queue`. One of that id is changed instead: it takes the new
-    /// threshold, delay, semaphore and flags; the count stays, but starts anew in
-    /// [`Mode::Clear`](crate::Mode::Clear), and what
-    /// [`once`](CounterBuilder::once), [`dispatch`](CounterBuilder::dispatch) and the
-    /// other modes were stays as it was first added.
+    /// Adds the counter to `queue`. If `queue` has a counter of that id, that counter
+    /// changes: it takes the new threshold, delay, semaphore and flags. The count stays,
+    /// but starts anew in [`Mode::Clear`](crate::Mode::Clear).
+    /// [`once`](CounterBuilder::once), [`dispatch`](CounterBuilder::dispatch) and the other
+    /// modes stay as first added.
     ///
     /// # Errors
-    /// [`Error::NotLoaded`]; [`Error::Limit`] for one with a maximum delay;
+    /// [`Error::NotLoaded`]; [`Error::Limit`] for a counter with a maximum delay;
     /// [`Error::Invalid`] as [`CounterBuilder::kevent`].
     pub fn add(&self, queue: &Kqueue) -> Result<Counter, Error> {
         match Registration::add(queue, self.kevent()?) {
@@ -205,45 +205,46 @@ impl CounterBuilder {
 /// A timer of a kqueue.
 ///
 /// Every method on a timer but [`Timer::is_fallback`] fails with [`Error::Gone`] if the
-/// kqueue does not have it any more.
+/// kqueue does not have the timer any more.
 #[derive(Clone, Debug)]
 pub struct Timer(Registration);
 
 impl Timer {
-    /// A timer `id`, at most 56 bits, that expires every `period`. A period of zero is
-    /// one of a nanosecond: harmless, as nothing runs while an event waits.
+    /// A timer `id`, at most 56 bits, that expires every `period`. A period of zero means a
+    /// nanosecond, which is harmless: no callout runs while an event waits.
     pub fn every(id: u64, period: Duration) -> TimerBuilder {
         TimerBuilder::every(id, period)
     }
 
-    /// A timer `id` that expires once, `delay` after it was added, and is deleted when it
-    /// is delivered.
+    /// A timer `id` that expires once, `delay` after it was added, and is deleted at its
+    /// delivery.
     pub fn once(id: u64, delay: Duration) -> TimerBuilder {
         TimerBuilder::once(id, delay)
     }
 
-    /// A timer `id` that expires at a time of day, at once if that has passed, and is
-    /// deleted when it is delivered. Never before the clock says so, also if that is set
-    /// back meanwhile; if it is set forward, it may be that much late.
+    /// A timer `id` that expires at a time of day, at once if that time has passed, and is
+    /// deleted at its delivery. The timer never expires before the clock has reached the
+    /// time, even if the clock is set back. If the clock is set forward, the timer may be
+    /// late by the same amount.
     pub fn at(id: u64, deadline: SystemTime) -> TimerBuilder {
         TimerBuilder::at(id, deadline)
     }
 
     /// A timer `id` that expires this long after boot, on the clock of
-    /// [`uptime`](crate::uptime()), at once if that has passed, and is deleted when it is
-    /// delivered.
+    /// [`uptime`](crate::uptime()), at once if that time has passed, and is deleted at its
+    /// delivery.
     pub fn at_uptime(id: u64, deadline: Duration) -> TimerBuilder {
         TimerBuilder::at_uptime(id, deadline)
     }
 
-    /// Restarts the current period from now and drops what is pending: a watchdog that
-    /// is kicked in time is never heard of. Not for a deadline.
+    /// Restarts the current period from now and drops a pending expiry: a watchdog that is
+    /// kicked in time never reports. Not for a deadline.
     pub fn kick(&self) -> Result<(), Error> {
         if self.0.added.fflags & NOTE_ABSTIME != 0 {
             return Err(Error::Invalid("a deadline has no period to restart"));
         }
         if self.is_fallback() {
-            // It is kicked by being added again: unless it is gone.
+            // The kick adds the timer again, so this query checks that the timer still exists.
             self.0.change(0, 0, 0)?;
             let mut again = self.0.added;
             again.flags &= !EV_DISABLE;
@@ -252,49 +253,49 @@ impl Timer {
         self.0.change(0, NOTE_TRIGGER, 0).map(drop)
     }
 
-    /// How long it is to the next expiry; zero if there is none to come.
+    /// The time to the next expiry, or zero if no expiry is to come.
     pub fn left(&self) -> Result<Duration, Error> {
         self.0.needs_module("reading the time left")?;
         self.0.change(0, 0, 0).map(Duration::from_nanos)
     }
 
-    /// Lets it report again.
+    /// Lets the timer report again.
     pub fn enable(&self) -> Result<(), Error> {
         self.0.change(EV_ENABLE, 0, 0).map(drop)
     }
 
-    /// Keeps it from reporting; it goes on counting.
+    /// Keeps the timer from reporting. The timer goes on counting.
     pub fn disable(&self) -> Result<(), Error> {
         self.0.change(EV_DISABLE, 0, 0).map(drop)
     }
 
-    /// Deletes it from the kqueue.
+    /// Deletes the timer from the kqueue.
     pub fn delete(self) -> Result<(), Error> {
         self.0.change(EV_DELETE, 0, 0).map(drop)
     }
 
-    /// Deletes it from the kqueue, and returns how long it was to the next expiry: zero if
-    /// there was none to come. So a one-shot timer or a deadline says whether it was
-    /// deleted in time. Expiries that were not delivered are lost with it.
+    /// Deletes the timer from the kqueue, and returns the time to the next expiry, or zero
+    /// if no expiry was to come. So a program learns whether it deleted a one-shot timer or
+    /// a deadline in time. Undelivered expiries are lost with the timer.
     ///
     /// # Errors
-    /// [`Error::NeedsModule`], and nothing is deleted, if EVFILT_TIMER plays its part: a
-    /// program that keeps a clone can [`delete`](Timer::delete) that.
+    /// [`Error::NeedsModule`] if EVFILT_TIMER stands in for the timer. Then nothing is
+    /// deleted, and a program that keeps a clone can [`delete`](Timer::delete) the clone.
     pub fn delete_and_take(self) -> Result<Duration, Error> {
         self.0.needs_module("reading the time left")?;
         self.0.delete_and_take().map(Duration::from_nanos)
     }
 
-    /// Whether EVFILT_TIMER plays its part, the module not being loaded.
+    /// Whether EVFILT_TIMER stands in for the timer, because the module is not loaded.
     pub fn is_fallback(&self) -> bool {
         self.0.is_fallback()
     }
 }
 
 impl TimerBuilder {
-    /// Adds the timer to `queue` and starts it. One of that id is armed anew instead, and
-    /// an expiry of the old values that was not delivered is dropped; periodic or not,
-    /// and [`dispatch`](TimerBuilder::dispatch), stay as it was first added.
+    /// Adds the timer to `queue` and starts the timer. If `queue` has a timer of that id,
+    /// that timer is armed anew, and an undelivered expiry of the old values is dropped.
+    /// Periodic or not, and [`dispatch`](TimerBuilder::dispatch), stay as first added.
     ///
     /// # Errors
     /// [`Error::NotLoaded`]; [`Error::Limit`]; [`Error::Invalid`] as
@@ -309,29 +310,29 @@ impl TimerBuilder {
     }
 }
 
-/// A watcher of a gate: of what all registrations of one id share, in all the kqueues of
-/// a process.
+/// A watcher of a gate. All registrations of one id, in all the kqueues of a process, share
+/// a gate.
 ///
-/// A trigger by any of them wakes all watchers, or exactly one; it wakes itself too,
-/// unless it is disabled. The gate exists from its first watcher to its last. Without the
-/// module there is nothing to fall back to.
+/// A trigger by any watcher wakes all watchers, or exactly one. The trigger also wakes the
+/// watcher that triggers, unless that watcher is disabled. The gate exists from its first
+/// watcher to its last. A gate has no fallback without the module.
 ///
-/// Every method on a watcher fails with [`Error::Gone`] if the kqueue does not have it
-/// any more.
+/// Every method on a watcher fails with [`Error::Gone`] if the kqueue does not have the
+/// watcher any more.
 #[derive(Clone, Debug)]
 pub struct Gate(Registration);
 
 impl Gate {
-    /// A watcher of gate `id`, at most 56 bits, of which a trigger wakes all watchers:
-    /// each is due when there were triggers since it was added, or since its last event.
+    /// A watcher of gate `id`, at most 56 bits. A trigger wakes all watchers: each is due
+    /// if the gate was triggered since the watcher was added, or since its last event.
     pub fn all(id: u64) -> GateBuilder {
         GateBuilder::new(id, false)
     }
 
-    /// A watcher of gate `id`, at most 56 bits, of which a trigger wakes one watcher: the
-    /// enabled one that has waited longest, of those that have no trigger yet. Where there
-    /// is none it waits at the gate, and one that its watcher does not take, as it is
-    /// disabled or deleted, goes to the next.
+    /// A watcher of gate `id`, at most 56 bits. A trigger wakes one watcher: the enabled
+    /// watcher without a trigger that has waited longest. If no watcher is ready, the
+    /// trigger waits at the gate. If a watcher is disabled or deleted before it takes its
+    /// trigger, the trigger goes to the next watcher.
     pub fn one(id: u64) -> GateBuilder {
         GateBuilder::new(id, true)
     }
@@ -346,40 +347,40 @@ impl Gate {
         self.0.change(0, NOTE_TRIGGER, triggers(n)?).map(drop)
     }
 
-    /// The triggers that wait at the gate, as every watcher has one or is disabled; where
-    /// a trigger wakes all, those that this watcher's next event takes.
+    /// The triggers that wait at the gate because every watcher has a trigger or is
+    /// disabled. If a trigger wakes all, the triggers that this watcher's next event takes.
     pub fn waiting(&self) -> Result<u64, Error> {
         self.0.change(0, 0, 0)
     }
 
-    /// Lets it report again.
+    /// Lets the watcher report again.
     pub fn enable(&self) -> Result<(), Error> {
         self.0.change(EV_ENABLE, 0, 0).map(drop)
     }
 
-    /// Keeps it from reporting. Where a trigger wakes one, it is passed over, and the
-    /// trigger it was woken for and has not taken goes to the next; where it wakes all,
-    /// they add up.
+    /// Keeps the watcher from reporting. If a trigger wakes one watcher, triggers pass over
+    /// this watcher, and an untaken trigger goes to the next watcher. If a trigger wakes
+    /// all watchers, this watcher's triggers add up.
     pub fn disable(&self) -> Result<(), Error> {
         self.0.change(EV_DISABLE, 0, 0).map(drop)
     }
 
-    /// Deletes it from the kqueue.
+    /// Deletes the watcher from the kqueue.
     pub fn delete(self) -> Result<(), Error> {
         self.0.change(EV_DELETE, 0, 0).map(drop)
     }
 }
 
 impl GateBuilder {
-    /// Adds the watcher to `queue`, and the gate with the first of its watchers. A watcher
-    /// that `queue` has of that id is changed instead: it takes the new udata, and keeps
-    /// its place; what [`once`](GateBuilder::once) and
-    /// [`dispatch`](GateBuilder::dispatch) were stays as it was first added.
+    /// Adds the watcher to `queue`, and the gate with its first watcher. If `queue` has a
+    /// watcher of that id, that watcher changes: it takes the new udata, and keeps its
+    /// place. [`once`](GateBuilder::once) and [`dispatch`](GateBuilder::dispatch) stay as
+    /// first added.
     ///
     /// # Errors
-    /// [`Error::NotLoaded`]; [`Error::Limit`] for the first of a gate; [`Error::Invalid`]
-    /// as [`GateBuilder::kevent`], and if the gate's other watchers were not added as this
-    /// one, by [`Gate::all`] or by [`Gate::one`].
+    /// [`Error::NotLoaded`]; [`Error::Limit`] for the first watcher of a gate;
+    /// [`Error::Invalid`] as [`GateBuilder::kevent`], and if the gate's other watchers were
+    /// added with the other of [`Gate::all`] and [`Gate::one`].
     pub fn add(&self, queue: &Kqueue) -> Result<Gate, Error> {
         let added = Registration::add(queue, self.kevent()?);
         added.map(Gate).map_err(|error| match error {

@@ -1,24 +1,23 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Counters, nanosecond timers and gates for kqueue(2): what a program says to the kqx
-//! kernel module.
+//! Counters, nanosecond timers and gates for kqueue(2): the interface of the kqx kernel
+//! module for programs.
 //!
-//! [`abi`] is the family's own ABI, the Rust twin of `include/sys/kqx.h`; [`event`] is
-//! what it builds on, the part of `sys/event.h` that kqueue(2) documents; [`errno`] has the
-//! error numbers. All three are
-//! `no_std`, plain data, and shared by the kernel module and by applications. The rest
-//! is for applications, behind the feature `std`:
+//! [`abi`] is the family's own ABI, the Rust twin of `include/sys/kqx.h`. [`event`] is the
+//! part of `sys/event.h` that the family uses, as kqueue(2) documents it. [`errno`] has the
+//! error numbers. All three are `no_std`, plain data, and shared by the kernel module and
+//! by applications. The rest is for applications, behind the feature `std`:
 //!
 //! | type | what it is |
 //! |---|---|
 //! | [`Kqueue`] | a kqueue; cheap to clone, for any thread, an [`AsFd`](std::os::fd::AsFd) |
-//! | [`CounterBuilder`], [`TimerBuilder`], [`GateBuilder`] | a registration to be added, plain data |
-//! | [`Counter`], [`Timer`], [`Gate`] | one that was added: trigger it, ask it, change it |
-//! | [`Event`] | what [`Kqueue::wait`] returns, typed |
+//! | [`CounterBuilder`], [`TimerBuilder`], [`GateBuilder`] | a registration to add, plain data |
+//! | [`Counter`], [`Timer`], [`Gate`] | an added registration: trigger, query or change it |
+//! | [`Event`] | the typed event that [`Kqueue::wait`] returns |
 //! | [`Error`] | what went wrong and what to do about it |
 //!
-//! Nothing here starts a thread, installs a handler or keeps anything outside of the
-//! kqueue. The pages kqx(3) and kqx(4) have every field.
+//! The crate starts no thread, installs no handler, and keeps no state outside the kqueue.
+//! The pages kqx(3) and kqx(4) describe every field.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -36,8 +35,8 @@
 //! # Ok::<(), kqx::Error>(())
 //! ```
 //!
-//! On other systems than FreeBSD it all compiles, and [`Kqueue::new`] says that it needs
-//! FreeBSD.
+//! On systems other than FreeBSD everything compiles, and [`Kqueue::new`] fails with the
+//! message that it needs FreeBSD.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The members of the family, each a line: what knows the members follows from these lines.
+//! The members of the family, a line each. Everything that lists the members follows these
+//! lines.
 
 /// Calls the macro `$each` with the members of the family. A member is its number, its name
 /// in the ABI, its kind of filter, its module and type in the crate kqx-filters, and what the

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A kqueue, and the clock its timers are on.
+//! A kqueue, and the clock of its timers.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -12,11 +12,11 @@ use crate::delivered::Event;
 use crate::event::{EV_ADD, EV_DELETE, EV_RECEIPT, Kevent};
 use crate::{Error, sys};
 
-/// A kqueue. Clones are the same kqueue, which is closed with the last of them and of the
-/// handles to its registrations.
+/// A kqueue. Clones are the same kqueue. The last clone, or the last handle to a
+/// registration, closes the kqueue.
 ///
-/// All methods may be called by any number of threads at once. It is a descriptor that
-/// is readable while an event waits, so that other loops can wait for it.
+/// Any number of threads may call any method at once. The kqueue is a descriptor that is
+/// readable while an event waits, so that other loops can wait for the descriptor.
 #[derive(Clone, Debug)]
 pub struct Kqueue {
     inner: Arc<Inner>,
@@ -29,10 +29,10 @@ struct Inner {
 }
 
 impl Kqueue {
-    /// Opens a kqueue, closed on exec. The module need not be loaded for that.
+    /// Opens a kqueue that is closed on exec. This works without the module.
     ///
     /// # Errors
-    /// [`Error::AbiVersion`] if the loaded module is not for this crate;
+    /// [`Error::AbiVersion`] if the loaded module does not fit this crate;
     /// [`Error::System`] as kqueue(2), and on a system that is not FreeBSD.
     pub fn new() -> Result<Kqueue, Error> {
         match sys::sysctl(c"kern.kqx.abi_version") {
@@ -45,7 +45,7 @@ impl Kqueue {
             call: "kqueue",
             source,
         })?;
-        // Not to be read in a sandbox, and not there without the module.
+        // A sandbox may hide this sysctl, and without the module it does not exist.
         let filter = sys::sysctl(c"kern.kqx.filter")
             .and_then(|number| i16::try_from(number).ok())
             .unwrap_or(EVFILT_KQX);
@@ -54,13 +54,13 @@ impl Kqueue {
         })
     }
 
-    /// The family's filter number: `kern.kqx.filter`, or the default where that cannot
+    /// The family's filter number: `kern.kqx.filter`, or the default if that sysctl cannot
     /// be read.
     pub fn filter(&self) -> i16 {
         self.inner.filter
     }
 
-    /// Waits for one event, for at most `timeout`; `None` waits for ever.
+    /// Waits for one event, for at most `timeout`. `None` waits without end.
     ///
     /// # Errors
     /// [`Error::System`] as kevent(2); of kind [`io::ErrorKind::Interrupted`] if a signal
@@ -70,8 +70,8 @@ impl Kqueue {
         Ok(self.wait_many(&mut buffer, timeout)?.next())
     }
 
-    /// Waits for events, for at most `timeout`; `None` waits for ever. Returns as many as
-    /// there are, and no more than `buffer` has room for.
+    /// Waits for events, for at most `timeout`. `None` waits without end. Returns the due
+    /// events, at most as many as fit into `buffer`.
     ///
     /// # Errors
     /// As [`Kqueue::wait`].
@@ -104,15 +104,14 @@ impl Kqueue {
         })
     }
 
-    /// Makes one change and returns the state before it: `ext[0]` of its receipt.
+    /// Makes one change, and returns the state before the change: `ext[0]` of its receipt.
     pub(crate) fn apply(&self, change: Kevent) -> Result<u64, Error> {
         let [before] = self.apply_all([change])?;
         Ok(before)
     }
 
-    /// Makes the changes in one call, which makes each of them whatever became of the ones
-    /// before it, and returns the state before each. An error is that of the first that was
-    /// refused.
+    /// Makes all changes in one call, even if a change is refused. Returns the state before
+    /// each change. The error is that of the first refused change.
     pub(crate) fn apply_all<const N: usize>(
         &self,
         mut changes: [Kevent; N],
@@ -135,12 +134,12 @@ impl Kqueue {
     }
 }
 
-/// The errno of a change that was refused: kqueue's in `data` of the receipt, the family's
-/// in `ext[1]`.
+/// The errno of a refused change. kqueue puts the errno in `data` of the receipt, and the
+/// family in `ext[1]`.
 fn refusal(change: &Kevent, receipt: &Kevent, ours: bool) -> Option<i32> {
-    // Of a new registration kqueue has emptied fflags, and no filter was asked: ext is as
-    // it was given. Where there was nothing to empty, as in a gate's, that is 0. Nor is a
-    // filter asked of a deletion.
+    // For a new registration, kqueue has cleared fflags and asked no filter: ext is as
+    // given. If fflags had nothing to clear, as with a gate, ext[1] is 0. For a deletion,
+    // kqueue asks no filter either.
     let new = change.flags & EV_ADD != 0 && receipt.fflags != change.fflags;
     let asked = ours && !new && change.flags & EV_DELETE == 0;
     let errno = match receipt.data {
@@ -162,10 +161,9 @@ impl AsRawFd for Kqueue {
     }
 }
 
-/// How long ago the system booted: CLOCK_UPTIME, which
+/// The time since the system booted: CLOCK_UPTIME, the clock of
 /// [`TimerEvent::due`](crate::TimerEvent::due) and
-/// [`Timer::at_uptime`](crate::Timer::at_uptime) are on. Zero on a system that is not
-/// FreeBSD.
+/// [`Timer::at_uptime`](crate::Timer::at_uptime). Zero on a system that is not FreeBSD.
 pub fn uptime() -> Duration {
     sys::uptime()
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The system calls, safe. Where there is no FreeBSD there are none.
+//! Safe system calls. On other systems than FreeBSD, every call fails.
 
 #[cfg(target_os = "freebsd")]
 mod freebsd;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A timer between its typed form and `struct kevent`. Nothing here makes a call.
+//! A timer in its typed form and as a `struct kevent`. This file makes no system call.
 
 use std::time::{Duration, SystemTime};
 
@@ -21,7 +21,7 @@ enum When {
     AtUptime(Duration),
 }
 
-/// A timer to be added to a kqueue: [`Timer::every`](crate::Timer::every) and its like.
+/// A timer to add to a kqueue: [`Timer::every`](crate::Timer::every) and similar functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a builder does nothing until it is added"]
 pub struct TimerBuilder {
@@ -64,55 +64,56 @@ impl TimerBuilder {
         Self::new(id, When::AtUptime(deadline))
     }
 
-    /// The delay to the first expiry, where it is not the period; zero is the period. Not
-    /// for a deadline.
+    /// The delay to the first expiry, if the delay is not the period. Zero means the
+    /// period. Not for a deadline.
     pub fn first(mut self, delay: Duration) -> Self {
         self.first = delay;
         self
     }
 
-    /// How much later than due the kernel may expire it, to share a wakeup; zero, no
-    /// later than it must, unless set.
+    /// How much later than due the kernel may run the expiry, to share a wakeup. The
+    /// default is zero.
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.leeway = leeway;
         self
     }
 
     /// Disables the registration at each delivery (EV_DISPATCH), until
-    /// [`Timer::enable`](crate::Timer::enable). It goes on counting.
+    /// [`Timer::enable`](crate::Timer::enable). The timer goes on counting.
     pub fn dispatch(mut self) -> Self {
         self.ev |= EV_DISPATCH;
         self
     }
 
-    /// Adds it disabled: it counts, and reports when it is enabled.
+    /// Adds the timer disabled. The timer counts, and reports when it is enabled.
     pub fn disabled(mut self) -> Self {
         self.ev |= EV_DISABLE;
         self
     }
 
-    /// The application's own word; comes back with each delivery.
+    /// A value of the application, which comes back with each delivery.
     pub fn udata(mut self, udata: usize) -> Self {
         self.udata = udata;
         self
     }
 
-    /// Where the module is not loaded, uses EVFILT_TIMER. That keeps no phase when it is
-    /// late by a period or more and then counts short, says neither when an expiry was
-    /// due nor how late it was ([`TimerEvent::due`] and [`TimerEvent::late`] are zero),
-    /// does not notice a stepped clock, takes no leeway (it is ignored), and counts
-    /// against the system's `kern.kq_calloutmax`. A first delay of its own, a deadline on
-    /// the uptime clock and reading the time left fail with [`Error::NeedsModule`]. A kick
-    /// adds it again: beside a thread that takes its last event, it may bring it back.
+    /// If the module is not loaded, uses EVFILT_TIMER. EVFILT_TIMER loses its phase and
+    /// counts short when it is late by a period or more. It reports neither the due time
+    /// nor the lateness of an expiry ([`TimerEvent::due`] and [`TimerEvent::late`] are
+    /// zero). It does not notice a stepped clock, ignores the leeway, and counts against
+    /// the system's `kern.kq_calloutmax`. A first delay, a deadline on the uptime clock and
+    /// reading the time left fail with [`Error::NeedsModule`]. A kick adds the timer again:
+    /// if another thread takes the last event at the same time, the kick may bring the
+    /// timer back.
     pub fn fallback(mut self, fallback: bool) -> Self {
         self.fallback = fallback;
         self
     }
 
-    /// The change that adds it, as kevent(2) takes it. Every time in it is in ns.
+    /// The change that adds the timer, for kevent(2). Every time in the change is in ns.
     ///
     /// # Errors
-    /// [`Error::Invalid`] names what is out of its range.
+    /// [`Error::Invalid`] names the value that is out of its range.
     pub fn kevent(&self) -> Result<Kevent, Error> {
         const LONG: &str = "a timer's period or delay must be under 2^31 seconds";
         const DEADLINE: &str = "a deadline must be from 1970, or from boot, to the year 2262";
@@ -149,7 +150,7 @@ impl TimerBuilder {
         Ok(change)
     }
 
-    /// The change that adds it to EVFILT_TIMER.
+    /// The change that adds the timer to EVFILT_TIMER.
     pub(crate) fn fallback_kevent(&self) -> Result<Kevent, Error> {
         let mut change = self.kevent()?;
         if matches!(self.when, When::AtUptime(_)) {
@@ -167,25 +168,25 @@ impl TimerBuilder {
 /// A timer's delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerEvent {
-    /// Which timer.
+    /// The timer's id.
     pub id: u64,
     /// Expirations since the last delivery: none lost, none counted twice.
     pub expirations: u64,
-    /// When the last one counted was due, on CLOCK_UPTIME: compare with
+    /// The due time of the last counted expiry, on CLOCK_UPTIME: compare with
     /// [`uptime`](crate::uptime()).
     pub due: Duration,
-    /// How late the expiry ran that made the event due.
+    /// The lateness of the expiry that made the event due.
     pub late: Duration,
     /// CLOCK_REALTIME was stepped since the timer was armed.
     pub stepped: bool,
-    /// The application's own word.
+    /// A value of the application.
     pub udata: usize,
-    /// EVFILT_TIMER delivered it: `expirations` may be short, `due` and `late` are zero.
+    /// EVFILT_TIMER made the delivery: `expirations` may be short, `due` and `late` are zero.
     pub fallback: bool,
 }
 
 impl TimerEvent {
-    /// The timer's event in `event`, one of a KQX_TIMER or of its fallback.
+    /// The delivery in `event`, which is of a KQX_TIMER or of its fallback.
     pub(crate) fn decode(event: &Kevent) -> Self {
         let fallback = event.filter == EVFILT_TIMER;
         let [due, late, ..] = if fallback { [0; 4] } else { event.ext };

@@ -1,7 +1,7 @@
 /*-
  * SPDX-License-Identifier: BSD-2-Clause
  *
- * The number of the kqx filters: what the module says, or the default.
+ * The number of the kqx filters: the number from the module, or the default.
  */
 #include <sys/types.h>
 #include <sys/sysctl.h>

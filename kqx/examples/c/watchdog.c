@@ -1,8 +1,8 @@
 /*-
  * SPDX-License-Identifier: BSD-2-Clause
  *
- * A watchdog: kicked every 10 ms it says nothing; silent for a second, it bites.
- * The kick does not know the period.
+ * A watchdog: kicked every 10 ms, the watchdog is silent.  Without a kick for a
+ * second, the watchdog bites.  The kick does not know the period.
  */
 #include <err.h>
 #include <stdint.h>
@@ -37,9 +37,9 @@ main(void)
 		if (kevent(kq, &kick, 1, NULL, 0, NULL) != 0)
 			err(1, "kevent: kick");
 		if (kevent(kq, NULL, 0, &ev, 1, &now) != 0)
-			errx(1, "it bit though it was kicked");
+			errx(1, "the watchdog bit although it was kicked");
 	}
-	/* Here the work hangs. */
+	/* Here the work hangs: no more kicks. */
 	if (kevent(kq, NULL, 0, &ev, 1, NULL) != 1)
 		err(1, "kevent: wait");
 	printf("bitten after %d kicks, %ju us late\n", KICKS,

@@ -18,7 +18,7 @@
 
 static int kq;
 static short filter;
-static atomic_int queued;	/* the queue itself, as far as this goes */
+static atomic_int queued;	/* stands in for the queue */
 
 static void *
 produce(void *arg)

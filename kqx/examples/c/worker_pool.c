@@ -1,9 +1,8 @@
 /*-
  * SPDX-License-Identifier: BSD-2-Clause
  *
- * A pool of workers, each with a kqueue of its own: every job wakes one of
- * them, the one that has waited longest, and nobody else.  They are stopped in
- * the same way.
+ * A pool of workers, each with a kqueue of its own.  Every job wakes only the
+ * worker that has waited longest.  The pool stops its workers in the same way.
  */
 #include <err.h>
 #include <pthread.h>
@@ -24,13 +23,13 @@ struct worker {
 	int jobs;
 };
 
-/* What workers are woken for: jobs, and at the end STOP for each of them. */
+/* The work: jobs, and at the end STOP for each worker. */
 static int queue[JOBS + WORKERS];
 static atomic_int queued, taken;
-static int done[JOBS];		/* how often; a job is its worker's */
+static int done[JOBS];		/* how often; only a job's worker writes */
 static short filter;
 
-/* Changes the gate by way of one kqueue; returns what waited there before. */
+/* Changes the gate in a kqueue; returns the triggers that waited before. */
 static uint64_t
 change(int kq, u_short flags, u_int fflags, int64_t data)
 {
@@ -60,16 +59,16 @@ open_kqueue(void)
 static void *
 work(void *arg)
 {
-	/* How long a job takes: it reads a file, say. */
+	/* How long a job takes, for example to read a file. */
 	static const struct timespec job = { 0, 100000 };
-	/* Nobody is without a job for so long, unless a trigger was lost. */
+	/* No worker waits so long, unless a trigger was lost. */
 	static const struct timespec patience = { 10, 0 };
 	struct worker *self = arg;
 	struct kevent ev;
 	int i, kq;
 
 	kq = open_kqueue();
-	/* Passed over while it is at work, so that no job waits for it then. */
+	/* Triggers pass over a worker at work, so no job waits for that worker. */
 	change(kq, EV_ADD | EV_DISPATCH, NOTE_KQX_ONE, 0);
 	for (;;) {
 		switch (kevent(kq, NULL, 0, &ev, 1, &patience)) {
@@ -101,8 +100,8 @@ main(void)
 	filter = kqx_filter();
 	kq = open_kqueue();
 	/*
-	 * Only to trigger.  It holds the gate, where jobs wait until the
-	 * workers are there.
+	 * This watcher only triggers.  It keeps the gate, where jobs wait
+	 * until the workers are ready.
 	 */
 	change(kq, EV_ADD | EV_DISABLE, NOTE_KQX_ONE, 0);
 	for (i = 0; i < WORKERS; i++)
@@ -111,7 +110,7 @@ main(void)
 			errc(1, error, "pthread_create");
 
 	for (i = 0; i < JOBS; i++) {
-		/* First the job, then the word of it. */
+		/* First the job, then the trigger. */
 		queue[i] = i;
 		atomic_fetch_add(&queued, 1);
 		change(kq, EV_KEEPUDATA, NOTE_TRIGGER, 1);
@@ -131,7 +130,7 @@ main(void)
 	for (i = 0; i < JOBS; i++)
 		if (done[i] != 1)
 			errx(1, "job %d was done %d times", i, done[i]);
-	/* A trigger that nobody took would wait here. */
+	/* A trigger that no worker took would wait here. */
 	if (change(kq, EV_KEEPUDATA, 0, 0) != 0)
 		errx(1, "there were more wakeups than jobs");
 	printf("%d jobs done, each once\n", JOBS);

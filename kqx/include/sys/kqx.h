@@ -29,7 +29,7 @@
 /*
  * KQX_COUNTER.  EV_ADD: data is the initial count, ext[0] the threshold,
  * ext[1] the maximum delay in ns.  Delivered: data is the count taken, ext[0]
- * how many triggers it gathers, ext[1] ns since the first of them.
+ * the number of gathered triggers, ext[1] ns since the first of them.
  */
 #define	NOTE_KQX_SET		0x02000000 /* count = data, then any trigger */
 #define	NOTE_KQX_SEMAPHORE	0x08000000 /* EV_ADD: deliver one threshold */
@@ -39,16 +39,16 @@
 /*
  * KQX_TIMER.  EV_ADD: data is the period or deadline, ext[0] the delay to the
  * first expiry in ns, ext[1] the leeway in ns.  Delivered: data is the number
- * of expirations, ext[0] when the last was due (ns on CLOCK_UPTIME), ext[1]
- * how late, in ns, the one ran that made the event due.
+ * of expirations, ext[0] the due time of the last (ns on CLOCK_UPTIME), ext[1]
+ * the lateness in ns of the expiry that made the event due.
  */
 #define	NOTE_KQX_UPTIME		0x00000020 /* NOTE_ABSTIME on CLOCK_UPTIME */
 #define	NOTE_KQX_STEPPED	0x10000000 /* delivered: clock was stepped */
 
 /*
- * KQX_GATE.  NOTE_TRIGGER: data is how many triggers it is, 0 is 1.  Delivered:
- * data is the triggers taken, ext[0] those that still wait for a watcher,
- * ext[1] how many watchers there are.
+ * KQX_GATE.  NOTE_TRIGGER: data is the number of triggers, and 0 means 1.
+ * Delivered: data is the number of triggers taken, ext[0] of triggers that
+ * still wait for a watcher, ext[1] of watchers.
  */
 #define	NOTE_KQX_ONE		0x08000000 /* EV_ADD: wake one, not all */
 

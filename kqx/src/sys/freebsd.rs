@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! FreeBSD's system calls: the only unsafe code of this crate.
+//! FreeBSD's system calls. Only this file of the crate has unsafe code.
 
 #![expect(unsafe_code, reason = "this is where the crate meets the kernel")]
 
@@ -29,14 +29,14 @@ fn check(result: c_int) -> io::Result<c_int> {
 pub(crate) fn kqueue() -> io::Result<OwnedFd> {
     // SAFETY: kqueue has no preconditions.
     let fd = check(unsafe { libc::kqueue() })?;
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new, and no other code has it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: F_SETFD takes an int and touches no memory.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) })?;
     Ok(fd)
 }
 
-/// kevent(2): how many of `events` it filled.
+/// kevent(2). Returns how many of `events` the call filled.
 pub(crate) fn kevent(
     kq: BorrowedFd<'_>,
     changes: &[Kevent],

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Not FreeBSD: every call says so.
+//! On systems other than FreeBSD, every call fails with a message.
 
 use std::ffi::CStr;
 use std::io;
