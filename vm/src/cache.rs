@@ -98,7 +98,7 @@ impl Cache {
         let home = self.kernels().join(name);
         ensure!(
             !home.exists(),
-            "{} exists already: remove the directory or choose another name",
+            "{} is there already: remove the directory or choose another name",
             home.display()
         );
         fs::create_dir_all(self.kernels())?;
