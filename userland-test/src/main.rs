@@ -187,7 +187,9 @@ fn named(filter: Option<&str>, jobs: impl Iterator<Item = Job>) -> Result<Vec<Jo
     let filter = filter.unwrap_or_default();
     let jobs: Vec<Job> = jobs.filter(|job| job.name.contains(filter)).collect();
     if jobs.is_empty() {
-        return Err(format!("no name contains `{filter}`: see `kqx-test list`"));
+        return Err(format!(
+            "no name contains `{filter}`: leave the filter out to get all"
+        ));
     }
     Ok(jobs)
 }
