@@ -27,7 +27,8 @@
 //! the first load, unless `kern.kqx.filter` names another at a later load.
 
 use core::arch::global_asm;
-use core::ffi::{c_int, c_void};
+use core::cell::UnsafeCell;
+use core::ffi::c_int;
 use core::mem::offset_of;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicI32, AtomicI64, AtomicPtr, AtomicUsize, Ordering};
@@ -186,25 +187,33 @@ fn offset(label: *const u8) -> usize {
     label as usize - &raw const kqx_entry_code as usize
 }
 
+/// The page: what is written while kqx runs, then what is not.
+#[repr(C)]
+struct Page {
+    entry: Entry,
+    /// A kqx with a larger entry may write here.
+    gap: UnsafeCell<[u8; CODE - size_of::<Entry>()]>,
+    code: [u8; PAGE - CODE],
+}
+
+const _: () = assert!(size_of::<Page>() == PAGE && offset_of!(Page, code) == CODE);
+
 /// The entry of this machine: that of an earlier load, or a new one, closed. EOPNOTSUPP where
 /// the earlier load was of a kqx with another entry. ENOMEM where the kernel has no page. At
 /// MOD_LOAD: sleeps.
 pub(super) fn find() -> Result<&'static Entry, Errno> {
-    // SAFETY: the list has what `make` put there, or nothing.
-    let found = NonNull::new(unsafe { sys::kqx_entry_find() });
+    // SAFETY: the list has what `make` put there, or nothing. Nobody ever frees the page,
+    // and what changes in the page is in atomics.
+    let found: Option<&Page> = unsafe { sys::kqx_entry_find().cast::<Page>().as_ref() };
     let page = match found {
         Some(page) => page,
         None => make()?,
     };
-    // SAFETY: the code of the page begins there; nobody changes it, and it ends in the page.
-    let there =
-        unsafe { core::slice::from_raw_parts(page.as_ptr().cast::<u8>().add(CODE), code().len()) };
-    if there != code() {
-        return Err(Errno::EOPNOTSUPP);
+    if page.code.starts_with(code()) {
+        Ok(&page.entry)
+    } else {
+        Err(Errno::EOPNOTSUPP)
     }
-    // SAFETY: `make` set it up, for the same code, and nobody ever frees it; all its fields
-    // are atomic.
-    Ok(unsafe { page.cast::<Entry>().as_ref() })
 }
 
 /// The code that is copied into the page.
@@ -215,21 +224,16 @@ fn code() -> &'static [u8] {
     unsafe { core::slice::from_raw_parts(&raw const kqx_entry_code, length) }
 }
 
-fn make() -> Result<NonNull<c_void>, Errno> {
-    // SAFETY: a page of zeros, which is an `Entry`, or null.
-    let page = NonNull::new(unsafe { sys::kqx_entry_alloc(PAGE) }).ok_or(Errno::ENOMEM)?;
-    // SAFETY: the page is this thread's alone, and has room for the code behind `CODE`.
-    unsafe {
-        let to = page.as_ptr().cast::<u8>().add(CODE);
-        to.copy_from_nonoverlapping(code().as_ptr(), code().len());
-        let entry = page.cast::<Entry>();
-        entry.as_ref().live.store(CLOSED, Ordering::Relaxed);
-        sys::kqx_entry_keep(page.as_ptr());
-    }
+fn make() -> Result<&'static Page, Errno> {
+    // SAFETY: zeros, which are a `Page`, this thread's alone and never freed; or null.
+    let page: Option<&mut Page> = unsafe { sys::kqx_entry_alloc(PAGE).cast::<Page>().as_mut() };
+    let page = page.ok_or(Errno::ENOMEM)?;
+    page.code[..code().len()].copy_from_slice(code());
+    *page.entry.live.get_mut() = CLOSED;
+    // SAFETY: a page that stays, with its code and closed, for `find`.
+    unsafe { sys::kqx_entry_keep((&raw mut *page).cast()) };
     Ok(page)
 }
-
-const _: () = assert!(size_of::<Entry>() <= CODE);
 
 impl Entry {
     /// Where a piece of the page's code is.
