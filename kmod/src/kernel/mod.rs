@@ -37,6 +37,7 @@ mod mutex;
 #[cfg(target_os = "none")]
 mod panic;
 pub mod stats;
+mod sysctl;
 pub mod timer;
 pub mod trace;
 mod uidinfo;

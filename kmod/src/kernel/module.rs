@@ -13,7 +13,7 @@ use kqx::errno::Errno;
 
 use super::entry::{self, Table};
 use super::filterops::{self, Filterops};
-use super::{account, errno, group, timer, uidinfo};
+use super::{account, errno, group, sysctl, timer, uidinfo};
 
 /// Makes `$filterops` what the module registers.
 macro_rules! declare_module {
@@ -40,19 +40,6 @@ static EVENT: AtomicBool = AtomicBool::new(false);
 
 /// MOD_LOAD has run since MOD_UNLOAD last did.
 static LOADED: AtomicBool = AtomicBool::new(false);
-
-/// The filter number: `kern.kqx.filter`, fixed once loaded.
-fn filter() -> c_int {
-    // SAFETY: written when tunables are read, and in MOD_LOAD: both before anybody else
-    // reads it but the sysctl handler, which takes one word.
-    unsafe { sys::kqx_filter }
-}
-
-/// Says which filter number it is after all.
-fn set_filter(slot: c_int) {
-    // SAFETY: as for `filter`; this is MOD_LOAD.
-    unsafe { sys::kqx_filter = slot };
-}
 
 /// A line on the console: printf(9).
 #[cold]
@@ -108,7 +95,7 @@ impl Registration {
                 printf("another kqx was loaded before; reboot to load this one");
             }
         })?;
-        let slot = filter();
+        let slot = sysctl::filter().load(Relaxed);
         // SAFETY: the functions are those of a `Filterops`, and `unload` closes the entry
         // before they go.
         let opened = unsafe { entry.open(&self.0, slot) };
@@ -122,7 +109,7 @@ impl Registration {
         if opened != slot {
             let why = "is still kqx's since it was last loaded; kern.kqx.filter is ignored";
             printf_filter(opened, why);
-            set_filter(opened);
+            sysctl::filter().store(opened, Relaxed);
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use kqx::errno::Errno;
 
 use super::account::Share;
 use super::stats::{Stat, counter_u64_add};
+use super::sysctl::{timer_max, timer_max_user, timers};
 
 /// The least that `kern.kqx.timer_max` is by default.
 const TIMER_MAX: u64 = 65_536;
@@ -30,26 +31,6 @@ pub struct Charge {
 // SAFETY: what it counts in, it counts with atomics or under a mutex, so any thread may give
 // it back.
 unsafe impl Send for Charge {}
-
-/// Live timers of all users: `kern.kqx.timers`.
-pub fn timers() -> &'static AtomicU32 {
-    // SAFETY: a C variable of the shim, aligned, alive as long as the module, and read
-    // elsewhere only by the sysctl handler.
-    unsafe { AtomicU32::from_ptr(&raw mut sys::kqx_timers) }
-}
-
-/// `kern.kqx.timer_max`.
-fn timer_max() -> &'static AtomicU32 {
-    // SAFETY: a C variable of the shim, aligned, alive as long as the module, and
-    // written elsewhere only by the sysctl handler, one word at a time.
-    unsafe { AtomicU32::from_ptr(&raw mut sys::kqx_timer_max) }
-}
-
-/// `kern.kqx.timer_max_user`.
-fn timer_max_user() -> &'static AtomicU32 {
-    // SAFETY: as for `timer_max`.
-    unsafe { AtomicU32::from_ptr(&raw mut sys::kqx_timer_max_user) }
-}
 
 /// At MOD_LOAD: the limits that no tunable has set.
 pub(super) fn set_defaults() {

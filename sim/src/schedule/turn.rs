@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
+//! Turns: on virtual time one thread of the kernel runs at a time, and says when another may.
+//!
+//! Without an [`Explorer`] a thread runs until it waits. With an explorer, any thread that can
+//! run may go on at every point where a kernel could switch threads, and each CPU's softclock
+//! is a thread of its own.
+//!
+//! ```text
+//!               woken                     chosen
+//!   Waiting ─────────────▶ Ready ─────────────────────▶ the current thread
+//!      ▲                     ▲                               │  │
+//!      │                     └───────── another is chosen ───┘  │
+//!      └──────────────────────────────── sleeps ────────────────┘
+//! ```
+
+use std::sync::Arc;
+
+use parking_lot::Condvar;
+
+use super::order::{Candidate, Explorer, TaskId};
+
+/// What a thread waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// To be chosen, or runs.
+    Ready,
+    /// To be woken.
+    Waiting,
+    /// Until no other thread can run.
+    Settling,
+    /// The softclock of that CPU: a callout that is due.
+    Idle(usize),
+    /// The thread has ended. Its number is free.
+    Gone,
+}
+
+struct Task {
+    name: String,
+    state: State,
+    /// Where the host thread waits for its turn.
+    wake: Arc<Condvar>,
+}
+
+/// The threads of the machine, and which of them runs.
+pub(super) struct Turns {
+    tasks: Vec<Task>,
+    pub(super) current: Option<TaskId>,
+    pub(super) explorer: Option<Explorer>,
+    /// Time may pass although a thread could run, while the explorer explores.
+    pub(super) time_passes: bool,
+    /// System calls that the current thread has made since it last waited.
+    calls: u32,
+}
+
+/// A thread that has made so many system calls without waiting gives way: it may wait for
+/// others in a loop.
+const CALLS: u32 = 100;
+
+impl Turns {
+    pub(super) const fn new() -> Turns {
+        Turns {
+            tasks: Vec::new(),
+            current: None,
+            explorer: None,
+            time_passes: false,
+            calls: 0,
+        }
+    }
+
+    /// A new thread.
+    pub(super) fn add(&mut self, state: State) -> TaskId {
+        let gone = self.tasks.iter().position(|task| task.state == State::Gone);
+        let id = gone.unwrap_or(self.tasks.len());
+        let task = Task {
+            name: match state {
+                State::Idle(cpu) => format!("softclock {cpu}"),
+                _ => format!("thread {id}"),
+            },
+            state,
+            wake: Arc::new(Condvar::new()),
+        };
+        if id == self.tasks.len() {
+            self.tasks.push(task);
+        } else {
+            self.tasks[id] = task;
+        }
+        id
+    }
+
+    pub(super) fn name(&self, id: TaskId) -> String {
+        self.tasks[id].name.clone()
+    }
+
+    pub(super) fn state(&self, id: TaskId) -> State {
+        self.tasks[id].state
+    }
+
+    pub(super) fn set_state(&mut self, id: TaskId, state: State) {
+        self.tasks[id].state = state;
+    }
+
+    pub(super) fn wake(&self, id: TaskId) -> Arc<Condvar> {
+        self.tasks[id].wake.clone()
+    }
+
+    /// The machine is dead: every thread is to look.
+    pub(super) fn wake_all(&self) {
+        for task in &self.tasks {
+            task.wake.notify_all();
+        }
+    }
+
+    /// Whether every thread has ended, but for idle softclocks.
+    pub(super) fn is_over(&self) -> bool {
+        let over = |task: &Task| matches!(task.state, State::Gone | State::Idle(_));
+        self.tasks.iter().all(over)
+    }
+
+    /// A thread has made a system call. Whether the thread is to give way.
+    pub(super) fn has_called(&mut self) -> bool {
+        self.calls += 1;
+        self.calls >= CALLS && self.explorer.is_none()
+    }
+
+    /// The thread that runs from now on.
+    pub(super) fn hand_to(&mut self, id: TaskId) {
+        self.calls = 0;
+        self.current = Some(id);
+        self.tasks[id].wake.notify_all();
+    }
+
+    /// The threads that can go on. `due` says whether a callout of a CPU is due.
+    fn ready(&self, due: impl Fn(usize) -> bool) -> impl Iterator<Item = TaskId> {
+        let can = move |state| match state {
+            State::Ready => true,
+            State::Idle(cpu) => due(cpu),
+            State::Waiting | State::Settling | State::Gone => false,
+        };
+        let tasks = self.tasks.iter().enumerate();
+        tasks.filter_map(move |(id, task)| can(task.state).then_some(id))
+    }
+
+    /// Chooses who goes on, the running thread `me` or another. `time`: time may pass instead.
+    /// None: no thread can go on.
+    pub(super) fn choose(
+        &mut self,
+        me: TaskId,
+        due: impl Fn(usize) -> bool,
+        time: bool,
+    ) -> Option<Candidate> {
+        let mut options: Vec<_> = self.ready(due).map(Candidate::Task).collect();
+        if options.is_empty() {
+            let settling = |task: &Task| task.state == State::Settling;
+            return self.tasks.iter().position(settling).map(Candidate::Task);
+        }
+        let running = options.iter().position(|task| *task == Candidate::Task(me));
+        if let Some(at) = running {
+            options[..=at].rotate_right(1);
+        }
+        let Some(explorer) = &mut self.explorer else {
+            // The thread after `me`, so that each gets its turn.
+            let after = |task: &&Candidate| matches!(task, Candidate::Task(id) if *id > me);
+            return options.iter().find(after).or(options.first()).copied();
+        };
+        if time {
+            options.push(Candidate::Time);
+        }
+        Some(explorer.choose(&options, running.is_some()))
+    }
+}
