@@ -11,13 +11,13 @@
 //! there.
 
 use core::cell::Cell;
-use core::ptr::{NonNull, null_mut};
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use kqx::errno::Errno;
 
 use super::mutex::Guarded;
-use super::uma::Zone;
+use super::uma::{Item, Zone};
 
 /// How many lists the accounts are spread over.
 const CHAINS: usize = 64;
@@ -29,17 +29,19 @@ pub(super) struct Account {
     /// How many there are. Raised under the mutex.
     timers: AtomicU32,
     /// The next of its chain. Under the mutex.
-    next: Cell<*mut Account>,
+    next: Link,
 }
 
+/// An account stays where it is until MOD_UNLOAD.
+type Link = Cell<Option<&'static Account>>;
+
 /// All accounts.
-struct Accounts([Cell<*mut Account>; CHAINS]);
+struct Accounts([Link; CHAINS]);
 
 // SAFETY: an account belongs to no thread.
 unsafe impl Send for Accounts {}
 
-static ACCOUNTS: Guarded<Accounts> =
-    Guarded::new(Accounts([const { Cell::new(null_mut()) }; CHAINS]));
+static ACCOUNTS: Guarded<Accounts> = Guarded::new(Accounts([const { Cell::new(None) }; CHAINS]));
 
 static ZONE: Zone<Account> = Zone::new();
 
@@ -61,7 +63,7 @@ pub(super) fn destroy() {
 }
 
 /// One timer on an account, given back when dropped.
-pub(super) struct Share(NonNull<Account>);
+pub(super) struct Share(&'static Account);
 
 impl Share {
     /// Puts a timer on the account of `key`. ENOMEM where it has `max`. May sleep.
@@ -69,18 +71,14 @@ impl Share {
         if let Some(result) = ACCOUNTS.with(|accounts| accounts.raise(key, max)) {
             return result.map(Share);
         }
-        let new = ZONE.uma_zalloc()?;
-        // SAFETY: memory for an account, this thread's alone.
-        unsafe {
-            new.write(Account {
-                key: Cell::new(0),
-                timers: AtomicU32::new(0),
-                next: Cell::new(null_mut()),
-            });
-        }
+        let new = ZONE.item(Account {
+            key: Cell::new(0),
+            timers: AtomicU32::new(0),
+            next: Cell::new(None),
+        })?;
         // An account without timers is anybody's: there is room now.
         let result = ACCOUNTS.with(|accounts| {
-            accounts.insert(key, new);
+            accounts.insert(key, new.leak());
             accounts.raise(key, max)
         });
         result.unwrap_or(Err(Errno::ENOMEM)).map(Share)
@@ -89,67 +87,57 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        // SAFETY: an account stays until MOD_UNLOAD. After this it may be another's.
-        unsafe { self.0.as_ref() }.timers.fetch_sub(1, Relaxed);
+        // After this the account may be another's.
+        self.0.timers.fetch_sub(1, Relaxed);
     }
 }
 
 impl Accounts {
-    fn chain(&self, key: usize) -> &Cell<*mut Account> {
+    fn chain(&self, key: usize) -> &Link {
         let mixed = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         &self.0[mixed >> (usize::BITS - CHAINS.ilog2())]
     }
 
     /// Puts a timer on the account of `key`, or on an account of its chain that has none.
     /// None: there is neither.
-    fn raise(&self, key: usize, max: u32) -> Option<Result<NonNull<Account>, Errno>> {
+    fn raise(&self, key: usize, max: u32) -> Option<Result<&'static Account, Errno>> {
         let mut unused = None;
         let mut next = self.chain(key).get();
-        while let Some(at) = NonNull::new(next) {
-            // SAFETY: accounts on a chain stay until MOD_UNLOAD.
-            let account = unsafe { at.as_ref() };
+        while let Some(account) = next {
             let timers = account.timers.load(Relaxed);
             if account.key.get() == key {
-                unused = Some(at);
+                unused = Some(account);
                 if timers >= max {
                     return Some(Err(Errno::ENOMEM));
                 }
                 break;
             }
             if timers == 0 {
-                unused = Some(at);
+                unused = Some(account);
             }
             next = account.next.get();
         }
-        let at = unused?;
+        let account = unused?;
         if max == 0 {
             return Some(Err(Errno::ENOMEM));
         }
-        // SAFETY: as above.
-        let account = unsafe { at.as_ref() };
         account.key.set(key);
         account.timers.fetch_add(1, Relaxed);
-        Some(Ok(at))
+        Some(Ok(account))
     }
 
     /// Frees every account: nobody has a timer.
     fn free(&self) {
         for chain in &self.0 {
-            while let Some(account) = NonNull::new(chain.get()) {
-                // SAFETY: on its chain, from the zone, and without timers: nobody knows it.
-                unsafe {
-                    chain.set(account.as_ref().next.get());
-                    ZONE.uma_zfree(account);
-                }
+            while let Some(account) = chain.take() {
+                chain.set(account.next.get());
+                // SAFETY: from `Share::take`, off its chain, and without timers: nobody knows it.
+                drop(unsafe { Item::from_raw(&ZONE, NonNull::from(account)) });
             }
         }
     }
 
-    fn insert(&self, key: usize, new: NonNull<Account>) {
-        let chain = self.chain(key);
-        // SAFETY: nobody else knows it yet.
-        unsafe { new.as_ref() }
-            .next
-            .set(chain.replace(new.as_ptr()));
+    fn insert(&self, key: usize, new: &'static Account) {
+        new.next.set(self.chain(key).replace(Some(new)));
     }
 }

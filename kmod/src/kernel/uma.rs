@@ -4,6 +4,8 @@
 
 use core::ffi::{CStr, c_int, c_void};
 use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+use core::ops::Deref;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
@@ -86,6 +88,14 @@ impl<T> Zone<T> {
         NonNull::new(memory.cast::<T>()).ok_or(Errno::ENOMEM)
     }
 
+    /// An item with a value. As for [`Zone::uma_zalloc`].
+    pub(super) fn item(&'static self, value: T) -> Result<Item<T>, Errno> {
+        let at = self.uma_zalloc()?;
+        // SAFETY: memory for a T, this thread's alone.
+        unsafe { at.write(value) };
+        Ok(Item { at, zone: self })
+    }
+
     /// Gives an item back.
     ///
     /// # Safety
@@ -93,5 +103,52 @@ impl<T> Zone<T> {
     pub(super) unsafe fn uma_zfree(&self, item: NonNull<T>) {
         // SAFETY: the caller's promise; the zone is there.
         unsafe { sys::uma_zfree_arg(self.zone.load(Relaxed), item.as_ptr().cast(), null_mut()) };
+    }
+}
+
+/// An item and its value, as a Box owns them: dropping this drops the value and gives the item
+/// back.
+pub(super) struct Item<T: 'static> {
+    at: NonNull<T>,
+    zone: &'static Zone<T>,
+}
+
+impl<T: 'static> Item<T> {
+    /// # Safety
+    /// `at` is from `zone` and has its value. Nobody else gives it back, and nobody uses it once
+    /// this is dropped.
+    pub(super) unsafe fn from_raw(zone: &'static Zone<T>, at: NonNull<T>) -> Self {
+        Item { at, zone }
+    }
+
+    /// For [`Item::from_raw`].
+    pub(super) fn into_raw(self) -> NonNull<T> {
+        ManuallyDrop::new(self).at
+    }
+
+    /// The value, until somebody makes an `Item` of it again.
+    pub(super) fn leak(self) -> &'static T {
+        // SAFETY: the item is never given back, but through `from_raw`: its caller has promised
+        // that nobody uses the value then.
+        unsafe { self.into_raw().as_ref() }
+    }
+}
+
+impl<T: 'static> Deref for Item<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: the item has its value until this is dropped.
+        unsafe { self.at.as_ref() }
+    }
+}
+
+impl<T: 'static> Drop for Item<T> {
+    fn drop(&mut self) {
+        // SAFETY: the item is from the zone, has its value, and nobody uses it any more.
+        unsafe {
+            self.at.drop_in_place();
+            self.zone.uma_zfree(self.at);
+        }
     }
 }
