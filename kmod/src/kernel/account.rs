@@ -47,7 +47,7 @@ static ZONE: Zone<Account> = Zone::new();
 
 /// At MOD_LOAD, before any registration. ENOMEM where the kernel has no memory.
 pub(super) fn init() -> Result<(), Errno> {
-    ACCOUNTS.mtx_init(c"kqx accounts");
+    ACCOUNTS.mtx.mtx_init(c"kqx accounts");
     // SAFETY: an account needs no init and no fini.
     unsafe { ZONE.uma_zcreate(c"kqx account", None, None) }
 }
@@ -59,7 +59,7 @@ pub(super) fn destroy() {
     }
     ACCOUNTS.with(Accounts::free);
     ZONE.uma_zdestroy();
-    ACCOUNTS.mtx_destroy();
+    ACCOUNTS.mtx.mtx_destroy();
 }
 
 /// One timer on an account, given back when dropped.

@@ -110,8 +110,8 @@ impl<'a> Knote<'a, Attaching> {
         shared: T,
         join: impl FnOnce(&Member<'_, Attached>) -> Result<(), Errno>,
     ) -> Result<Knote<'a, Attached>, Errno> {
-        // SAFETY: f_attach, and the knote is on no list.
-        let watcher = unsafe { Watcher::attach(self.raw, offer, shared, join)? };
+        // SAFETY: the knote has nothing else, as it becomes `Attached`; f_detach takes the watcher.
+        let watcher = unsafe { Watcher::attach(&self, offer, shared, join)? };
         self.set_attached(watcher.as_ptr().wrapping_byte_add(WATCHER).cast());
         Ok(self.attached())
     }

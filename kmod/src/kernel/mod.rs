@@ -17,7 +17,8 @@
 //! | [`clock`], [`stats`], [`trace`] | time, statistics, SDT(9) |
 //! | `entry` | the table of callbacks, and the code in front of them, which outlive the module |
 //! | [`module`], `panic` | load, unload, console; a Rust panic as panic(9) |
-//! | `mutex`, `uma`, `errno` | a mutex with what it guards, zones, errors of C functions |
+//! | `mutex`, `uma`, `errno` | mutexes, zones and their items, errors of C functions |
+//! | `sysctl` | the variables of `kern.kqx` |
 //!
 //! Locks: a timer's or a group's mutex, then the kqueue's lock, which is kqueue's own
 //! business. A knote *in flux* belongs to the thread that put it there.

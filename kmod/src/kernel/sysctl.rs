@@ -26,4 +26,6 @@ variables! {
     timer_max: AtomicU32 = kqx_timer_max;
     /// `kern.kqx.timer_max_user`.
     timer_max_user: AtomicU32 = kqx_timer_max_user;
+    /// `kern.kqx.watcher_max`.
+    watcher_max: AtomicU32 = kqx_watcher_max;
 }
