@@ -41,6 +41,7 @@ enum kqx_offset {
 	KQX_CR_RUIDINFO = offsetof(struct ucred, cr_ruidinfo),
 	KQX_CR_PRISON = offsetof(struct ucred, cr_prison),
 	KQX_PR_PARENT = offsetof(struct prison, pr_parent),
+	KQX_PC_CPUID = offsetof(struct pcpu, pc_cpuid),
 	KQX_FD_HOLDCNT = offsetof(struct filedesc, fd_holdcnt),
 };
 

@@ -9,6 +9,8 @@ pub mod cases;
 pub mod demo;
 pub mod hostile;
 pub mod job;
+#[cfg(not(target_os = "freebsd"))]
+pub mod orders;
 pub mod outcome;
 pub mod report;
 pub mod run;

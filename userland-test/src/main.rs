@@ -10,9 +10,13 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use kqx_test::job::Job;
+#[cfg(not(target_os = "freebsd"))]
+use kqx_test::orders::{self, Plan};
 use kqx_test::report::{self, JUnit, People, Report, Tap};
 use kqx_test::run::run;
 use kqx_test::stress::Load;
+#[cfg(not(target_os = "freebsd"))]
+use kqx_test::system::sim::Sim;
 use kqx_test::system::{Feature, System};
 use kqx_test::{cases, demo, hostile, stress};
 
@@ -65,6 +69,23 @@ enum Command {
         repeat: usize,
         #[command(flatten)]
         output: Output,
+    },
+    /// Runs cases on a simulated kernel in many orders of their threads and callouts. Ends at
+    /// the first order in which a case fails, and prints that order.
+    #[cfg(not(target_os = "freebsd"))]
+    Orders {
+        /// Only cases whose name contains FILTER.
+        filter: Option<String>,
+        /// How many orders of each case.
+        #[arg(long, default_value_t = 1000, value_name = "N")]
+        count: u32,
+        /// Decides, with the number of the order, every choice.
+        #[arg(long, default_value_t = 0, value_name = "N")]
+        seed: u64,
+        /// Tries instead every order that preempts a running thread at most N times; COUNT
+        /// orders at most.
+        #[arg(long, value_name = "N")]
+        preemptions: Option<u32>,
     },
     /// Puts the machine under load.
     Stress {
@@ -137,6 +158,11 @@ fn execute(arguments: &Arguments) -> Result<ExitCode, String> {
             repeat,
             output,
         } => {
+            #[cfg(not(target_os = "freebsd"))]
+            if let Ok(seed) = std::env::var("KQX_SEED") {
+                let plan = Plan::One(seed.parse()?);
+                return explore(&arguments.on, filter.as_deref(), &plan);
+            }
             let mut jobs = Vec::new();
             for _ in 0..*repeat {
                 jobs.extend(named(filter.as_deref(), cases::all().map(Job::from))?);
@@ -150,6 +176,25 @@ fn execute(arguments: &Arguments) -> Result<ExitCode, String> {
                 120
             };
             report_on(&*sys, &jobs, output, patience)
+        }
+        #[cfg(not(target_os = "freebsd"))]
+        Command::Orders {
+            filter,
+            count,
+            seed,
+            preemptions,
+        } => {
+            let plan = match *preemptions {
+                Some(preemptions) => Plan::All {
+                    preemptions,
+                    most: *count,
+                },
+                None => Plan::Some {
+                    count: *count,
+                    seed: *seed,
+                },
+            };
+            explore(&arguments.on, filter.as_deref(), &plan)
         }
         Command::Stress {
             filter,
@@ -208,17 +253,57 @@ fn machine(arguments: &Arguments) -> Result<Box<dyn System>, String> {
     }
 }
 
+/// Runs the cases in the plan's orders.
+#[cfg(not(target_os = "freebsd"))]
+fn explore(on: &str, filter: Option<&str>, plan: &Plan) -> Result<ExitCode, String> {
+    let filter = filter.unwrap_or_default();
+    let sim = simulator(on)?;
+    let cases = cases::all().filter(|case| case.name.contains(filter));
+    let cases: Vec<_> = cases.filter(|case| orders::can_run(&sim, case)).collect();
+    if cases.is_empty() {
+        return Err(format!(
+            "no case that can run has a name with `{filter}`: leave the filter out to get all"
+        ));
+    }
+    let mut sum: u64 = 0;
+    for case in &cases {
+        match orders::explore(&sim, case, plan, Duration::from_secs(120)) {
+            Ok(tried) => {
+                sum += u64::from(tried.orders);
+                let all = if tried.all { ", all there are" } else { "" };
+                println!("{:40} {} orders{all}", case.name, tried.orders);
+            }
+            Err(found) => {
+                let (name, seed) = (case.name, &found.strategy);
+                println!("FAILED {name}: {}", case.sentence);
+                println!("       {}", found.failure);
+                println!("    in this order:\n{}", found.steps());
+                println!("    to play the order again:");
+                println!("    KQX_SEED={seed} kqx-test --on {on} run {name}");
+                // The kernel that failed is not shut down.
+                std::process::exit(EXIT_FAILED.into());
+            }
+        }
+    }
+    println!("{} cases passed in {sum} orders", cases.len());
+    Ok(ExitCode::SUCCESS)
+}
+
 #[cfg(not(target_os = "freebsd"))]
 fn simulated(name: &str) -> Result<Box<dyn System>, String> {
+    Ok(Box::new(simulator(name)?))
+}
+
+#[cfg(not(target_os = "freebsd"))]
+fn simulator(name: &str) -> Result<Sim, String> {
     use kqx_sim::ClockMode;
-    use kqx_test::system::sim::Sim;
     let (module, clock) = match name.strip_suffix("@real") {
         Some(module) => (module, ClockMode::Real),
         None => (name, ClockMode::Virtual),
     };
     match (module, module.strip_prefix("ko:")) {
-        ("native", _) => Ok(Box::new(Sim::native(clock)?)),
-        (_, Some(path)) => Ok(Box::new(Sim::file(path.as_ref(), clock)?)),
+        ("native", _) => Sim::native(clock),
+        (_, Some(path)) => Sim::file(path.as_ref(), clock),
         _ => Err(format!(
             "there is no machine `{name}`: --on takes kernel, native or ko:PATH"
         )),

@@ -53,7 +53,7 @@ pub fn run(
 }
 
 /// Hears about every job twice: at its start and at its end.
-fn watch(sys: &dyn System, patience: Duration, told: &Receiver<String>) {
+pub(crate) fn watch(sys: &dyn System, patience: Duration, told: &Receiver<String>) {
     while let Ok(name) = told.recv() {
         if told.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
             println!("\n{name} hangs: not done after {patience:?}. The threads:");
@@ -82,14 +82,14 @@ fn verdict(sys: &dyn System, job: &Job) -> Verdict {
 
 /// The numbers that every job has to restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Live {
+pub(crate) struct Live {
     counters: i64,
     timers: i64,
     allocations: Option<u64>,
 }
 
 impl Live {
-    fn of(sys: &dyn System) -> Result<Live, Failure> {
+    pub(crate) fn of(sys: &dyn System) -> Result<Live, Failure> {
         Ok(Live {
             counters: sys.sysctl("kern.kqx.counters")?,
             timers: sys.sysctl("kern.kqx.timers")?,
@@ -98,7 +98,7 @@ impl Live {
     }
 
     /// A process that exits may still be giving back after its last message.
-    fn is_back(self, sys: &dyn System) -> Outcome {
+    pub(crate) fn is_back(self, sys: &dyn System) -> Outcome {
         let mut now = Live::of(sys)?;
         for _ in 0..LOOKS {
             if now == self {

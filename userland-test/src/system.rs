@@ -260,6 +260,12 @@ pub trait System: Sync {
     /// The errno of the call that failed.
     fn stop_for(&self, time: Duration) -> Result<(), Errno>;
 
+    /// How often a case repeats what many orders of its threads may show: `many` times, or a
+    /// few times where every run of the case has another order.
+    fn rounds(&self, many: u64) -> u64 {
+        many
+    }
+
     /// Runs every body on a thread of its own, and waits for all threads. The caller counts
     /// as waiting meanwhile. Returns the first failure. A body that waits for another
     /// body's thread must use kevent or [`System::pass`].

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! callout(9): setting, stopping and running callouts, one at a time.
+//! callout(9): setting, stopping and running callouts, one at a time on each CPU.
 
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::Ordering;
@@ -11,8 +11,8 @@ use crate::debug::kassert;
 use crate::debug::witness::may_sleep;
 use crate::schedule::clock::{self, Sbintime};
 use crate::schedule::curthread::{curthread, run_as_softclock};
-use crate::schedule::sched::{self, Guard, Sleep};
-use crate::schedule::wheel::CALLOUT_ACTIVE;
+use crate::schedule::sched::{self, Guard, Schedule, Sleep};
+use crate::schedule::wheel::{CALLOUT_ACTIVE, CPUS, Migration};
 
 const CALLOUT_RETURNUNLOCKED: i16 = 0x0010;
 const CALLOUT_SHAREDLOCK: i16 = 0x0020;
@@ -33,13 +33,14 @@ fn drain_channel() -> usize {
     &raw const DRAIN as usize
 }
 
-/// softclock: runs one callout, which is off the wheel, with its lock held.
-pub(crate) fn softclock(mut schedule: Guard, c: Shared<Callout>) -> Guard {
+/// softclock: runs one callout, which is off the wheel of that CPU, with its lock held.
+pub(crate) fn softclock(mut schedule: Guard, cpu: usize, c: Shared<Callout>) -> Guard {
     let (func, arg, lock) = (c.c_func.get(), c.c_arg.get(), c.c_lock.get());
     let returns_unlocked = c.c_iflags.load(Ordering::Relaxed) & CALLOUT_RETURNUNLOCKED != 0;
-    schedule.wheel.start(c);
+    schedule.wheel.start(cpu, c);
     drop(schedule);
     run_as_softclock(|| {
+        sched::switch_point("softclock", String::new);
         if let Some(m) = lock {
             mtx::lock(&m, Place::KERNEL);
             let mut schedule = sched::lock();
@@ -60,12 +61,37 @@ pub(crate) fn softclock(mut schedule: Guard, c: Shared<Callout>) -> Guard {
         let held = curthread(|td| td.held.borrow().len());
         kassert!(held == 0, "a callout returned with {held} mutexes held");
     });
-    // The callout's memory may be gone: nothing from here on follows the pointer.
+    // The callout's memory may be gone: nothing from here on follows the pointer, unless the
+    // callout is to go to another CPU.
     let mut schedule = sched::lock();
-    if schedule.wheel.finish() {
+    let ran = schedule.wheel.finish(cpu).expect("started above");
+    if ran.drained {
         schedule.wakeup(drain_channel());
+    } else if let Some(to) = ran.migration {
+        c.c_cpu.set(to.cpu as c_int);
+        add(&mut schedule, c, to.time, to.precision, to.func, to.arg);
     }
     schedule
+}
+
+/// callout_cc_add: puts a callout on the wheel of its CPU.
+fn add(
+    schedule: &mut Schedule,
+    c: Shared<Callout>,
+    time: Sbintime,
+    precision: Sbintime,
+    func: unsafe extern "C-unwind" fn(*mut c_void),
+    arg: *mut c_void,
+) {
+    c.c_time.set(time);
+    c.c_precision.set(precision);
+    c.c_func.set(Some(func));
+    c.c_arg.set(arg);
+    schedule.wheel.insert(c);
+    if time.saturating_add(precision) <= clock::uptime() {
+        sched::set_overdue();
+    }
+    sched::notify();
 }
 
 /// callout_reset_sbt_on(9) with a function of this kernel's.
@@ -81,7 +107,7 @@ pub(crate) fn reset<T>(
     let func: extern "C-unwind" fn(*mut c_void) = unsafe { std::mem::transmute(func) };
     // SAFETY: the function is safe for a `Shared<T>`. By the invariant of `Shared`, the
     // argument stays as long as the callout has it.
-    unsafe { set(c, time, precision, func, arg.as_ptr().cast(), flags) };
+    unsafe { set(c, time, precision, func, arg.as_ptr().cast(), -1, flags) };
 }
 
 /// callout_reset_sbt_on(9): whether it was pending.
@@ -95,8 +121,14 @@ unsafe fn set(
     precision: Sbintime,
     func: unsafe extern "C-unwind" fn(*mut c_void),
     arg: *mut c_void,
+    cpu: c_int,
     flags: c_int,
 ) -> bool {
+    sched::switch_point("callout_reset", String::new);
+    kassert!(
+        cpu < CPUS as c_int,
+        "callout_reset_sbt_on: invalid cpu {cpu}"
+    );
     kassert!(
         flags & C_DIRECT_EXEC == 0 || c.c_lock.get().is_none(),
         "callout_reset_sbt_on: direct callout has a non-spin lock"
@@ -107,6 +139,8 @@ unsafe fn set(
         let now = clock::uptime();
         (now.saturating_add(time), precision.max(time >> TC_PRECEXP))
     };
+    let cpu = usize::try_from(cpu).unwrap_or(c.c_cpu.get() as usize);
+    let precision = precision.max(0);
     let mut schedule = sched::lock();
     let mut cancelled = false;
     if let Some(running) = schedule.wheel.running(c) {
@@ -117,17 +151,23 @@ unsafe fn set(
         if running.drained {
             return cancelled;
         }
+        if running.migration.is_some() || cpu != c.c_cpu.get() as usize {
+            cancelled |= running.migration.is_some();
+            running.migration = Some(Migration {
+                cpu,
+                time,
+                precision,
+                func,
+                arg,
+            });
+            cancelled |= schedule.wheel.remove(c);
+            c.c_flags.fetch_or(CALLOUT_ACTIVE, Ordering::Relaxed);
+            return cancelled;
+        }
     }
     cancelled |= schedule.wheel.remove(c);
-    c.c_time.set(time);
-    c.c_precision.set(precision.max(0));
-    c.c_func.set(Some(func));
-    c.c_arg.set(arg);
-    schedule.wheel.insert(c);
-    if time.saturating_add(precision) <= clock::uptime() {
-        sched::set_overdue();
-    }
-    sched::notify();
+    c.c_cpu.set(cpu as c_int);
+    add(&mut schedule, c, time, precision, func, arg);
     cancelled
 }
 
@@ -137,14 +177,20 @@ fn stop(c: Shared<Callout>) -> c_int {
     if let Some(m) = c.c_lock.get() {
         mtx::assert_owned(&m);
     }
+    sched::switch_point("callout_stop", String::new);
     let mut schedule = sched::lock();
     let runs = match schedule.wheel.running(c) {
-        Some(running) if c.c_lock.get().is_some() && !running.cancelled => {
-            running.cancelled = true;
-            c.c_flags.fetch_and(!CALLOUT_ACTIVE, Ordering::Relaxed);
-            return 1;
+        Some(running) => {
+            let migrates = running.migration.take().is_some();
+            let starts = c.c_lock.get().is_some() && !running.cancelled;
+            if starts || migrates {
+                running.cancelled |= starts;
+                c.c_flags.fetch_and(!CALLOUT_ACTIVE, Ordering::Relaxed);
+                return starts.into();
+            }
+            true
         }
-        running => running.is_some(),
+        None => false,
     };
     let pending = schedule.wheel.remove(c);
     if runs || pending {
@@ -161,10 +207,12 @@ fn stop(c: Shared<Callout>) -> c_int {
 /// [`stop`].
 pub(crate) fn drain(c: Shared<Callout>) -> c_int {
     may_sleep("callout_drain");
+    sched::switch_point("callout_drain", String::new);
     loop {
         let mut schedule = sched::lock();
         if let Some(running) = schedule.wheel.running(c) {
             running.drained = true;
+            running.migration = None;
             // The loop looks again, whatever ended the sleep.
             let sleep = Sleep::until_woken("codrain");
             let _ = sched::sleep_locked(schedule, drain_channel(), sleep, || ());
@@ -236,12 +284,12 @@ pub unsafe extern "C-unwind" fn callout_reset_sbt_on(
     precision: Sbintime,
     func: unsafe extern "C-unwind" fn(*mut c_void),
     arg: *mut c_void,
-    _cpu: c_int,
+    cpu: c_int,
     flags: c_int,
 ) -> c_int {
     let c = c.borrow("callout_reset_sbt_on");
     // SAFETY: the caller's promise of `func` and `arg`.
-    c_int::from(unsafe { set(c, sbt, precision, func, arg, flags) })
+    c_int::from(unsafe { set(c, sbt, precision, func, arg, cpu, flags) })
 }
 
 /// callout_stop(9), callout_drain(9).

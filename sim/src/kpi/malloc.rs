@@ -6,6 +6,7 @@ use std::ffi::{c_int, c_void};
 
 use super::heap::{self, Owner};
 use crate::abi::{MallocType, Passed};
+use crate::schedule::sched::switch_point;
 
 /// malloc(9).
 ///
@@ -17,6 +18,7 @@ pub unsafe extern "C-unwind" fn malloc(
     kind: *const MallocType,
     flags: c_int,
 ) -> *mut c_void {
+    switch_point("malloc", String::new);
     heap::allocate(kind as Owner, size, flags)
 }
 
@@ -26,6 +28,7 @@ pub unsafe extern "C-unwind" fn malloc(
 /// `pointer` is null or came from malloc(9) with the same type; nobody uses it.
 #[unsafe(export_name = "sim_free")]
 pub unsafe extern "C-unwind" fn free(pointer: *mut c_void, kind: *const MallocType) {
+    switch_point("free", String::new);
     heap::free(kind as Owner, pointer);
 }
 

@@ -39,6 +39,8 @@ const MA_NOTOWNED: c_int = 0x02;
 
 /// What `lo_witness` points to while the mutex exists.
 struct Lock {
+    /// On real time, the lock of the host. On virtual time one thread runs at a time, and
+    /// `mtx_lock` says all.
     raw: RawMutex,
     class: Class,
     recursive: bool,
@@ -135,6 +137,19 @@ fn lock_as(td: &KThread, m: &Mtx, place: Place) {
         witness::check_order(&held, lock.class, place, lock.duplicate_ok);
     }
     drop(held);
+    sched::switch_point("mtx_lock", || name(m));
+    if sched::is_virtual() {
+        while m.mtx_lock.load(Ordering::Relaxed) != 0 {
+            sched::wait_for_lock(address(m));
+        }
+    } else {
+        lock_host(m, lock, place);
+    }
+    has_locked(td, m, lock.class, place);
+}
+
+/// Waits for the host's lock, on real time.
+fn lock_host(m: &Mtx, lock: &Lock, place: Place) {
     let since = Instant::now();
     while !lock.raw.try_lock_for(PATIENCE) {
         // The thread that holds it may have died.
@@ -146,10 +161,9 @@ fn lock_as(td: &KThread, m: &Mtx, place: Place) {
             sched::die(why);
         }
     }
-    has_locked(td, m, lock.class, place);
 }
 
-/// The thread has taken the raw lock.
+/// The thread has the mutex from now on.
 fn has_locked(td: &KThread, m: &Mtx, class: Class, place: Place) {
     m.mtx_lock.store(td.address(), Ordering::Relaxed);
     td.held.borrow_mut().push(Held {
@@ -163,7 +177,15 @@ fn has_locked(td: &KThread, m: &Mtx, class: Class, place: Place) {
 /// so the order of locks does not matter.
 fn trylock(m: &Mtx, place: Place) -> bool {
     let lock = lock_of(m, "mtx_trylock");
-    if inject::strikes(Failure::Trylock) || !lock.raw.try_lock() {
+    sched::switch_point("mtx_trylock", || name(m));
+    let free = || {
+        if sched::is_virtual() {
+            m.mtx_lock.load(Ordering::Relaxed) == 0
+        } else {
+            lock.raw.try_lock()
+        }
+    };
+    if inject::strikes(Failure::Trylock) || !free() {
         return false;
     }
     curthread(|td| has_locked(td, m, lock.class, place));
@@ -185,8 +207,14 @@ pub(crate) fn unlock(m: &Mtx) {
         }
     });
     m.mtx_lock.store(0, Ordering::Relaxed);
-    // SAFETY: this thread took the raw lock, in `lock` or `trylock`: it is the owner.
-    unsafe { lock.raw.unlock() };
+    if sched::is_virtual() {
+        sched::has_unlocked(address(m));
+        // Another thread may destroy the mutex from here on.
+        sched::switch_point("mtx_unlock", String::new);
+    } else {
+        // SAFETY: this thread took the raw lock, in `lock` or `trylock`: it is the owner.
+        unsafe { lock.raw.unlock() };
+    }
 }
 
 /// Whether curthread holds it.

@@ -10,6 +10,7 @@ use super::callout;
 use crate::abi::{Passed, Shared, TimeoutTask, part};
 use crate::debug::kassert;
 use crate::schedule::curthread::run_as_taskqueue;
+use crate::schedule::sched::switch_point;
 
 /// `struct taskqueue`, of which the module has only pointers.
 #[repr(C)]
@@ -69,6 +70,7 @@ pub unsafe extern "C-unwind" fn taskqueue_enqueue_timeout_sbt(
         "taskqueue_enqueue_timeout_sbt: a task at once is not played"
     );
     let task = task.borrow("taskqueue_enqueue_timeout_sbt");
+    switch_point("taskqueue_enqueue_timeout_sbt", String::new);
     callout::reset(part!(task, c), sbt, precision, run, task, flags);
     0
 }

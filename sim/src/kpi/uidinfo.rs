@@ -16,6 +16,7 @@ use crate::debug::fault::{self, FaultKind};
 use crate::debug::inject::{self, Failure};
 use crate::debug::kassert;
 use crate::schedule::curthread::curthread;
+use crate::schedule::sched::switch_point;
 
 /// `struct uidinfo`, of which the module has only pointers.
 pub struct UidInfo {
@@ -93,6 +94,7 @@ pub(crate) fn charge(user: &UidInfo, diff: c_int, max: u64) -> bool {
 /// `uip` is a uidinfo that the caller holds.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn chgkqcnt(uip: Passed<UidInfo>, diff: c_int, max: u64) -> c_int {
+    switch_point("chgkqcnt", String::new);
     c_int::from(charge(&uip.borrow("chgkqcnt"), diff, max))
 }
 

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use super::heap::{self, M_WAITOK, M_ZERO, Owner, may_allocate};
 use crate::abi::{CText, Passed};
 use crate::debug::kassert;
+use crate::schedule::sched::switch_point;
 
 type Ctor = unsafe extern "C-unwind" fn(*mut c_void, c_int, *mut c_void, c_int) -> c_int;
 type Dtor = unsafe extern "C-unwind" fn(*mut c_void, c_int, *mut c_void);
@@ -145,6 +146,7 @@ pub unsafe extern "C-unwind" fn uma_zalloc_arg(
     flags: c_int,
 ) -> *mut c_void {
     let zone = zone.borrow("uma_zalloc");
+    switch_point("uma_zalloc", String::new);
     let item = zone.take(flags);
     if item.is_null() {
         return item;
@@ -181,6 +183,7 @@ pub unsafe extern "C-unwind" fn uma_zfree_arg(
         return;
     }
     let zone = zone.borrow("uma_zfree");
+    switch_point("uma_zfree", String::new);
     if let Some(dtor) = zone.dtor {
         // SAFETY: the zone's own function, on an item of its size.
         unsafe { dtor(item, zone.size as c_int, arg) };

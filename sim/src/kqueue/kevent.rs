@@ -7,6 +7,7 @@ use kqx::event::{EV_ERROR, EV_RECEIPT, Kevent};
 use super::kq::Kqueue;
 use super::wait::Wait;
 use crate::errno::Errno;
+use crate::schedule::sched::switch_point;
 
 /// EV_SYSFLAGS: what a program may not set.
 const EV_SYSFLAGS: u16 = 0xf000;
@@ -22,6 +23,7 @@ impl Kqueue {
     ) -> Result<usize, Errno> {
         let mut answered = 0;
         for change in changes.iter().filter(|change| change.filter != 0) {
+            switch_point("copyin", || format!("{:#x}", change.ident));
             let mut change = Kevent {
                 flags: change.flags & !EV_SYSFLAGS,
                 ..*change
@@ -35,6 +37,7 @@ impl Kqueue {
                 // before it.
                 return result.map(|()| 0);
             };
+            switch_point("copyout", String::new);
             change.flags = EV_ERROR;
             change.data = result.map_or_else(|e| i64::from(e.number()), |()| 0);
             *event = change;

@@ -13,6 +13,7 @@ use super::kq::Kqueue;
 use crate::abi::{Knlist, Knote, Mtx, Passed, Place, Shared};
 use crate::debug::kassert;
 use crate::kpi::mtx;
+use crate::schedule::sched::switch_point;
 
 /// LA_LOCKED and LA_UNLOCKED of lock(9): the kernel passes them to `kl_assert_lock`.
 const LA_LOCKED: c_int = 0x01;
@@ -188,6 +189,7 @@ pub unsafe extern "C-unwind" fn knlist_destroy(knl: Passed<Knlist>) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn knote(knl: Passed<Knlist>, hint: c_long, flags: c_int) {
     if let Some(knl) = knl.get() {
+        switch_point("knote", String::new);
         knl.knote(hint, flags as u32);
     }
 }

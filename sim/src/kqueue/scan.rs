@@ -12,6 +12,7 @@ use super::kq::{Kqueue, Locked};
 use super::wait::Wait;
 use crate::abi::{Knote, Shared};
 use crate::errno::Errno;
+use crate::schedule::sched::switch_point;
 use crate::schedule::window::{Window, may_be_overtaken};
 
 /// How many events are copied out at a time.
@@ -88,6 +89,7 @@ impl Kqueue {
                 // The kernel copies a batch out, without its lock.
                 was_in_flux = false;
                 locked.unlock_flux();
+                switch_point("copyout", String::new);
                 locked = self.lock();
             }
         }

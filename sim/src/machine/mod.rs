@@ -9,7 +9,7 @@ mod thread;
 
 use std::ffi::c_int;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,7 +22,9 @@ use crate::kpi::{console, heap, sysctl, uidinfo};
 use crate::kqueue::{knlist, slots};
 use crate::linker::{LoadError, load};
 use crate::schedule::clock;
+use crate::schedule::order::{Run, Strategy};
 use crate::schedule::sched;
+use crate::schedule::wheel::CPUS;
 use crate::schedule::window::{self, Window};
 use config::{ClockMode, Config};
 use kernel::Kernel;
@@ -42,6 +44,8 @@ pub struct Machine {
     kernel: Arc<Kernel>,
     init: Option<Process>,
     softclock: Option<JoinHandle<()>>,
+    /// The softclocks that take turns with the other threads, once an order is explored.
+    softclocks: OnceLock<Vec<JoinHandle<()>>>,
 }
 
 impl Machine {
@@ -62,6 +66,7 @@ impl Machine {
             kernel,
             init: Some(init),
             softclock,
+            softclocks: OnceLock::new(),
         }
     }
 
@@ -248,6 +253,44 @@ impl Machine {
         thread::at(window, there, during)
     }
 
+    /// From now on `strategy` says which thread goes on, wherever a kernel could switch threads:
+    /// system calls and callouts of several CPUs overlap. `time_passes`: time may go to the next
+    /// callout, if that is less than 100 us ahead, while threads run. On virtual time only. The
+    /// order depends on the strategy and on what the threads do, and on nothing else.
+    ///
+    /// # Panics
+    /// On real time.
+    pub fn explore(&self, strategy: &Strategy, time_passes: bool) {
+        assert!(
+            sched::is_virtual(),
+            "the host orders the threads of real time"
+        );
+        sched::enroll();
+        self.softclocks.get_or_init(|| {
+            let start = |cpu| {
+                let task = sched::expect_softclock(cpu);
+                let kernel = self.kernel.clone();
+                std::thread::spawn(move || {
+                    let _kernel = kernel;
+                    sched::run_softclock(task, cpu);
+                })
+            };
+            (0..CPUS).map(start).collect()
+        });
+        sched::explore(strategy, time_passes);
+    }
+
+    /// Whether a strategy says which thread goes on.
+    pub fn explores(&self) -> bool {
+        sched::explores()
+    }
+
+    /// Ends [`Machine::explore`]: a thread runs until it waits, as before. Returns the order in
+    /// which the threads ran.
+    pub fn end_exploring(&self) -> Run {
+        sched::end_exploring()
+    }
+
     /// What the kernel has printed, line by line.
     pub fn console(&self) -> Vec<String> {
         console::lines()
@@ -276,7 +319,8 @@ impl Machine {
         }
         drop(init);
         sched::stop();
-        if let Some(softclock) = self.softclock.take() {
+        let softclocks = self.softclocks.take().unwrap_or_default();
+        for softclock in softclocks.into_iter().chain(self.softclock.take()) {
             // If it has panicked, it has printed why.
             let _ = softclock.join();
         }

@@ -118,7 +118,7 @@ impl Proc {
         let credential = self.credential.lock().clone();
         let limit = self.kqueue_limit.load(Ordering::Relaxed);
         let result = run_as_process(self.pid, &*credential.ucred, limit, || body(&credential));
-        sched::run_overdue();
+        sched::has_called();
         result
     }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use super::kernel::Kernel;
+use crate::schedule::order::TaskId;
 use crate::schedule::sched::{self, Sleep};
 use crate::schedule::window::{self, Meeting, Window};
 
@@ -21,17 +22,19 @@ pub struct Thread<T> {
 
 /// Runs `body` on this host thread, which [`sched::expect_thread`] has announced, and sets
 /// `done`.
-fn run<T>(done: &AtomicBool, body: impl FnOnce() -> T) -> T {
+fn run<T>(task: TaskId, done: &AtomicBool, body: impl FnOnce() -> T) -> T {
     /// Also when the body panics, so that nobody waits for the thread for ever.
     struct Ended<'a>(&'a AtomicBool);
     impl Drop for Ended<'_> {
         fn drop(&mut self) {
             self.0.store(true, Ordering::Release);
-            sched::wakeup(ptr::from_ref(self.0) as usize);
+            // Who waits for this thread waits for the host thread, too: no other has a turn
+            // before this thread has left.
+            sched::lock().wakeup(ptr::from_ref(self.0) as usize);
             sched::leave();
         }
     }
-    sched::adopt();
+    sched::adopt(task);
     let _ended = Ended(done);
     body()
 }
@@ -71,12 +74,12 @@ pub(super) fn spawn<T: Send + 'static>(
     body: impl FnOnce() -> T + Send + 'static,
 ) -> Thread<T> {
     let done = Arc::new(AtomicBool::new(false));
-    sched::expect_thread();
+    let task = sched::expect_thread();
     let handle = std::thread::spawn({
         let (kernel, done) = (kernel.clone(), done.clone());
         move || {
             let _kernel = kernel;
-            run(&done, body)
+            run(task, &done, body)
         }
     });
     Thread {
@@ -89,11 +92,12 @@ pub(super) fn spawn<T: Send + 'static>(
 /// See [`Machine::parallel`](super::Machine::parallel).
 pub(super) fn parallel<T: Send>(bodies: &[&(dyn Fn() -> T + Sync)]) -> Vec<T> {
     let done: Vec<_> = bodies.iter().map(|_| AtomicBool::new(false)).collect();
+    sched::enroll();
     std::thread::scope(|scope| {
         let mut threads = Vec::new();
         for (body, done) in bodies.iter().zip(&done) {
-            sched::expect_thread();
-            threads.push(scope.spawn(move || run(done, body)));
+            let task = sched::expect_thread();
+            threads.push(scope.spawn(move || run(task, done, body)));
         }
         let threads = threads.into_iter().zip(&done);
         let results: Vec<_> = threads
@@ -122,10 +126,10 @@ pub(super) fn at<T: Send, R>(
     let done = AtomicBool::new(false);
     let meeting = Arc::new(Meeting::default());
     sched::enroll();
+    let task = sched::expect_thread();
     std::thread::scope(|scope| {
-        sched::expect_thread();
         let thread = scope.spawn(|| {
-            run(&done, || {
+            run(task, &done, || {
                 let _end = Finally(&meeting, Meeting::end);
                 meeting.meet().then(there)
             })

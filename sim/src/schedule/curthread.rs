@@ -132,6 +132,11 @@ pub(super) fn become_cpu() {
     CPU.with(|_| ());
 }
 
+/// This host thread runs on that CPU from now on.
+pub(super) fn run_on(cpu: usize) {
+    CPU.with(|of| of.page.set_cpuid(cpu));
+}
+
 /// Runs `body` with the running kernel thread.
 pub(crate) fn curthread<R>(body: impl FnOnce(&KThread) -> R) -> R {
     CPU.with(|cpu| body(cpu.curthread()))

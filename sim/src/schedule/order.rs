@@ -125,7 +125,7 @@ pub struct Run {
 }
 
 /// The number of a thread, by the order in which threads come to the machine.
-pub(super) type TaskId = usize;
+pub(crate) type TaskId = usize;
 
 /// What can come next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -297,8 +297,19 @@ mod tests {
 
     #[test]
     fn what_is_no_seed_is_refused_with_the_forms_of_a_seed() {
-        for text in ["", "random", "random:x", "pct:1:0:5", "pct:1:2", "given:1.x", "7"] {
-            assert!(text.parse::<Strategy>().unwrap_err().contains("random:N"), "{text}");
+        for text in [
+            "",
+            "random",
+            "random:x",
+            "pct:1:0:5",
+            "pct:1:2",
+            "given:1.x",
+            "7",
+        ] {
+            assert!(
+                text.parse::<Strategy>().unwrap_err().contains("random:N"),
+                "{text}"
+            );
         }
     }
 
@@ -315,7 +326,9 @@ mod tests {
         for strategy in ["given:", "pct:1:1:10"] {
             let mut explorer = Explorer::new(&strategy.parse().unwrap());
             let first = explorer.choose(&[Candidate::Task(0), Candidate::Task(1)], true);
-            let Candidate::Task(first) = first else { unreachable!() };
+            let Candidate::Task(first) = first else {
+                unreachable!()
+            };
             let options = [Candidate::Task(first), Candidate::Task(1 - first)];
             let gave_way = (0..2 * FAIR).any(|_| explorer.choose(&options, true) != options[0]);
             assert!(gave_way, "{strategy}");

@@ -6,11 +6,12 @@
 //! host thread that enters the kernel gets a page of its own, as if it were a CPU of its
 //! own, so that a plain `add` to a counter loses nothing.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_int, c_uint, c_void};
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 
+use freebsd_kernel_sys::KQX_PC_CPUID;
 use parking_lot::Mutex;
 
 /// `UMA_PCPU_ALLOC_SIZE` of amd64: how far apart the words of a counter are.
@@ -83,6 +84,13 @@ impl Page {
 
     fn address(&self) -> usize {
         pages().base + self.index * PCPU_SIZE
+    }
+
+    /// Sets `pc_cpuid`.
+    pub(super) fn set_cpuid(&self, cpu: usize) {
+        let cpuid = self.address() + KQX_PC_CPUID as usize;
+        // SAFETY: a word of the page, which no other host thread uses before this one drops it.
+        unsafe { *(cpuid as *mut c_uint) = cpu as c_uint };
     }
 
     /// Sets `pc_curthread`. The module alone follows the pointer.

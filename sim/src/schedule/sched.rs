@@ -4,19 +4,22 @@
 //!
 //! Which threads sleep, which callouts are pending and what the clock shows are one state
 //! under one lock, so that "every thread waits" and "what happens next" are decided
-//! together. On virtual time the last thread to go to sleep moves the clock to the next
-//! event, and runs the callouts that are due. Where no event is to come, no thread would
-//! ever wake: the machine then dies with a list of what each thread waits for.
+//! together. On virtual time one thread runs at a time ([`turn`](super::turn)). When no thread
+//! can go on, the last to wait moves the clock to the next event, and runs the callouts that
+//! are due. Where no event is to come, no thread would ever wake: the machine then dies with a
+//! list of what each thread waits for.
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::clock::{self, ClockMode, Sbintime, nstosbt, sbttons};
-use super::curthread::{become_cpu, curthread};
-use super::wheel::Wheel;
+use super::curthread::{become_cpu, curthread, run_on};
+use super::order::{Candidate, Explorer, Point, Run, Strategy, TaskId};
+use super::turn::{State, Turns};
+use super::wheel::{CPUS, Wheel};
 use crate::abi::{Callout, Shared};
 use crate::errno::{EINTR, EWOULDBLOCK, Errno};
 
@@ -50,25 +53,27 @@ struct Sleeper {
     channel: Channel,
     sleep: Sleep,
     pid: u32,
-    enrolled: bool,
     ended: Option<Result<(), Errno>>,
-    wake: Arc<Condvar>,
+    waiter: Waiter,
+}
+
+/// Whom the end of a sleep tells.
+enum Waiter {
+    /// On virtual time: that thread can go on.
+    Task(TaskId),
+    /// On real time: the host thread that waits there.
+    Host(Arc<Condvar>),
 }
 
 /// What the lock of the scheduler protects.
 pub(crate) struct Schedule {
-    /// Enrolled threads that are not asleep.
-    running: usize,
+    turns: Turns,
     sleepers: Vec<Sleeper>,
     next_id: u64,
     pub(crate) wheel: Wheel,
     /// Runs a callout; the kernel sets it at boot.
     softclock: Option<Softclock>,
-    /// Enrolled threads that only wait for all others to sleep.
-    settling: usize,
-    /// Whether a thread moves the clock, or runs callouts.
-    busy: bool,
-    /// The thread of real time should end.
+    /// The threads of the softclocks should end.
     stopping: bool,
     /// Why nothing will ever happen again.
     dead: Option<String>,
@@ -77,35 +82,46 @@ pub(crate) struct Schedule {
 /// The scheduler's state, locked.
 pub(crate) type Guard = MutexGuard<'static, Schedule>;
 
-/// Runs a callout that is off the wheel, without the lock, and returns with the lock.
-pub(crate) type Softclock = fn(Guard, Shared<Callout>) -> Guard;
+/// Runs a callout that is off the wheel, on that CPU, without the lock, and returns with the
+/// lock.
+pub(crate) type Softclock = fn(Guard, usize, Shared<Callout>) -> Guard;
 
 static SCHEDULE: Mutex<Schedule> = Mutex::new(Schedule::new());
 /// The number of the machine that plays: each has its own, and none is 0.
 static MACHINE: AtomicU64 = AtomicU64::new(1);
 /// Whether [`Schedule::dead`] says why, for threads without the lock.
 static DEAD: AtomicBool = AtomicBool::new(false);
+/// Whether an explorer chooses who runs, for threads without the lock.
+static EXPLORING: AtomicBool = AtomicBool::new(false);
 /// A callout was set that is due at once.
 static OVERDUE: AtomicBool = AtomicBool::new(false);
-/// Something changed that the clock's mover, or a thread that waits for it, should look at.
+/// How many threads wait for locks.
+static LOCK_WAITERS: AtomicUsize = AtomicUsize::new(0);
+/// Real time: something changed that the softclock should look at.
 static CHANGED: Condvar = Condvar::new();
 
 /// More callouts than this at one moment are a loop that virtual time never leaves.
 const STORM: u32 = 1_000_000;
 
-/// The number of the machine whose virtual time waits for this host thread; 0: of none.
-struct Enrolled(Cell<u64>);
+/// How far time goes at once while a thread can run: a thread is interrupted for no longer.
+const INTERRUPTED: Sbintime = (1 << 32) / 10_000;
+
+/// The machine and its thread that this host thread is; machine 0: of none.
+struct Enrolled(Cell<(u64, TaskId)>);
 
 thread_local! {
-    static ENROLLED: Enrolled = const { Enrolled(Cell::new(0)) };
+    static ENROLLED: Enrolled = const { Enrolled(Cell::new((0, 0))) };
+    /// The thread gives its turn to no other.
+    static UNDIVIDED: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Drop for Enrolled {
     /// The host thread ends.
     fn drop(&mut self) {
-        let mut schedule = lock();
-        if self.0.get() == MACHINE.load(Ordering::Relaxed) {
-            schedule.leave();
+        let (machine, me) = self.0.get();
+        let schedule = lock();
+        if machine == MACHINE.load(Ordering::Relaxed) {
+            drop(end_task(schedule, me));
         }
     }
 }
@@ -113,13 +129,11 @@ impl Drop for Enrolled {
 impl Schedule {
     const fn new() -> Schedule {
         Schedule {
-            running: 0,
+            turns: Turns::new(),
             sleepers: Vec::new(),
             next_id: 0,
             wheel: Wheel::new(),
             softclock: None,
-            settling: 0,
-            busy: false,
             stopping: false,
             dead: None,
         }
@@ -129,6 +143,7 @@ impl Schedule {
         self.dead.get_or_insert(why);
         DEAD.store(true, Ordering::Release);
         self.end(|_| true, Err(EINTR));
+        self.turns.wake_all();
         CHANGED.notify_all();
     }
 
@@ -136,8 +151,12 @@ impl Schedule {
         for sleeper in &mut self.sleepers {
             if sleeper.ended.is_none() && which(sleeper) {
                 sleeper.ended = Some(how);
-                self.running += usize::from(sleeper.enrolled);
-                sleeper.wake.notify_one();
+                match &sleeper.waiter {
+                    Waiter::Task(task) => self.turns.set_state(*task, State::Ready),
+                    Waiter::Host(wake) => {
+                        wake.notify_one();
+                    }
+                }
             }
         }
     }
@@ -147,17 +166,6 @@ impl Schedule {
         self.end(|s| s.channel == channel, Ok(()));
     }
 
-    /// An enrolled thread takes no part any more.
-    fn leave(&mut self) {
-        self.running -= 1;
-        CHANGED.notify_all();
-        // The clock may have waited for this thread alone.
-        let last = self.running == 0 && clock::mode() == ClockMode::Virtual;
-        if let Some(sleeper) = self.sleepers.iter().find(|s| last && s.enrolled) {
-            sleeper.wake.notify_one();
-        }
-    }
-
     /// When the next event is: a time-out, or a callout that can wait no longer.
     fn next_time(&self) -> Option<Sbintime> {
         let timeouts = self.sleepers.iter().filter(|s| s.ended.is_none());
@@ -165,14 +173,26 @@ impl Schedule {
         timeouts.chain(self.wheel.next()).min()
     }
 
-    /// The first callout that is due at that time, with what runs it. None once the machine
-    /// is dead: what the callout is given may be gone with the thread that died.
-    fn next_due(&mut self, now: Sbintime) -> Option<(Softclock, Shared<Callout>)> {
+    /// The first callout that is due at that time, with its CPU and what runs the callout. None
+    /// once the machine is dead: what the callout is given may be gone with the thread that
+    /// died.
+    fn next_due(&mut self, now: Sbintime) -> Option<(Softclock, usize, Shared<Callout>)> {
         if self.dead.is_some() {
             return None;
         }
-        let callout = self.wheel.pop_due(now)?;
-        Some((self.softclock.expect("set at boot"), callout))
+        let (cpu, callout) = self.wheel.pop_due(now)?;
+        Some((self.softclock.expect("set at boot"), cpu, callout))
+    }
+
+    /// Who goes on after `me` comes to a point, or cannot go on.
+    fn choose(&mut self, me: TaskId) -> Option<Candidate> {
+        let now = clock::uptime();
+        let soon = |time: Sbintime| time > now && time - now <= INTERRUPTED;
+        let time = self.turns.time_passes
+            && self.turns.state(me) == State::Ready
+            && self.wheel.next().is_some_and(soon);
+        let wheel = &self.wheel;
+        self.turns.choose(me, |cpu| wheel.is_due(cpu, now), time)
     }
 }
 
@@ -183,6 +203,7 @@ pub(crate) fn boot(softclock: Softclock) {
     schedule.softclock = Some(softclock);
     MACHINE.fetch_add(1, Ordering::Relaxed);
     DEAD.store(false, Ordering::Release);
+    EXPLORING.store(false, Ordering::Relaxed);
     OVERDUE.store(false, Ordering::Relaxed);
 }
 
@@ -191,18 +212,34 @@ pub(crate) fn lock() -> Guard {
     SCHEDULE.lock()
 }
 
+/// Whether time is virtual, and so one thread runs at a time.
+pub(crate) fn is_virtual() -> bool {
+    clock::mode() == ClockMode::Virtual
+}
+
 /// A callout was set that is due at once: on real hardware softclock would run it beside the
-/// calling thread. On virtual time it runs when the system call that set it returns.
+/// calling thread. On virtual time it runs when the system call that set it returns, or where
+/// an explorer says.
 pub(crate) fn set_overdue() {
     OVERDUE.store(true, Ordering::Relaxed);
 }
 
-/// Runs the callouts that are due at once.
-pub(crate) fn run_overdue() {
-    if clock::mode() == ClockMode::Virtual && OVERDUE.swap(false, Ordering::Relaxed) {
-        let mut schedule = lock();
-        CHANGED.wait_while(&mut schedule, |s| s.busy && s.dead.is_none());
-        drop(happen(schedule, clock::uptime()));
+/// The calling thread has made a system call: runs the callouts that are due at once, and lets
+/// another thread go on whose turn it is.
+pub(crate) fn has_called() {
+    if !is_virtual() {
+        return;
+    }
+    if EXPLORING.load(Ordering::Relaxed) {
+        return switch_point("return", String::new);
+    }
+    let mut schedule = lock();
+    if OVERDUE.swap(false, Ordering::Relaxed) {
+        schedule = happen(schedule, clock::uptime());
+    }
+    if schedule.turns.has_called() {
+        let me = me();
+        drop(take_turn(pass_turn(schedule, me), me));
     }
 }
 
@@ -211,41 +248,149 @@ pub(crate) fn notify() {
     CHANGED.notify_all();
 }
 
-/// Has virtual time wait for this host thread from now on, if it does not already.
-pub(crate) fn enroll() {
-    become_cpu();
-    let machine = MACHINE.load(Ordering::Relaxed);
-    if ENROLLED.with(|enrolled| enrolled.0.replace(machine)) != machine {
-        lock().running += 1;
-    }
-}
-
-/// Has virtual time wait for a host thread that is about to start, and which then calls
-/// [`adopt`].
-pub(crate) fn expect_thread() {
-    lock().running += 1;
-}
-
-/// This host thread is the one that was expected.
-pub(crate) fn adopt() {
-    become_cpu();
-    ENROLLED.with(|enrolled| enrolled.0.set(MACHINE.load(Ordering::Relaxed)));
-}
-
-/// Virtual time does not wait for this host thread any more.
-pub(crate) fn leave() {
-    if ENROLLED.with(|enrolled| enrolled.0.replace(0)) == MACHINE.load(Ordering::Relaxed) {
-        lock().leave();
-    }
+/// The machine's thread that this host thread is.
+fn me() -> TaskId {
+    ENROLLED.with(|enrolled| enrolled.0.get().1)
 }
 
 fn enrolled() -> bool {
-    ENROLLED.with(|enrolled| enrolled.0.get()) == MACHINE.load(Ordering::Relaxed)
+    ENROLLED.with(|enrolled| enrolled.0.get().0) == MACHINE.load(Ordering::Relaxed)
+}
+
+/// Makes this host thread a thread of the machine, if it is none: waits for its turn.
+pub(crate) fn enroll() {
+    become_cpu();
+    if enrolled() || !is_virtual() {
+        return;
+    }
+    let mut schedule = lock();
+    let me = schedule.turns.add(State::Ready);
+    schedule.turns.current.get_or_insert(me);
+    become_task(schedule, me);
+}
+
+/// A thread of the machine for a host thread that is about to start, and which then calls
+/// [`adopt`].
+pub(crate) fn expect_thread() -> TaskId {
+    lock().turns.add(State::Ready)
+}
+
+/// This host thread is the one that was expected: waits for its turn.
+pub(crate) fn adopt(me: TaskId) {
+    become_cpu();
+    if is_virtual() {
+        become_task(lock(), me);
+    }
+}
+
+fn become_task(schedule: Guard, me: TaskId) {
+    let machine = MACHINE.load(Ordering::Relaxed);
+    ENROLLED.with(|enrolled| enrolled.0.set((machine, me)));
+    run_on(match schedule.turns.state(me) {
+        State::Idle(cpu) => cpu,
+        _ => me % CPUS,
+    });
+    drop(take_turn(schedule, me));
+}
+
+/// This host thread is no thread of the machine any more.
+pub(crate) fn leave() {
+    let (machine, me) = ENROLLED.with(|enrolled| enrolled.0.replace((0, 0)));
+    if machine == MACHINE.load(Ordering::Relaxed) {
+        drop(end_task(lock(), me));
+    }
+}
+
+/// A thread of the machine ends: another goes on.
+fn end_task(mut schedule: Guard, me: TaskId) -> Guard {
+    schedule.turns.set_state(me, State::Gone);
+    if schedule.turns.current == Some(me) {
+        schedule = pass_turn(schedule, me);
+    }
+    schedule
+}
+
+/// Gives the turn to whoever goes on. Moves the clock while no thread can.
+fn pass_turn(mut schedule: Guard, me: TaskId) -> Guard {
+    while schedule.dead.is_none() {
+        match schedule.choose(me) {
+            Some(Candidate::Task(next)) => {
+                schedule.turns.hand_to(next);
+                return schedule;
+            }
+            Some(Candidate::Time) => {
+                let next = schedule.wheel.next().expect("time passes to a callout");
+                clock::set_uptime(next);
+            }
+            None if schedule.turns.is_over() => break,
+            None => schedule = next_event(schedule),
+        }
+    }
+    schedule.turns.current = None;
+    schedule
+}
+
+/// Waits until it is this thread's turn, or the machine ends.
+fn take_turn(mut schedule: Guard, me: TaskId) -> Guard {
+    let wake = schedule.turns.wake(me);
+    wake.wait_while(&mut schedule, |s| {
+        s.turns.current != Some(me) && s.dead.is_none() && !s.stopping
+    });
+    schedule
+}
+
+/// A point where a kernel could switch threads: `call` is about to act on what `on` says.
+/// Under an explorer, another thread may go on first. The caller has no lock of the host.
+#[inline(always)]
+pub(crate) fn switch_point(call: &'static str, on: impl FnOnce() -> String) {
+    if EXPLORING.load(Ordering::Relaxed) {
+        come_to(Point { call, on: on() });
+    }
+}
+
+#[cold]
+fn come_to(point: Point) {
+    if !enrolled() || UNDIVIDED.with(Cell::get) || std::thread::panicking() {
+        return;
+    }
+    let me = me();
+    let mut schedule = lock();
+    if let Some(explorer) = &mut schedule.turns.explorer {
+        explorer.come_to(me, point);
+        drop(take_turn(pass_turn(schedule, me), me));
+        check_alive();
+    }
+}
+
+/// Has an explorer choose who runs from now on. `time_passes`: to the next callout, also while
+/// a thread can run.
+pub(crate) fn explore(strategy: &Strategy, time_passes: bool) {
+    let mut schedule = lock();
+    schedule.turns.explorer = Some(Explorer::new(strategy));
+    schedule.turns.time_passes = time_passes;
+    EXPLORING.store(true, Ordering::Relaxed);
+}
+
+/// Whether an explorer chooses who runs.
+pub(crate) fn explores() -> bool {
+    EXPLORING.load(Ordering::Relaxed)
+}
+
+/// Ends what [`explore`] began. Returns what came of it.
+pub(crate) fn end_exploring() -> Run {
+    let mut schedule = lock();
+    EXPLORING.store(false, Ordering::Relaxed);
+    let explorer = schedule.turns.explorer.take();
+    let name = |task| schedule.turns.name(task);
+    explorer.map_or_else(Run::default, |explorer| explorer.finish(name))
 }
 
 /// sleep(9): waits for [`wakeup`] on the channel. `unlock` lets go of what protects the
 /// condition, once this thread is on the list of sleepers.
 pub(crate) fn sleep(channel: Channel, sleep: Sleep, unlock: impl FnOnce()) -> Result<(), Errno> {
+    if is_virtual() {
+        enroll();
+    }
     sleep_locked(lock(), channel, sleep, unlock)
 }
 
@@ -256,44 +401,97 @@ pub(crate) fn sleep_locked(
     sleep: Sleep,
     unlock: impl FnOnce(),
 ) -> Result<(), Errno> {
-    let enrolled = enrolled();
-    let wake = Arc::new(Condvar::new());
     let id = schedule.next_id;
     schedule.next_id += 1;
-    schedule.sleepers.push(Sleeper {
+    let mut sleeper = Sleeper {
         id,
         channel,
         sleep,
         pid: curthread(|td| td.pid()),
-        enrolled,
         ended: None,
-        wake: wake.clone(),
-    });
-    unlock();
-    if enrolled {
-        schedule.running -= 1;
-        CHANGED.notify_all();
+        waiter: Waiter::Task(me()),
+    };
+    let ended = if is_virtual() {
+        schedule.sleepers.push(sleeper);
+        drop(schedule);
+        undivided(unlock);
+        wait_for_turn(id)
+    } else {
+        let wake = Arc::new(Condvar::new());
+        sleeper.waiter = Waiter::Host(wake.clone());
+        schedule.sleepers.push(sleeper);
+        unlock();
+        wait_for_end(schedule, id, sleep.deadline, &wake)
+    };
+    check_alive();
+    ended
+}
+
+/// Virtual time: waits until [`has_unlocked`] says that the lock at that address may be free.
+pub(crate) fn wait_for_lock(address: Channel) {
+    LOCK_WAITERS.fetch_add(1, Ordering::Relaxed);
+    // The caller looks again, whatever ended the sleep.
+    let _ = sleep(address, Sleep::until_woken("lock"), || ());
+    LOCK_WAITERS.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// Virtual time: the lock at that address is free.
+pub(crate) fn has_unlocked(address: Channel) {
+    if LOCK_WAITERS.load(Ordering::Relaxed) > 0 {
+        lock().wakeup(address);
     }
+}
+
+/// Runs `body`, and meanwhile no other thread.
+fn undivided<R>(body: impl FnOnce() -> R) -> R {
+    let before = UNDIVIDED.replace(true);
+    let result = body();
+    UNDIVIDED.set(before);
+    result
+}
+
+/// How the sleep ended, if it has; the thread then sleeps no more.
+fn ended(schedule: &mut Schedule, id: u64) -> Option<Result<(), Errno>> {
+    let at = schedule.sleepers.iter().position(|s| s.id == id);
+    let at = at.expect("a sleeper leaves the list itself");
+    let ended = schedule.sleepers[at].ended?;
+    schedule.sleepers.swap_remove(at);
+    Some(ended)
+}
+
+/// The rest of a sleep on virtual time: other threads run.
+fn wait_for_turn(id: u64) -> Result<(), Errno> {
+    let me = me();
+    let mut schedule = lock();
     loop {
-        let at = schedule.sleepers.iter().position(|s| s.id == id);
-        let at = at.expect("a sleeper leaves the list itself");
-        if let Some(ended) = schedule.sleepers[at].ended {
-            schedule.sleepers.swap_remove(at);
-            drop(schedule);
-            check_alive();
+        if let Some(ended) = ended(&mut schedule, id) {
+            schedule.turns.set_state(me, State::Ready);
             return ended;
         }
-        match (clock::mode(), sleep.deadline) {
-            (ClockMode::Virtual, _) if enrolled && schedule.running == 0 && !schedule.busy => {
-                schedule = next_event(schedule);
-            }
-            (ClockMode::Real, Some(deadline)) => {
-                let timeout = wake.wait_until(&mut schedule, clock::instant(deadline));
-                if timeout.timed_out() {
-                    schedule.end(|s| s.id == id, Err(EWOULDBLOCK));
-                }
-            }
-            _ => wake.wait(&mut schedule),
+        // A task of a taskqueue may sleep on the thread of a sleeper, which so sleeps twice.
+        schedule.turns.set_state(me, State::Waiting);
+        schedule = take_turn(pass_turn(schedule, me), me);
+    }
+}
+
+/// The rest of a sleep on real time.
+fn wait_for_end(
+    mut schedule: Guard,
+    id: u64,
+    deadline: Option<Sbintime>,
+    wake: &Condvar,
+) -> Result<(), Errno> {
+    loop {
+        if let Some(ended) = ended(&mut schedule, id) {
+            return ended;
+        }
+        let Some(deadline) = deadline else {
+            wake.wait(&mut schedule);
+            continue;
+        };
+        let timeout = wake.wait_until(&mut schedule, clock::instant(deadline));
+        if timeout.timed_out() {
+            schedule.end(|s| s.id == id, Err(EWOULDBLOCK));
         }
     }
 }
@@ -313,6 +511,7 @@ pub(crate) fn pass(ns: u64) {
 /// wakeup(9).
 pub(crate) fn wakeup(channel: Channel) {
     lock().wakeup(channel);
+    switch_point("wakeup", String::new);
 }
 
 /// A signal to all threads of a process: ends their interruptible sleeps.
@@ -359,14 +558,15 @@ fn next_event(mut schedule: Guard) -> Guard {
     }
 }
 
-/// Moves the clock to `time`, runs the callouts that are due, and ends the sleeps whose
-/// time-out that is.
+/// Moves the clock to `time`, runs the callouts that are due unless the softclocks do, and ends
+/// the sleeps whose time-out that is.
 fn happen(mut schedule: Guard, time: Sbintime) -> Guard {
-    schedule.busy = true;
     clock::set_uptime(time);
     let mut left = STORM;
-    while let Some((softclock, callout)) = schedule.next_due(time) {
-        schedule = softclock(schedule, callout);
+    while schedule.turns.explorer.is_none()
+        && let Some((softclock, cpu, callout)) = schedule.next_due(time)
+    {
+        schedule = softclock(schedule, cpu, callout);
         left -= 1;
         if left == 0 {
             schedule.die(format!(
@@ -378,29 +578,47 @@ fn happen(mut schedule: Guard, time: Sbintime) -> Guard {
         |s| s.sleep.deadline.is_some_and(|deadline| deadline <= time),
         Err(EWOULDBLOCK),
     );
-    schedule.busy = false;
-    CHANGED.notify_all();
     schedule
 }
 
-/// Waits until every other enrolled thread sleeps, or waits for the same.
+/// Waits until every other thread sleeps, or waits for the same.
 pub(crate) fn settle() {
-    let own = usize::from(enrolled());
+    if !is_virtual() {
+        return;
+    }
+    let me = me();
     let mut schedule = lock();
-    schedule.settling += own;
-    CHANGED.notify_all();
-    CHANGED.wait_while(&mut schedule, |s| {
-        s.dead.is_none() && (s.busy || s.running > s.settling)
-    });
-    schedule.settling -= own;
+    schedule.turns.set_state(me, State::Settling);
+    schedule = take_turn(pass_turn(schedule, me), me);
+    schedule.turns.set_state(me, State::Ready);
+}
+
+/// The life of the softclock of a CPU, under an explorer.
+pub(crate) fn run_softclock(me: TaskId, cpu: usize) {
+    adopt(me);
+    let mut schedule = lock();
+    while !schedule.stopping && schedule.dead.is_none() {
+        schedule.turns.set_state(me, State::Ready);
+        while let Some(callout) = schedule.wheel.pop_due_on(cpu, clock::uptime()) {
+            let softclock = schedule.softclock.expect("set at boot");
+            schedule = softclock(schedule, cpu, callout);
+        }
+        schedule.turns.set_state(me, State::Idle(cpu));
+        schedule = take_turn(pass_turn(schedule, me), me);
+    }
+}
+
+/// The softclock of a CPU, for a host thread that is about to start.
+pub(crate) fn expect_softclock(cpu: usize) -> TaskId {
+    lock().turns.add(State::Idle(cpu))
 }
 
 /// The life of the thread that runs callouts on real time.
 pub(crate) fn run_real_time() {
     let mut schedule = lock();
     while !schedule.stopping && schedule.dead.is_none() {
-        while let Some((softclock, callout)) = schedule.next_due(clock::uptime()) {
-            schedule = softclock(schedule, callout);
+        while let Some((softclock, cpu, callout)) = schedule.next_due(clock::uptime()) {
+            schedule = softclock(schedule, cpu, callout);
         }
         match schedule.wheel.next() {
             Some(time) if time > clock::uptime() => {
@@ -412,9 +630,11 @@ pub(crate) fn run_real_time() {
     }
 }
 
-/// Ends [`run_real_time`].
+/// Ends [`run_real_time`] and [`run_softclock`].
 pub(crate) fn stop() {
-    lock().stopping = true;
+    let mut schedule = lock();
+    schedule.stopping = true;
+    schedule.turns.wake_all();
     CHANGED.notify_all();
 }
 
@@ -422,7 +642,7 @@ pub(crate) fn stop() {
 pub(crate) fn list() -> String {
     let schedule = lock();
     let now = clock::uptime();
-    let mut lines = format!("{} running\n", schedule.running);
+    let mut lines = String::new();
     for sleeper in &schedule.sleepers {
         let (pid, wmesg) = (sleeper.pid, sleeper.sleep.wmesg);
         lines += &match sleeper.sleep.deadline {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The callout wheel: which callouts are pending, and which callout runs.
+//! The callout wheels: which callouts are pending on each CPU, and which callout each CPU runs.
 //!
-//! It is part of the scheduler's state, because the next callout and the next time-out
+//! They are part of the scheduler's state, because the next callout and the next time-out
 //! decide together where virtual time goes. What a callout's handler needs,
 //! [`callout`](crate::kpi::callout) knows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::c_void;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
@@ -14,9 +15,12 @@ use super::clock::Sbintime;
 use crate::abi::{Callout, Shared};
 
 pub(crate) const CALLOUT_ACTIVE: i16 = 0x0002;
-const CALLOUT_PENDING: i16 = 0x0004;
+pub(crate) const CALLOUT_PENDING: i16 = 0x0004;
 
-/// The callout that runs, or waits for its lock to run.
+/// How many CPUs the machine has.
+pub(crate) const CPUS: usize = 2;
+
+/// The callout that a CPU runs, or that waits for its lock to run.
 pub(crate) struct Running {
     callout: Shared<Callout>,
     /// callout_stop(9) came before the handler had its lock. Also true once the handler runs,
@@ -24,31 +28,56 @@ pub(crate) struct Running {
     pub(crate) cancelled: bool,
     /// A thread waits in callout_drain(9).
     pub(crate) drained: bool,
+    /// Where callout_reset(9) has sent the callout meanwhile: to another CPU, once the handler
+    /// has returned.
+    pub(crate) migration: Option<Migration>,
 }
+
+/// What callout_reset(9) asked for while the callout ran on another CPU.
+pub(crate) struct Migration {
+    pub(crate) cpu: usize,
+    pub(crate) time: Sbintime,
+    pub(crate) precision: Sbintime,
+    pub(crate) func: unsafe extern "C-unwind" fn(*mut c_void),
+    pub(crate) arg: *mut c_void,
+}
+
+// SAFETY: whoever set the callout promised that softclock may call the function with the
+// argument.
+unsafe impl Send for Migration {}
 
 /// The time of a callout, and its number among those of one time.
 type Key = (Sbintime, u64);
 
-/// The pending callouts, and the callout that runs.
-pub(crate) struct Wheel {
+/// The pending callouts of a CPU, and the callout that the CPU runs.
+struct Cpu {
     /// By the time from which a callout may run.
     due: BTreeMap<Key, Shared<Callout>>,
     /// By the time until which a callout may wait.
     latest: BTreeSet<Key>,
-    /// By their place in memory.
+    running: Option<Running>,
+}
+
+/// The wheels of all CPUs.
+pub(crate) struct Wheel {
+    cpus: [Cpu; CPUS],
+    /// The pending callouts by their place in memory.
     addresses: BTreeMap<usize, Shared<Callout>>,
     next_sequence: u64,
-    running: Option<Running>,
 }
 
 impl Wheel {
     pub(super) const fn new() -> Wheel {
         Wheel {
-            due: BTreeMap::new(),
-            latest: BTreeSet::new(),
+            cpus: [const {
+                Cpu {
+                    due: BTreeMap::new(),
+                    latest: BTreeSet::new(),
+                    running: None,
+                }
+            }; CPUS],
             addresses: BTreeMap::new(),
             next_sequence: 0,
-            running: None,
         }
     }
 
@@ -58,72 +87,93 @@ impl Wheel {
         [(c.c_time.get(), sequence), (latest, sequence)]
     }
 
-    /// Puts a callout on the wheel, on which it is not, for its time and precision.
+    /// Puts a callout on the wheel of its CPU, on which it is not, for its time and precision.
     pub(crate) fn insert(&mut self, c: Shared<Callout>) {
         c.c_links[0].set(self.next_sequence);
         self.next_sequence += 1;
         let [due, latest] = Self::keys(&c);
-        self.due.insert(due, c);
-        self.latest.insert(latest);
+        let cpu = &mut self.cpus[c.c_cpu.get() as usize];
+        cpu.due.insert(due, c);
+        cpu.latest.insert(latest);
         self.addresses.insert(c.as_ptr() as usize, c);
         c.c_iflags.fetch_or(CALLOUT_PENDING, Ordering::Relaxed);
         c.c_flags.fetch_or(CALLOUT_ACTIVE, Ordering::Relaxed);
     }
 
-    /// Takes a callout off the wheel. False: it was not on it.
+    /// Takes a callout off its wheel. False: it was on none.
     pub(crate) fn remove(&mut self, c: Shared<Callout>) -> bool {
-        let pending = c.c_iflags.fetch_and(!CALLOUT_PENDING, Ordering::Relaxed);
-        if pending & CALLOUT_PENDING == 0 {
+        if self.addresses.remove(&(c.as_ptr() as usize)).is_none() {
             return false;
         }
+        c.c_iflags.fetch_and(!CALLOUT_PENDING, Ordering::Relaxed);
         let [due, latest] = Self::keys(&c);
-        self.due.remove(&due);
-        self.latest.remove(&latest);
-        self.addresses.remove(&(c.as_ptr() as usize));
+        let cpu = &mut self.cpus[c.c_cpu.get() as usize];
+        cpu.due.remove(&due);
+        cpu.latest.remove(&latest);
         true
     }
 
-    /// When the next callout can wait no longer.
+    /// When the next callout of any CPU can wait no longer.
     pub(super) fn next(&self) -> Option<Sbintime> {
-        self.latest.first().map(|&(time, _)| time)
+        let first = self.cpus.iter().filter_map(|cpu| cpu.latest.first());
+        first.map(|&(time, _)| time).min()
     }
 
-    /// The first callout that is due at that time, taken off the wheel. None while a callout
-    /// runs.
-    pub(super) fn pop_due(&mut self, now: Sbintime) -> Option<Shared<Callout>> {
-        let (&(time, _), &callout) = self.due.first_key_value()?;
-        if time > now || self.running.is_some() {
+    /// Whether the CPU has a callout to run at that time.
+    pub(super) fn is_due(&self, cpu: usize, now: Sbintime) -> bool {
+        let first = self.cpus[cpu].due.first_key_value();
+        first.is_some_and(|(&(time, _), _)| time <= now)
+    }
+
+    /// The first callout of a CPU that is due at that time, taken off the wheel. None while the
+    /// CPU runs a callout.
+    pub(super) fn pop_due_on(&mut self, cpu: usize, now: Sbintime) -> Option<Shared<Callout>> {
+        if self.cpus[cpu].running.is_some() || !self.is_due(cpu, now) {
             return None;
         }
+        let (_, &callout) = self.cpus[cpu].due.first_key_value()?;
         self.remove(callout);
         Some(callout)
     }
 
-    /// The callout runs from now on.
-    pub(crate) fn start(&mut self, callout: Shared<Callout>) {
-        self.running = Some(Running {
+    /// The first callout of all CPUs that is due at that time, with its CPU, taken off the
+    /// wheel. None while a CPU runs a callout.
+    pub(super) fn pop_due(&mut self, now: Sbintime) -> Option<(usize, Shared<Callout>)> {
+        if self.cpus.iter().any(|cpu| cpu.running.is_some()) {
+            return None;
+        }
+        let firsts = self.cpus.iter().enumerate();
+        let firsts = firsts.filter_map(|(cpu, of)| Some((*of.due.first_key_value()?.0, cpu)));
+        let (_, cpu) = firsts.min()?;
+        Some((cpu, self.pop_due_on(cpu, now)?))
+    }
+
+    /// The CPU runs the callout from now on.
+    pub(crate) fn start(&mut self, cpu: usize, callout: Shared<Callout>) {
+        self.cpus[cpu].running = Some(Running {
             callout,
             cancelled: false,
             drained: false,
+            migration: None,
         });
     }
 
-    /// The callout that ran has returned, and its memory may be gone. Whether a thread waits
-    /// for that in callout_drain(9).
-    pub(crate) fn finish(&mut self) -> bool {
-        self.running.take().is_some_and(|running| running.drained)
+    /// The callout that the CPU ran has returned, and its memory may be gone.
+    pub(crate) fn finish(&mut self, cpu: usize) -> Option<Running> {
+        self.cpus[cpu].running.take()
     }
 
-    /// What is known of that callout, if it runs.
+    /// What is known of that callout, if a CPU runs it.
     pub(crate) fn running(&mut self, c: Shared<Callout>) -> Option<&mut Running> {
-        self.running.as_mut().filter(|running| running.callout == c)
+        let running = self.cpus.iter_mut().filter_map(|cpu| cpu.running.as_mut());
+        running.into_iter().find(|running| running.callout == c)
     }
 
     /// That memory goes: takes the pending callouts in it off the wheel. Returns what a
     /// callout in it was doing, if a callout was not idle.
     pub(crate) fn evict(&mut self, memory: Range<usize>) -> Option<&'static str> {
-        let running = self.running.as_ref();
-        if running.is_some_and(|running| memory.contains(&(running.callout.as_ptr() as usize))) {
+        let mut running = self.cpus.iter().filter_map(|cpu| cpu.running.as_ref());
+        if running.any(|running| memory.contains(&(running.callout.as_ptr() as usize))) {
             return Some("running");
         }
         let pending: Vec<_> = self.addresses.range(memory).map(|(_, c)| *c).collect();
@@ -135,6 +185,6 @@ impl Wheel {
 
     /// How many callouts are pending.
     pub(crate) fn pending(&self) -> usize {
-        self.due.len()
+        self.addresses.len()
     }
 }

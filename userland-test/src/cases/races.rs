@@ -58,7 +58,7 @@ fn close_waiting(sys: &dyn System) -> Outcome {
 #[case("races.close.expiring")]
 fn close_expiring(sys: &dyn System) -> Outcome {
     let churning = || {
-        for pause in pauses(50) {
+        for pause in pauses(sys, 50) {
             let queue = Queue::new(sys)?;
             for id in 0..8 {
                 queue.apply(Kevent {
@@ -82,8 +82,9 @@ fn dump(sys: &dyn System) -> Outcome {
     queue.apply(periodic(20 * US))?;
     let (sum, deliveries) = (Sum::default(), Deliveries::new(sys, 20 * US)?);
     let done = AtomicBool::new(false);
+    let rounds = sys.rounds(2000);
     let triggering = || {
-        for n in 0..2000 {
+        for n in 0..rounds {
             queue.apply(trigger(COUNTER, 1))?;
             if n % 50 == 0 {
                 sys.pass(Duration::from_micros(100));
@@ -112,7 +113,7 @@ fn dump(sys: &dyn System) -> Outcome {
         }
         deliveries.push(event)
     })?;
-    equal!(sum.get(), 2000);
+    equal!(sum.get(), rounds as i64);
     deliveries.are_one_chain()
 }
 

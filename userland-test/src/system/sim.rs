@@ -16,6 +16,9 @@ use crate::outcome::{Failure, Outcome};
 /// The name of the module's file in the simulated kernel.
 const MODULE: &str = "kqx.ko";
 
+/// How often a case repeats what it does, in one of many orders.
+const ROUNDS: u64 = 3;
+
 /// The source of the module under test.
 enum Module {
     /// The module's crate, linked into this program.
@@ -95,6 +98,11 @@ impl Sim {
         }
     }
 
+    /// The machine.
+    pub(crate) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
     fn process(&self) -> Process {
         let process = PROCESS.with_borrow(Clone::clone);
         process.unwrap_or_else(|| self.machine.init().clone())
@@ -121,7 +129,8 @@ impl System for Sim {
     fn has(&self, feature: Feature) -> bool {
         match feature {
             Feature::KernProcKq => Release::BUILT_FOR == Release::V15,
-            Feature::VirtualClock => self.clock == ClockMode::Virtual,
+            // Where an order is chosen, callouts run beside the threads.
+            Feature::VirtualClock => self.clock == ClockMode::Virtual && !self.machine.explores(),
             Feature::Kernel => false,
             Feature::Jails
             | Feature::SetTime
@@ -245,6 +254,14 @@ impl System for Sim {
     fn stop_for(&self, time: Duration) -> Result<(), Errno> {
         self.machine.advance(time);
         Ok(())
+    }
+
+    fn rounds(&self, many: u64) -> u64 {
+        if self.machine.explores() {
+            many.min(ROUNDS)
+        } else {
+            many
+        }
     }
 
     fn parallel(&self, bodies: &[&(dyn Fn() -> Outcome + Sync)]) -> Outcome {

@@ -107,7 +107,7 @@ pub fn single_delivery(
     let acks = Queue::new(sys)?;
     acks.apply(EDGE)?;
     let producer = || {
-        for round in 0..rounds {
+        for round in 0..sys.rounds(rounds as u64) as i64 {
             fire(&queue, round)?;
             // A second delivery of the same event would show in this round or in a later round.
             equal!(acks.wait()?.data, 1);
@@ -141,9 +141,6 @@ pub fn toggle(sys: &dyn System, queue: &Queue, ident: usize, stop: &AtomicBool) 
     }
 }
 
-/// How many deliveries a case takes before it deletes its timer.
-const DELIVERIES: usize = 1000;
-
 /// The deliveries of a timer to several threads.
 ///
 /// A thread waits for the number of deliveries, never for a time. A starved guest takes
@@ -151,6 +148,8 @@ const DELIVERIES: usize = 1000;
 /// event.
 pub struct Deliveries<'a> {
     period: u64,
+    /// How many deliveries a case takes before it deletes its timer.
+    wanted: u64,
     taken: Mutex<Vec<Kevent>>,
     enough: Queue<'a>,
 }
@@ -158,13 +157,15 @@ pub struct Deliveries<'a> {
 impl<'a> Deliveries<'a> {
     /// No deliveries yet, of a timer with a period of `period` ns.
     pub fn new(sys: &'a dyn System, period: u64) -> Result<Self, Errno> {
+        let wanted = sys.rounds(1000);
         let enough = Queue::new(sys)?;
         enough.apply(Kevent {
-            ext: [DELIVERIES as u64, 0, 0, 0],
+            ext: [wanted, 0, 0, 0],
             ..EDGE
         })?;
         Ok(Deliveries {
             period,
+            wanted,
             taken: Mutex::default(),
             enough,
         })
@@ -177,7 +178,7 @@ impl<'a> Deliveries<'a> {
         Ok(())
     }
 
-    /// Waits until there are [`DELIVERIES`] deliveries.
+    /// Waits until there are enough deliveries.
     pub fn enough(&self) -> Outcome {
         self.enough.wait()?;
         Ok(())
@@ -188,7 +189,7 @@ impl<'a> Deliveries<'a> {
     pub fn are_one_chain(&self) -> Outcome {
         let mut taken = std::mem::take(&mut *self.taken.lock().expect("no taker panicked"));
         taken.sort_unstable_by_key(|event| event.ext[0]);
-        ensure!(taken.len() >= DELIVERIES, "only {}", taken.len());
+        ensure!(taken.len() as u64 >= self.wanted, "only {}", taken.len());
         for pair in taken.windows(2) {
             let (earlier, later) = (&pair[0], &pair[1]);
             let expirations = later.data as u64;
@@ -205,6 +206,6 @@ impl<'a> Deliveries<'a> {
 }
 
 /// Small pauses around `around` µs. The pauses are the same in each run.
-pub fn pauses(around: u64) -> impl Iterator<Item = Duration> {
-    (0..200).map(move |n| Duration::from_micros(around / 2 + n * 7919 % (around + 1)))
+pub fn pauses(sys: &dyn System, around: u64) -> impl Iterator<Item = Duration> + use<> {
+    (0..sys.rounds(200)).map(move |n| Duration::from_micros(around / 2 + n * 7919 % (around + 1)))
 }

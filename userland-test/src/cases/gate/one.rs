@@ -264,11 +264,11 @@ fn one_oneshot(sys: &dyn System) -> Outcome {
 /// Each trigger wakes one of the waiting threads. Each thread waits on a kqueue of its own.
 #[case("gate.one.blocked")]
 fn one_blocked(sys: &dyn System) -> Outcome {
-    const TRIGGERS: i64 = 200;
+    let triggers = sys.rounds(200) as i64;
     let [a, b, c] = queues(sys, ONE)?;
     let taken = AtomicI64::new(0);
     let take = |queue: &Queue<'_>| -> Outcome {
-        while taken.load(Ordering::Relaxed) < TRIGGERS {
+        while taken.load(Ordering::Relaxed) < triggers {
             let Some(event) = queue.within(Duration::from_millis(20))? else {
                 continue;
             };
@@ -278,7 +278,7 @@ fn one_blocked(sys: &dyn System) -> Outcome {
         Ok(())
     };
     let wake = || {
-        for _ in 0..TRIGGERS {
+        for _ in 0..triggers {
             a.apply(trigger(GATE, 1))?;
             sys.pass(Duration::from_micros(100));
         }
@@ -286,7 +286,7 @@ fn one_blocked(sys: &dyn System) -> Outcome {
     };
     let bodies: [Body<'_>; 4] = [&|| take(&a), &|| take(&b), &|| take(&c), &wake];
     sys.parallel(&bodies)?;
-    equal!(taken.load(Ordering::Relaxed), TRIGGERS);
+    equal!(taken.load(Ordering::Relaxed), triggers);
     for queue in [&a, &b, &c] {
         queue.quiet()?;
     }

@@ -22,8 +22,9 @@ fn counter_sum(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
     queue.apply(EDGE)?;
     let (sum, triggers) = (Sum::default(), Sum::default());
+    let rounds = sys.rounds(2000) as i64;
     let producer = || {
-        for n in 1..=2000 {
+        for n in 1..=rounds {
             queue.apply(trigger(COUNTER, n))?;
         }
         Ok(())
@@ -39,8 +40,8 @@ fn counter_sum(sys: &dyn System) -> Outcome {
             Ok(())
         },
     )?;
-    equal!(sum.get(), 3 * (1..=2000).sum::<i64>());
-    equal!(triggers.get(), 3 * 2000);
+    equal!(sum.get(), 3 * (1..=rounds).sum::<i64>());
+    equal!(triggers.get(), 3 * rounds);
     equal!(queue.query(COUNTER)?, 0);
     Ok(())
 }
@@ -51,8 +52,9 @@ fn counter_semaphore(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
     queue.apply(semaphore(2))?;
     let sum = Sum::default();
+    let rounds = sys.rounds(1000);
     let producer = || {
-        for _ in 0..1000 {
+        for _ in 0..rounds {
             queue.apply(trigger(COUNTER, 3))?;
         }
         Ok(())
@@ -62,7 +64,7 @@ fn counter_semaphore(sys: &dyn System) -> Outcome {
         sum.add(event.data);
         Ok(())
     })?;
-    equal!(sum.get(), 2 * 1000 * 3);
+    equal!(sum.get(), 2 * rounds as i64 * 3);
     Ok(())
 }
 
@@ -84,7 +86,7 @@ fn counter_ping_pong(sys: &dyn System) -> Outcome {
     here.apply(EDGE)?;
     there.apply(EDGE)?;
     let player = |own: &Queue, other: &Queue| {
-        for _ in 0..2000 {
+        for _ in 0..sys.rounds(2000) {
             equal!(own.wait()?.data, 1);
             other.apply(trigger(COUNTER, 1))?;
         }
@@ -99,13 +101,13 @@ fn counter_ping_pong(sys: &dyn System) -> Outcome {
 fn counter_trigger_and_delete(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
     let triggering = || {
-        for _ in 0..2000 {
+        for _ in 0..sys.rounds(2000) {
             unless_gone(queue.apply(trigger(COUNTER, 1)))?;
         }
         Ok(())
     };
     let churning = || {
-        for _ in 0..2000 {
+        for _ in 0..sys.rounds(2000) {
             queue.apply(EDGE)?;
             unless_gone(queue.apply(delete(COUNTER)))?;
         }
@@ -124,11 +126,11 @@ fn counter_trigger_and_delete(sys: &dyn System) -> Outcome {
 /// Exactly one of many waiting threads gets each one-shot event.
 #[case("races.counter.oneshot")]
 fn counter_oneshot(sys: &dyn System) -> Outcome {
-    const EACH: u64 = 500;
+    let each = sys.rounds(500);
     let queue = stoppable(sys)?;
     let sum = Sum::default();
     let producer = |from: u64| {
-        for id in from..from + EACH {
+        for id in from..from + each {
             queue.apply(Kevent {
                 flags: EV_ADD | EV_ONESHOT,
                 fflags: NOTE_TRIGGER,
@@ -142,13 +144,13 @@ fn counter_oneshot(sys: &dyn System) -> Outcome {
         sys,
         &queue,
         3,
-        &[&|| producer(0), &|| producer(EACH)],
+        &[&|| producer(0), &|| producer(each)],
         &|event| {
             sum.add(event.data);
             Ok(())
         },
     )?;
-    equal!(sum.get(), (1..=2 * EACH as i64).sum::<i64>());
+    equal!(sum.get(), (1..=2 * each as i64).sum::<i64>());
     Ok(())
 }
 
@@ -158,8 +160,9 @@ fn counter_enable_disable(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
     queue.apply(EDGE)?;
     let (sum, done) = (Sum::default(), AtomicBool::new(false));
+    let rounds = sys.rounds(2000);
     let triggering = || {
-        for n in 0..2000 {
+        for n in 0..rounds {
             queue.apply(trigger(COUNTER, 1))?;
             if n % 100 == 0 {
                 sys.pass(Duration::from_micros(50));
@@ -173,7 +176,7 @@ fn counter_enable_disable(sys: &dyn System) -> Outcome {
         sum.add(event.data);
         Ok(())
     })?;
-    equal!(sum.get(), 2000);
+    equal!(sum.get(), rounds as i64);
     Ok(())
 }
 
@@ -186,8 +189,9 @@ fn counter_delay(sys: &dyn System) -> Outcome {
         ..EDGE
     })?;
     let sum = Sum::default();
+    let rounds = sys.rounds(500);
     let producer = || {
-        for n in 0..500 {
+        for n in 0..rounds {
             queue.apply(trigger(COUNTER, 1))?;
             if n % 3 == 0 {
                 sys.pass(Duration::from_micros(n % 7 * 30));
@@ -205,7 +209,7 @@ fn counter_delay(sys: &dyn System) -> Outcome {
     if queue.query(COUNTER)? > 0 {
         sum.add(queue.wait()?.data);
     }
-    equal!(sum.get(), 1000);
+    equal!(sum.get(), 2 * rounds as i64);
     Ok(())
 }
 
@@ -214,8 +218,9 @@ fn counter_delay(sys: &dyn System) -> Outcome {
 fn counter_add_same(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let counters = sys.sysctl("kern.kqx.counters")?;
+    let ids = sys.rounds(300);
     let adding = || {
-        for id in 0..300 {
+        for id in 0..ids {
             queue.apply(Kevent {
                 fflags: NOTE_TRIGGER,
                 ..add(ident(KQX_COUNTER, id))
@@ -224,8 +229,8 @@ fn counter_add_same(sys: &dyn System) -> Outcome {
         Ok(())
     };
     sys.parallel(&[&adding, &adding, &adding])?;
-    equal!(sys.sysctl("kern.kqx.counters")?, counters + 300);
-    for id in 0..300 {
+    equal!(sys.sysctl("kern.kqx.counters")?, counters + ids as i64);
+    for id in 0..ids {
         equal!(queue.query(ident(KQX_COUNTER, id))?, 3);
     }
     Ok(())

@@ -16,11 +16,11 @@ use crate::tools::watchers::{ONE, outsider};
 /// A trigger while watchers come and go is taken, or waits: no trigger is lost or doubled.
 #[case("races.gate.conserved")]
 fn race_conserved(sys: &dyn System) -> Outcome {
-    const TRIGGERS: i64 = 300;
+    let triggers = sys.rounds(300) as i64;
     let by = outsider(sys, ONE)?;
     let taken = AtomicI64::new(0);
     let come_and_go = || -> Outcome {
-        while taken.load(Ordering::Relaxed) < TRIGGERS {
+        while taken.load(Ordering::Relaxed) < triggers {
             let queue = Queue::new(sys)?;
             queue.apply(ONE)?;
             // Takes at most some triggers. Now and then a trigger is left behind.
@@ -36,7 +36,7 @@ fn race_conserved(sys: &dyn System) -> Outcome {
         Ok(())
     };
     let wake = || {
-        for n in 0..TRIGGERS {
+        for n in 0..triggers {
             by.apply(trigger(GATE, 1))?;
             if n % 4 == 0 {
                 sys.pass(Duration::from_micros(50));
@@ -45,7 +45,7 @@ fn race_conserved(sys: &dyn System) -> Outcome {
         Ok(())
     };
     sys.parallel(&[&come_and_go, &come_and_go, &come_and_go, &wake])?;
-    equal!(taken.load(Ordering::Relaxed), TRIGGERS);
+    equal!(taken.load(Ordering::Relaxed), triggers);
     equal!(by.query(GATE)?, 0);
     Ok(())
 }
@@ -57,7 +57,7 @@ fn race_last_leaves(sys: &dyn System) -> Outcome {
     let timers = sys.sysctl("kern.kqx.timers")?;
     let body = || -> Outcome {
         let queue = Queue::new(sys)?;
-        for _ in 0..200 {
+        for _ in 0..sys.rounds(200) {
             queue.apply(ONE)?;
             queue.apply(trigger(GATE, 1))?;
             queue.poll()?;

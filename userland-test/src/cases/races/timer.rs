@@ -39,7 +39,7 @@ fn timer_two_takers(sys: &dyn System) -> Outcome {
 #[case("races.timer.rearm")]
 fn timer_rearm(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
-    for pause in pauses(200) {
+    for pause in pauses(sys, 200) {
         queue.apply(oneshot(200 * US))?;
         sys.pass(pause);
         let before = sys.clock(Clock::Uptime);
@@ -62,7 +62,7 @@ fn timer_rearm(sys: &dyn System) -> Outcome {
 fn timer_restart(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(periodic(200 * US))?;
-    for pause in pauses(200) {
+    for pause in pauses(sys, 200) {
         sys.pass(pause);
         let before = sys.clock(Clock::Uptime);
         queue.apply(trigger(TIMER, 0))?;
@@ -80,7 +80,7 @@ fn timer_restart(sys: &dyn System) -> Outcome {
 #[case("races.timer.delete")]
 fn timer_delete(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
-    for pause in pauses(100) {
+    for pause in pauses(sys, 100) {
         queue.apply(periodic(100 * US))?;
         sys.pass(pause);
         queue.apply(delete(TIMER))?;
@@ -123,7 +123,7 @@ fn timer_single_delivery(sys: &dyn System) -> Outcome {
 fn timer_add_and_delete(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
     let churning = |from: u64| {
-        for n in 0..500 {
+        for n in 0..sys.rounds(500) {
             let timer = ident(KQX_TIMER, from + n % 5);
             queue.apply(Kevent {
                 ident: timer,
