@@ -38,18 +38,18 @@ use kqx::event::{
 };
 use kqx_filters::Report;
 
-use crate::kernel::knote::{Active, Attached, Changing, Delivering, Knote, Stores};
+use crate::kernel::knote::{Accepted, Active, Attached, Changing, Delivering, Knote, Stores};
 use crate::kernel::stats::{Stat, counter_u64_add};
 use crate::kernel::trace;
 
-/// A registration's state, as a copy that its filter answers for.
-pub(crate) trait State {
+/// What the filter says of a registration.
+pub(crate) struct Said {
     /// Whether there is something to deliver.
-    fn due(&self) -> bool;
-    /// What a delivery would say now. `added`: see [`Mode::added`].
-    fn report(&self, added: u16) -> Report;
-    /// Whether a delivery resets the registration, given whether EV_ADD had EV_CLEAR.
-    fn clears(&self, added_clear: bool) -> bool;
+    pub due: bool,
+    /// Whether a delivery resets the registration.
+    pub clears: bool,
+    /// What a delivery would say now.
+    pub report: Report,
 }
 
 /// What kqueue is to deliver next.
@@ -90,11 +90,9 @@ impl Mode {
     }
 
     pub(crate) fn next(self) -> Next {
-        if self.0 & Self::AFTER_ERROR != 0 {
-            return Next::AfterError;
-        }
         match Errno::new((self.0 >> Self::ERRNO_SHIFT & 0xff) as i32) {
             Some(errno) => Next::Error(errno),
+            None if self.0 & Self::AFTER_ERROR != 0 => Next::AfterError,
             None => Next::Event,
         }
     }
@@ -144,43 +142,45 @@ impl Mode {
 }
 
 /// f_attach: what a new registration has in the knote beside the filter's state. `clears`:
-/// given whether EV_ADD had EV_CLEAR, whether a delivery resets the registration.
+/// see [`Said::clears`].
 #[inline(always)]
-pub(crate) fn attached(
-    kn: &mut Knote<'_, Attached>,
+pub(crate) fn attached<'a>(
+    mut kn: Knote<'a, Attached>,
     kev: &Kevent,
-    clears: impl FnOnce(bool) -> bool,
-) {
+    clears: impl FnOnce(Mode) -> bool,
+) -> Accepted<'a> {
     let mode = Mode::of_new(kev);
     kn.set_mode(mode.0);
-    kn.set_flags(mode.flags_to_show(kn.flags(), clears(mode.added_clear())));
+    kn.set_flags(mode.flags_to_show(kn.flags(), clears(mode)));
     if kev.fflags & NOTE_TRIGGER != 0 {
         counter_u64_add(Stat::Triggers, 1);
     }
+    kn.accept()
 }
 
 /// f_event, where the flags that the knote shows may not fit: shows those that fit, and says
 /// whether kqueue_scan is to deliver.
 #[cold]
 #[inline(never)]
-pub(crate) fn show(kn: &mut Knote<'_, Active>, state: &dyn State) -> bool {
-    let mode = Mode::of(kn);
+pub(crate) fn show(mut kn: Knote<'_, Active>, said: &Said) -> bool {
+    let mode = Mode::of(&kn);
     if let Next::Error(_) = mode.next() {
         kn.set_flags(kn.flags() & !Mode::ADDED);
         return true;
     }
     kn.set_mode(mode.with_next(Next::Event).0);
-    kn.set_flags(mode.flags_to_show(kn.flags(), state.clears(mode.added_clear())));
-    show_oneshot(kn, mode, state);
-    state.due() || mode.forced()
+    kn.set_flags(mode.flags_to_show(kn.flags(), said.clears));
+    show_oneshot(&mut kn, mode, said);
+    said.due || mode.forced()
 }
 
 /// Shows EV_ONESHOT, and publishes the event, if kqueue_scan is to deliver that next. The
 /// scan looks for the flag before it asks the filter.
-fn show_oneshot<P: Stores>(kn: &mut Knote<'_, P>, mode: Mode, state: &dyn State) {
-    if mode.forced() || (state.due() && mode.added() & EV_ONESHOT != 0) {
+#[inline(always)]
+fn show_oneshot<P: Stores>(kn: &mut Knote<'_, P>, mode: Mode, said: &Said) {
+    if mode.forced() || (said.due && mode.added() & EV_ONESHOT != 0) {
         kn.set_flags(kn.flags() | EV_ONESHOT);
-        kn.publish(&state.report(mode.added()));
+        kn.publish(&said.report);
     }
 }
 
@@ -189,7 +189,7 @@ fn show_oneshot<P: Stores>(kn: &mut Knote<'_, P>, mode: Mode, state: &dyn State)
 /// the change. `clears`, `due`: see [`conclude`].
 #[inline(never)]
 pub(crate) fn answer(
-    kn: &mut Knote<'_, Changing>,
+    mut kn: Knote<'_, Changing>,
     kev: &mut Kevent,
     result: Result<(), Errno>,
     before: u64,
@@ -197,7 +197,7 @@ pub(crate) fn answer(
     due: bool,
 ) {
     let receipt = kev.flags & EV_RECEIPT != 0;
-    let mut mode = Mode::of(kn);
+    let mut mode = Mode::of(&kn);
     if let Err(errno) = result
         && !receipt
     {
@@ -214,11 +214,11 @@ pub(crate) fn answer(
     }
 }
 
-/// f_touch of a change: what follows for kqueue. `clears`: see [`State::clears`]. `due`: there
+/// f_touch of a change: what follows for kqueue. `clears`: see [`Said::clears`]. `due`: there
 /// is something to deliver after the change.
 #[inline(always)]
 pub(crate) fn conclude(
-    kn: &mut Knote<'_, Changing>,
+    mut kn: Knote<'_, Changing>,
     kev: &Kevent,
     mode: Mode,
     result: Result<(), Errno>,
@@ -231,14 +231,15 @@ pub(crate) fn conclude(
             kn.set_flags(mode.flags_to_show(kn.flags(), clears));
         }
     }
+    let name = kn.name();
     unqueue(kn, due);
-    trace::change(kn.name(), kev, result);
+    trace::change(name, kev, result);
 }
 
 /// f_touch of a change: poll(2) and an outer kqueue see no event that the change has taken
 /// back. kqueue by itself keeps the knote on its queue until the next scan.
 #[inline(always)]
-fn unqueue(kn: &mut Knote<'_, Changing>, due: bool) {
+fn unqueue(kn: Knote<'_, Changing>, due: bool) {
     if kn.queued_or_active() && (!due || kn.disabled()) {
         unqueue_anyway(kn);
     }
@@ -246,19 +247,19 @@ fn unqueue(kn: &mut Knote<'_, Changing>, due: bool) {
 
 #[cold]
 #[inline(never)]
-fn unqueue_anyway(kn: &mut Knote<'_, Changing>) {
-    let mode = Mode::of(kn);
+fn unqueue_anyway(mut kn: Knote<'_, Changing>) {
+    let mode = Mode::of(&kn);
     let error = matches!(mode.next(), Next::Error(_));
     if kn.disabled() || !(mode.forced() || error) {
         kn.knote_dequeue();
     }
 }
 
-/// f_touch of a delivery: the event that says `report`. `clears`: see [`State::clears`].
+/// f_touch of a delivery: the event that says `report`. `clears`: see [`Said::clears`].
 /// `due`: more is left to deliver.
 #[inline(always)]
 pub(crate) fn delivered(
-    kn: &mut Knote<'_, Delivering>,
+    mut kn: Knote<'_, Delivering>,
     mode: Mode,
     report: &Report,
     clears: bool,
@@ -280,20 +281,16 @@ pub(crate) fn delivered(
 /// f_touch of a delivery: the error of a refused change, once, and nothing else.
 #[cold]
 #[inline(never)]
-pub(crate) fn deliver_error(
-    kn: &mut Knote<'_, Delivering>,
-    errno: Errno,
-    state: &dyn State,
-) -> Kevent {
-    let mode = Mode::of(kn);
+pub(crate) fn deliver_error(mut kn: Knote<'_, Delivering>, errno: Errno, said: &Said) -> Kevent {
+    let mode = Mode::of(&kn);
     let report = Report {
         data: errno.number().into(),
         ..Report::default()
     };
     let event = kn.event(kn.flags() | mode.added() | EV_ERROR, &report);
     kn.set_mode(mode.with_next(Next::AfterError).0);
-    show_oneshot(kn, mode, state);
-    if !(state.due() || mode.forced()) {
+    show_oneshot(&mut kn, mode, said);
+    if !(said.due || mode.forced()) {
         // The error was all that there was to deliver.
         kn.set_flags(kn.flags() | EV_CLEAR);
     }

@@ -9,7 +9,7 @@ use kqx::event::Kevent;
 
 use crate::kernel::filterops::Filterops;
 use crate::kernel::knote::{
-    Active, Attached, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Knote,
+    Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Knote,
 };
 use crate::kernel::timer::Expire;
 
@@ -27,7 +27,7 @@ fn not_attached() -> ! {
 macro_rules! family {
     ($($number:literal $name:ident: $kind:ident $module:ident::$filter:ident, $what:literal;)+) => {
         impl Filterops for Family {
-            fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Knote<'a, Attached>, Errno> {
+            fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Accepted<'a>, Errno> {
                 match abi::member(kn.ident()) {
                     $(abi::$name => crate::$kind::attach::<kqx_filters::$module::$filter, Family>(kn),)+
                     _ => Err(Errno::EINVAL),

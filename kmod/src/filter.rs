@@ -4,44 +4,28 @@
 
 use kqx::errno::Errno;
 use kqx::event::{EV_ADD, EV_FORCEONESHOT, EV_RECEIPT, Kevent};
-use kqx_filters::{Arm, Context, Filter, Report};
+use kqx_filters::{Arm, Context, Filter, Report, Words};
 
-use crate::delivery::{self, Mode, Next, State};
+use crate::delivery::{self, Mode, Next, Said};
 use crate::kernel::clock::KernelClock;
 use crate::kernel::knote::{
-    Active, Attached, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Knote, Times,
+    Accepted, Active, Attached, Attaching, Changing, Delivering, Detached, Detaching, Expiring,
+    Knote,
 };
 use crate::kernel::stats::{Stat, counter_u64_add};
 use crate::kernel::timer::{Armable, Expire};
 use crate::kernel::trace;
 
-/// A registration's state, copied.
-struct Copied<F: Filter> {
-    filter: F,
-    timed: Option<F::Timed>,
-}
-
-impl<F: Filter> Copied<F> {
-    fn load<P: Times>(kn: &mut Knote<'_, P>) -> Self {
-        Copied {
-            filter: F::load(kn.words()),
-            timed: kn.timer().map(|mut timer| *timer.timed()),
-        }
-    }
-}
-
-impl<F: Filter> State for Copied<F> {
-    fn due(&self) -> bool {
-        self.filter.due(self.timed.as_ref())
-    }
-
-    fn report(&self, added: u16) -> Report {
-        let cx = Context::new(&KernelClock, added);
-        self.filter.report(self.timed.as_ref(), &cx)
-    }
-
-    fn clears(&self, added_clear: bool) -> bool {
-        self.filter.clears(self.timed.as_ref(), added_clear)
+/// What the filter says of a registration.
+#[inline(never)]
+fn said<F: Filter>(words: Words, timed: Option<&F::Timed>, mode: Mode) -> Said {
+    let filter = F::load(words);
+    let (clears, due) = after(&filter, timed, mode);
+    let cx = Context::new(&KernelClock, mode.added());
+    Said {
+        due,
+        clears,
+        report: filter.report(timed, &cx),
     }
 }
 
@@ -61,36 +45,39 @@ fn follow(timer: &mut Armable<'_>, cx: &Context<'_>) {
 #[inline(never)]
 pub(crate) fn attach<'a, F: Filter, E: Expire>(
     kn: Knote<'a, Attaching>,
-) -> Result<Knote<'a, Attached>, Errno> {
+) -> Result<Accepted<'a>, Errno> {
     let name = kn.name();
-    let result = attach_charged::<F, E>(kn);
+    let result = attach_any::<F, E>(kn);
     trace::attach(name, &result, F::GAUGE);
     result
 }
 
 #[inline(always)]
-fn attach_charged<'a, F: Filter, E: Expire>(
-    kn: Knote<'a, Attaching>,
-) -> Result<Knote<'a, Attached>, Errno> {
+fn attach_any<'a, F: Filter, E: Expire>(kn: Knote<'a, Attaching>) -> Result<Accepted<'a>, Errno> {
     let kev = kn.added();
     let mut cx = Context::new(&KernelClock, kev.flags);
     let mut timed = F::timed(&kev);
     let filter = F::attach(timed.as_mut(), &kev, &mut cx)?;
-    let mut kn = match timed {
-        None => kn.attach(),
-        Some(timed) => {
-            let mut kn = kn.attach_timer::<E, _>(timed)?;
-            if let Some(mut timer) = kn.timer() {
-                follow(&mut timer, &cx);
-            }
-            kn
-        }
+    let Some(timed) = timed else {
+        return Ok(attached(kn.attach(), &kev, &filter, None));
     };
-    delivery::attached(&mut kn, &kev, |added_clear| {
-        filter.clears(timed.as_ref(), added_clear)
-    });
+    kn.attach_timer::<E, _>(timed, |mut kn| {
+        if let Some(mut timer) = kn.timer() {
+            follow(&mut timer, &cx);
+        }
+        attached(kn, &kev, &filter, Some(&timed));
+    })
+}
+
+#[inline(always)]
+fn attached<'a, F: Filter>(
+    mut kn: Knote<'a, Attached>,
+    kev: &Kevent,
+    filter: &F,
+    timed: Option<&F::Timed>,
+) -> Accepted<'a> {
     kn.set_words(filter.store());
-    Ok(kn)
+    delivery::attached(kn, kev, |mode| filter.clears(timed, mode.added_clear()))
 }
 
 #[inline(never)]
@@ -106,22 +93,33 @@ pub(crate) fn event<F: Filter>(mut kn: Knote<'_, Active>) -> bool {
             return due;
         }
     }
-    let state = Copied::<F>::load(&mut kn);
-    delivery::show(&mut kn, &state)
+    show::<F>(kn, mode)
+}
+
+#[cold]
+#[inline(never)]
+fn show<F: Filter>(mut kn: Knote<'_, Active>, mode: Mode) -> bool {
+    let words = kn.words();
+    let said = match kn.timer() {
+        None => said::<F>(words, None, mode),
+        Some(mut timer) => said::<F>(words, Some(timer.timed()), mode),
+    };
+    delivery::show(kn, &said)
 }
 
 /// A change. Most changes are triggers of a registration that has no timer, and ask for no
 /// answer: such a change is quick.
 #[inline(never)]
 pub(crate) fn change<F: Filter, E: Expire>(mut kn: Knote<'_, Changing>, kev: &mut Kevent) {
+    const MORE: u16 = EV_ADD | EV_RECEIPT | EV_FORCEONESHOT;
     let mode = Mode::of(&kn);
-    if kev.flags & (EV_ADD | EV_RECEIPT | EV_FORCEONESHOT) == 0 && kn.is_bare() {
+    if kev.flags & MORE == 0 && kn.is_bare() {
         let mut filter = F::load(kn.words());
         let mut cx = Context::new(&KernelClock, mode.added());
         if filter.change(None, kev, &mut cx).is_ok() {
             kn.set_words(filter.store());
             let (clears, due) = after(&filter, None, mode);
-            return delivery::conclude(&mut kn, kev, mode, Ok(()), clears, due);
+            return delivery::conclude(kn, kev, mode, Ok(()), clears, due);
         }
     }
     change_any::<F, E>(kn, kev, mode);
@@ -135,37 +133,74 @@ fn after<F: Filter>(filter: &F, timed: Option<&F::Timed>, mode: Mode) -> (bool, 
 
 #[inline(never)]
 fn change_any<F: Filter, E: Expire>(mut kn: Knote<'_, Changing>, kev: &mut Kevent, mode: Mode) {
-    let before = if kev.flags & EV_RECEIPT != 0 {
-        receipt::<F>(&mut kn, mode)
-    } else {
-        0
-    };
     let mut filter = F::load(kn.words());
-    let result = if kev.flags & EV_ADD != 0 && !kn.has_timer() {
-        add_again::<F, E>(&mut kn, &mut filter, mode, kev)
-    } else {
-        change_state(&mut kn, &mut filter, mode, kev)
+    let mut cx = Context::new(&KernelClock, mode.added());
+    let Some(mut timer) = kn.timer() else {
+        return change_bare::<F, E>(kn, kev, mode);
     };
-    match result {
-        Ok((clears, due)) => {
-            kn.set_words(filter.store());
-            if kev.flags & (EV_RECEIPT | EV_FORCEONESHOT) == 0 {
-                delivery::conclude(&mut kn, kev, mode, Ok(()), clears, due);
-            } else {
-                delivery::answer(&mut kn, kev, Ok(()), before, clears, due);
-            }
-        }
-        Err(errno) => refuse::<F>(kn, kev, errno, before),
+    let timed = timer.timed();
+    let before = before(&filter, Some(timed), kev, &cx);
+    if let Err(errno) = change_filter(&mut filter, Some(timed), kev, &mut cx) {
+        let (clears, due) = after(&filter, Some(timed), mode);
+        return delivery::answer(kn, kev, Err(errno), before, clears, due);
+    }
+    let (clears, due) = after(&filter, Some(timed), mode);
+    follow(&mut timer, &cx);
+    kn.set_words(filter.store());
+    if kev.flags & (EV_RECEIPT | EV_FORCEONESHOT) == 0 {
+        delivery::conclude(kn, kev, mode, Ok(()), clears, due);
+    } else {
+        delivery::answer(kn, kev, Ok(()), before, clears, due);
     }
 }
 
-/// What a receipt says of the state before the change.
+/// A change of a registration without a timer, to which EV_ADD may give a timer.
 #[cold]
 #[inline(never)]
-fn receipt<F: Filter>(kn: &mut Knote<'_, Changing>, mode: Mode) -> u64 {
-    let state = Copied::<F>::load(kn);
-    let cx = Context::new(&KernelClock, mode.added());
-    state.filter.receipt(state.timed.as_ref(), &cx)
+fn change_bare<F: Filter, E: Expire>(kn: Knote<'_, Changing>, kev: &mut Kevent, mode: Mode) {
+    let old = F::load(kn.words());
+    let mut filter = old;
+    let mut cx = Context::new(&KernelClock, mode.added());
+    let before = before(&filter, None, kev, &cx);
+    let mut timed = if kev.flags & EV_ADD != 0 {
+        F::timed(kev)
+    } else {
+        None
+    };
+    let result = change_filter(&mut filter, timed.as_mut(), kev, &mut cx);
+    let mut finish = |mut kn: Knote<'_, Changing>, result: Result<(), Errno>| {
+        let (clears, due) = match result {
+            Ok(()) => after(&filter, timed.as_ref(), mode),
+            Err(_) => after(&old, None, mode),
+        };
+        if result.is_ok() {
+            if let Some(mut timer) = kn.timer() {
+                follow(&mut timer, &cx);
+            }
+            kn.set_words(filter.store());
+        }
+        delivery::answer(kn, kev, result, before, clears, due);
+    };
+    match timed {
+        Some(timed) if result.is_ok() => kn.attach_timer::<E, _>(timed, finish),
+        _ => finish(kn, result),
+    }
+}
+
+/// What a receipt, if the change asks for a receipt, says of the state before the change.
+#[inline(always)]
+fn before<F: Filter>(filter: &F, timed: Option<&F::Timed>, kev: &Kevent, cx: &Context<'_>) -> u64 {
+    if kev.flags & EV_RECEIPT == 0 {
+        return 0;
+    }
+    receipt(filter, timed, cx)
+}
+
+/// [`Filter::receipt`], apart from the changes that need no receipt.
+#[cold]
+#[inline(never)]
+fn receipt<F: Filter>(filter: &F, timed: Option<&F::Timed>, cx: &Context<'_>) -> u64 {
+    filter.receipt(timed, cx)
 }
 
 /// [`Filter::change`], once in the module for all but the quick changes.
@@ -179,62 +214,11 @@ fn change_filter<F: Filter>(
     filter.change(timed, kev, cx)
 }
 
-/// Changes the state. Returns what [`after`] says.
-#[inline(always)]
-fn change_state<F: Filter>(
-    kn: &mut Knote<'_, Changing>,
-    filter: &mut F,
-    mode: Mode,
-    kev: &Kevent,
-) -> Result<(bool, bool), Errno> {
-    let mut cx = Context::new(&KernelClock, mode.added());
-    let Some(mut timer) = kn.timer() else {
-        change_filter(filter, None, kev, &mut cx)?;
-        return Ok(after(filter, None, mode));
-    };
-    let timed = timer.timed();
-    change_filter(filter, Some(timed), kev, &mut cx)?;
-    let after = after(filter, Some(timed), mode);
-    follow(&mut timer, &cx);
-    Ok(after)
-}
-
-/// EV_ADD of a registration without a timer, which may get a timer. Returns what [`after`]
-/// says. Sleeps.
-#[cold]
-#[inline(never)]
-fn add_again<F: Filter, E: Expire>(
-    kn: &mut Knote<'_, Changing>,
-    filter: &mut F,
-    mode: Mode,
-    kev: &Kevent,
-) -> Result<(bool, bool), Errno> {
-    let mut cx = Context::new(&KernelClock, mode.added());
-    let mut timed = F::timed(kev);
-    change_filter(filter, timed.as_mut(), kev, &mut cx)?;
-    if let Some(timed) = timed {
-        kn.attach_timer::<E, _>(timed)?;
-    }
-    if let Some(mut timer) = kn.timer() {
-        follow(&mut timer, &cx);
-    }
-    Ok(after(filter, timed.as_ref(), mode))
-}
-
-#[cold]
-#[inline(never)]
-fn refuse<F: Filter>(mut kn: Knote<'_, Changing>, kev: &mut Kevent, errno: Errno, before: u64) {
-    let state = Copied::<F>::load(&mut kn);
-    let clears = state.clears(Mode::of(&kn).added_clear());
-    delivery::answer(&mut kn, kev, Err(errno), before, clears, state.due());
-}
-
 #[inline(never)]
 pub(crate) fn deliver<F: Filter>(mut kn: Knote<'_, Delivering>) -> Kevent {
     let mode = Mode::of(&kn);
     if let Next::Error(errno) = mode.next() {
-        let state = Copied::<F>::load(&mut kn);
-        return delivery::deliver_error(&mut kn, errno, &state);
+        return deliver_error::<F>(kn, mode, errno);
     }
     let mut filter = F::load(kn.words());
     let mut cx = Context::new(&KernelClock, mode.added());
@@ -246,9 +230,19 @@ pub(crate) fn deliver<F: Filter>(mut kn: Knote<'_, Delivering>) -> Kevent {
             taken
         }
     };
-    let event = delivery::delivered(&mut kn, mode, &report, clears, due);
     kn.set_words(filter.store());
-    event
+    delivery::delivered(kn, mode, &report, clears, due)
+}
+
+#[cold]
+#[inline(never)]
+fn deliver_error<F: Filter>(mut kn: Knote<'_, Delivering>, mode: Mode, errno: Errno) -> Kevent {
+    let words = kn.words();
+    let said = match kn.timer() {
+        None => said::<F>(words, None, mode),
+        Some(mut timer) => said::<F>(words, Some(timer.timed()), mode),
+    };
+    delivery::deliver_error(kn, errno, &said)
 }
 
 /// Takes what is due. Returns what to report, whether the delivery resets the registration,

@@ -11,10 +11,10 @@ use kqx::errno::Errno;
 use kqx::event::{EV_DISPATCH, EV_RECEIPT, Kevent};
 use kqx_filters::{Report, SharedContext, SharedFilter};
 
-use crate::delivery::{self, Mode, Next, State};
+use crate::delivery::{self, Mode, Next, Said};
 use crate::kernel::group::{Member, Offered, Offering};
 use crate::kernel::knote::{
-    Active, Attached, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Knote,
+    Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Knote,
 };
 use crate::kernel::stats::{Stat, counter_u64_add};
 use crate::kernel::timer::Expire;
@@ -43,19 +43,25 @@ impl<F: SharedFilter> Copied<F> {
         member.set_words(self.filter.store());
         member.shared::<F::Shared>().set(self.shared);
     }
-}
 
-impl<F: SharedFilter> State for Copied<F> {
     fn due(&self) -> bool {
         self.filter.due(&self.shared)
     }
 
-    fn report(&self, _added: u16) -> Report {
+    fn report(&self) -> Report {
         self.filter.report(&self.shared, &self.cx)
     }
 
-    fn clears(&self, added_clear: bool) -> bool {
-        self.filter.clears(&self.shared, added_clear)
+    fn clears(&self, mode: Mode) -> bool {
+        self.filter.clears(&self.shared, mode.added_clear())
+    }
+
+    fn said(&self, mode: Mode) -> Said {
+        Said {
+            due: self.due(),
+            clears: self.clears(mode),
+            report: self.report(),
+        }
     }
 }
 
@@ -115,7 +121,7 @@ fn give_back<F: SharedFilter>(member: &Member<'_, Offering>) {
 #[inline(never)]
 pub(crate) fn attach<'a, F: SharedFilter, E: Expire>(
     kn: Knote<'a, Attaching>,
-) -> Result<Knote<'a, Attached>, Errno> {
+) -> Result<Accepted<'a>, Errno> {
     let name = kn.name();
     let result = attach_watcher::<F>(kn);
     trace::attach(name, &result, F::GAUGE);
@@ -123,14 +129,12 @@ pub(crate) fn attach<'a, F: SharedFilter, E: Expire>(
 }
 
 #[inline(always)]
-fn attach_watcher<'a, F: SharedFilter>(
-    kn: Knote<'a, Attaching>,
-) -> Result<Knote<'a, Attached>, Errno> {
+fn attach_watcher<'a, F: SharedFilter>(kn: Knote<'a, Attaching>) -> Result<Accepted<'a>, Errno> {
     let kev = kn.added();
     let disabled = kn.disabled();
     let initial = F::initial(&kev)?;
     let mut state = None;
-    let mut kn = kn.attach_watcher(offer::<F>, initial, |member| {
+    let kn = kn.attach_watcher(offer::<F>, initial, |member| {
         let mut shared = member.shared::<F::Shared>().get();
         let mut cx = SharedContext {
             watchers: member.watchers(),
@@ -142,14 +146,13 @@ fn attach_watcher<'a, F: SharedFilter>(
         line_up::<F>(&member.offering(), disabled, cx.wake);
         Ok(())
     })?;
-    delivery::attached(&mut kn, &kev, |added_clear| {
-        state.is_some_and(|state| state.clears(added_clear))
-    });
-    Ok(kn)
+    Ok(delivery::attached(kn, &kev, |mode| {
+        state.is_some_and(|state| state.clears(mode))
+    }))
 }
 
 #[inline(never)]
-pub(crate) fn event<F: SharedFilter>(mut kn: Knote<'_, Active>) -> bool {
+pub(crate) fn event<F: SharedFilter>(kn: Knote<'_, Active>) -> bool {
     let Some(member) = kn.member() else {
         return false;
     };
@@ -166,11 +169,11 @@ pub(crate) fn event<F: SharedFilter>(mut kn: Knote<'_, Active>) -> bool {
     if mode.is_settled() || !state.due() && mode.is_settled_while_quiet(&kn) {
         return state.due();
     }
-    delivery::show(&mut kn, &state)
+    delivery::show(kn, &state.said(mode))
 }
 
 #[inline(never)]
-pub(crate) fn change<F: SharedFilter, E: Expire>(mut kn: Knote<'_, Changing>, kev: &mut Kevent) {
+pub(crate) fn change<F: SharedFilter, E: Expire>(kn: Knote<'_, Changing>, kev: &mut Kevent) {
     let Some(member) = kn.member() else { return };
     let mut state = Copied::<F>::load(&member);
     let before = if kev.flags & EV_RECEIPT != 0 {
@@ -185,28 +188,28 @@ pub(crate) fn change<F: SharedFilter, E: Expire>(mut kn: Knote<'_, Changing>, ke
     }
     line_up::<F>(&member.offering(), kn.disabled(), wake);
     let state = Copied::<F>::load(&member);
-    let clears = state.clears(Mode::of(&kn).added_clear());
-    delivery::answer(&mut kn, kev, result, before, clears, state.due());
+    let clears = state.clears(Mode::of(&kn));
+    delivery::answer(kn, kev, result, before, clears, state.due());
 }
 
 #[inline(never)]
-pub(crate) fn deliver<F: SharedFilter>(mut kn: Knote<'_, Delivering>) -> Kevent {
+pub(crate) fn deliver<F: SharedFilter>(kn: Knote<'_, Delivering>) -> Kevent {
     let mode = Mode::of(&kn);
     let Some(member) = kn.member() else {
         return Kevent::default();
     };
     let mut state = Copied::<F>::load(&member);
     if let Next::Error(errno) = mode.next() {
-        return delivery::deliver_error(&mut kn, errno, &state);
+        return delivery::deliver_error(kn, errno, &state.said(mode));
     }
-    let report = state.report(mode.added());
+    let report = state.report();
     state.filter.deliver(&mut state.shared);
     state.store(&member);
     // EV_DISPATCH is about to disable the watcher.
     line_up::<F>(&member.offering(), mode.added() & EV_DISPATCH != 0, false);
     let left = Copied::<F>::load(&member);
-    let clears = left.clears(mode.added_clear());
-    delivery::delivered(&mut kn, mode, &report, clears, left.due())
+    let clears = left.clears(mode);
+    delivery::delivered(kn, mode, &report, clears, left.due())
 }
 
 /// A watcher has no callout.

@@ -9,7 +9,9 @@ use freebsd_kernel_sys as sys;
 use kqx::errno::Errno;
 
 use super::group::{Member, Offer, Watcher};
-use super::knote::{Attached, Attaching, Changing, Detached, Detaching, Knote, Listed, Times};
+use super::knote::{
+    Accepted, Attached, Attaching, Changing, Detached, Detaching, Knote, Listed, Times,
+};
 use super::timer::{Armable, Expire, Timer};
 
 /// The lowest bit of `kn_ptr` tells a watcher's address, which has it, from a timer's.
@@ -50,13 +52,7 @@ impl<'a, P> Knote<'a, P> {
         self.ptr().is_null()
     }
 
-    /// Whether the knote has a timer.
-    #[inline(always)]
-    pub fn has_timer(&self) -> bool {
-        self.timer_ptr().is_some()
-    }
-
-    /// The timer, as a thunk uses it before and after the filter runs.
+    /// The timer, for the thunk of f_event.
     #[inline(always)]
     pub(super) fn timer_of_callback(&self) -> Option<&'a Timer> {
         // SAFETY: `attach_timer` put the address there. f_detach, which frees the timer, does
@@ -88,16 +84,23 @@ impl<P: Listed> Knote<'_, P> {
 }
 
 impl<'a> Knote<'a, Attaching> {
-    /// The registration is accepted with a kernel timer, which keeps `timed`. Charges the
+    /// The registration is accepted with a kernel timer, which keeps `timed`. `then` runs with
+    /// the timer's mutex held, and is the last that f_attach does with the knote. Charges the
     /// calling thread's user. Sleeps. ENOMEM over a limit.
     #[inline(always)]
     pub fn attach_timer<E: Expire, T: Copy + Send + 'static>(
         self,
         timed: T,
-    ) -> Result<Knote<'a, Attached>, Errno> {
-        // SAFETY: f_attach, whose thunk releases the mutex; the knote is on no list.
-        unsafe { Timer::attach::<E, T>(self.raw, timed)? };
-        Ok(self.attached())
+        then: impl FnOnce(Knote<'_, Attached>),
+    ) -> Result<Accepted<'a>, Errno> {
+        // SAFETY: f_attach, and the knote is on no list.
+        let timer = unsafe { Timer::attach::<E, T>(self.raw, timed)? };
+        self.set_attached(timer.as_ptr().cast());
+        then(self.attached());
+        // SAFETY: `Timer::attach` took the mutex. `then` cannot have kept its knote, which any
+        // `Armable` borrows. f_detach, which frees the timer, comes after f_attach.
+        unsafe { timer.as_ref().unlock() };
+        Ok(Accepted::new())
     }
 
     /// The registration is accepted as a watcher of the group of its ident, in the kqueues of
@@ -119,18 +122,29 @@ impl<'a> Knote<'a, Attaching> {
 
 impl Knote<'_, Changing> {
     /// Gives the knote a kernel timer, which keeps `timed`, and charges the calling thread's
-    /// user. A knote that has a timer keeps that timer: nothing happens. Sleeps, but not for
-    /// a knote on a list. ENOMEM over a limit.
+    /// user. A knote that has a timer or a group keeps that. `then` gets the knote back, and
+    /// runs with the mutex of the knote's timer held, if the knote has a timer. `then` gets
+    /// ENOMEM too if a limit is reached. Sleeps before `then`, but not for a knote on a list.
     pub fn attach_timer<E: Expire, T: Copy + Send + 'static>(
-        &mut self,
+        self,
         timed: T,
-    ) -> Result<(), Errno> {
-        if self.is_bare() {
-            // SAFETY: f_touch, whose thunk releases the mutex; a knote with neither timer nor
-            // group is on no list.
-            unsafe { Timer::attach::<E, T>(self.raw, timed)? };
+        then: impl FnOnce(Knote<'_, Changing>, Result<(), Errno>),
+    ) {
+        if !self.is_bare() {
+            return then(self, Ok(()));
         }
-        Ok(())
+        // SAFETY: f_touch; a knote with neither timer nor group is on no list.
+        match unsafe { Timer::attach::<E, T>(self.raw, timed) } {
+            Err(errno) => then(self, Err(errno)),
+            Ok(timer) => {
+                self.set_attached(timer.as_ptr().cast());
+                then(self, Ok(()));
+                // SAFETY: `Timer::attach` took the mutex. `then` cannot have kept its knote,
+                // which any `Armable` borrows. f_detach, which frees the timer, comes after
+                // f_touch.
+                unsafe { timer.as_ref().unlock() };
+            }
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use kqx::errno::Errno;
 
 use super::entry::{self, Table};
 use super::errno;
-use super::knote::{Active, Attached, Attaching, Changing, Delivering, Detached, Detaching, Knote};
+use super::knote::{Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Knote};
 use super::timer::{Expire, FROM_KNOTE};
 
 /// A filter, or a family of filters, as kqueue calls it. Each callback has the knote to
@@ -27,7 +27,7 @@ use super::timer::{Expire, FROM_KNOTE};
 /// there.
 pub trait Filterops: Expire + 'static {
     /// EV_ADD of a new registration. The errno is kevent(2)'s.
-    fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Knote<'a, Attached>, Errno>;
+    fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Accepted<'a>, Errno>;
     /// The registration goes.
     fn f_detach(kn: Knote<'_, Detaching>) -> Detached<'_>;
     /// Whether there is something to deliver.
@@ -68,14 +68,10 @@ unsafe extern "C" fn f_attach<O: Filterops>(kn: *mut sys::knote) -> c_int {
     }
     // SAFETY: the caller's promise; a knote in flux is this thread's alone.
     let result = errno::code(&O::f_attach(unsafe { Knote::new(kn) }));
-    // SAFETY: as above, and the filter's is gone.
-    let kn = unsafe { Knote::<Detaching>::new(kn) };
-    if let Some(timer) = kn.timer_of_callback() {
-        timer.end_attaching();
-    }
     if result != 0 {
         // kqueue frees the knote now.
-        kn.detach_if_attached();
+        // SAFETY: as above, and the filter's is gone.
+        unsafe { Knote::<Detaching>::new(kn) }.detach_if_attached();
     }
     result
 }
@@ -147,9 +143,4 @@ unsafe extern "C" fn f_touch<O: Filterops>(
     // SAFETY: the caller's promise; `kev` is kqueue_kevent's own copy of the change, this
     // thread's alone, and laid out like `Kevent`.
     O::f_touch_register(unsafe { Knote::new(kn) }, unsafe { &mut *kev });
-    // SAFETY: as above, and the filter's is gone.
-    let kn = unsafe { Knote::<Changing>::new(kn) };
-    if let Some(timer) = kn.timer_of_callback() {
-        timer.end_attaching();
-    }
 }

@@ -5,7 +5,7 @@
 //! | type | callback | the knote's state | the timer | and |
 //! |---|---|---|---|---|
 //! | `Knote<Attaching>` | f_attach, at first | - | can be attached | becomes `Attached`, once |
-//! | `Knote<Attached>` | f_attach, then | read, written | used | is what f_attach returns |
+//! | `Knote<Attached>` | f_attach, then | read, written | used | becomes `Accepted`, once |
 //! | `Knote<Active>` | f_event | read, written | used | |
 //! | `Knote<Changing>` | f_touch, a change | read, written | attached, used | knote_dequeue |
 //! | `Knote<Delivering>` | f_touch, a delivery | read, written | used | makes the event |
@@ -15,9 +15,10 @@
 //! INVARIANT: while a `Knote` exists, its thread alone uses the fields that its type allows.
 //! The knote is in flux, or the thread has the mutex of the knote's list. A timer's callout
 //! does not care for flux, so where there is a timer the thread has the timer's mutex in
-//! every callback but f_detach, which only reads until the callout is drained. Where kqueue
-//! does not take that mutex, because a callback has only just attached the timer, the thunks
-//! of `filterops` take and release it.
+//! every callback but f_detach, which only reads until the callout is drained. kqueue does not
+//! take the mutex of a timer that a callback has only just attached. So `attach_timer` takes
+//! the mutex, lends the knote to the rest of the callback, and releases the mutex when that
+//! rest is over. The thunk of f_event takes the mutex for the call that comes next.
 
 use core::ffi::c_int;
 use core::marker::PhantomData;
@@ -33,6 +34,9 @@ pub struct Attaching;
 
 /// f_attach, when nothing can fail any more.
 pub struct Attached;
+
+/// f_attach has accepted the registration: what f_attach returns.
+pub struct Accepted<'a>(PhantomData<&'a ()>);
 
 /// f_event.
 pub struct Active;
@@ -76,11 +80,12 @@ unsafe impl Stores for Delivering {}
 /// # Safety
 /// The thread has the timer's mutex in such a callback.
 pub unsafe trait Times {}
-// SAFETY: `Timer::attach` has taken the mutex, and the thunk releases it after the callback.
+// SAFETY: if there is a timer, `attach_timer` has lent the knote with the mutex held.
 unsafe impl Times for Attached {}
 // SAFETY: kqueue or the thunk has taken the mutex.
 unsafe impl Times for Active {}
-// SAFETY: kqueue has taken the mutex, or `Timer::attach` in this callback.
+// SAFETY: kqueue has taken the mutex, or `attach_timer` has, which takes the callback's knote
+// away for good and lends the knote with the mutex held.
 unsafe impl Times for Changing {}
 // SAFETY: kqueue has taken the mutex.
 unsafe impl Times for Delivering {}
@@ -253,6 +258,22 @@ impl<'a> Knote<'a, Attaching> {
             raw: self.raw,
             callback: PhantomData,
         }
+    }
+}
+
+impl<'a> Knote<'a, Attached> {
+    /// f_attach has done its work.
+    #[inline(always)]
+    pub fn accept(self) -> Accepted<'a> {
+        Accepted::new()
+    }
+}
+
+impl Accepted<'_> {
+    /// Of a knote that is attached.
+    #[inline(always)]
+    pub(super) fn new() -> Self {
+        Accepted(PhantomData)
     }
 }
 

@@ -30,7 +30,7 @@ use core::cell::{Cell, UnsafeCell};
 use core::ffi::{c_int, c_long, c_void};
 use core::mem::MaybeUninit;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use freebsd_kernel_sys as sys;
 
@@ -74,21 +74,6 @@ enum CalloutState {
     Retry,
 }
 
-/// Whether kqueue knows the timer's mutex.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Stage {
-    /// kqueue has the mutex whenever it calls.
-    Known,
-    /// kqueue_register's first f_event call since the knote has its timer is still to come.
-    /// That call may lack the mutex, precedes any scan, and is certain to happen before
-    /// kqueue can deliver: at once, or with the EV_ENABLE of a disabled knote.
-    Fresh,
-    /// The same, and the callback that has attached the timer is not over: `attach` has taken
-    /// the mutex, and the thunk will release it.
-    Attaching,
-}
-
 /// The most that a filter may keep with its timer, in bytes.
 const TIMED_MAX: usize = 128;
 
@@ -115,8 +100,11 @@ pub(super) struct Timer {
     cpu: c_int,
     /// kqueue has called f_event since knote(9) was last called. Under the mutex.
     seen: Cell<bool>,
-    /// A [`Stage`].
-    stage: AtomicU8,
+    /// kqueue_register's first f_event call since the knote has its timer is still to come.
+    /// That call may lack the mutex, precedes any scan, and is certain to happen before
+    /// kqueue can deliver: at once, or with the EV_ENABLE of a disabled knote. From then on
+    /// kqueue has the mutex whenever it calls.
+    fresh: AtomicBool,
     /// How often in a row the callout has run for an unseen expiry. Under the mutex.
     tries: Cell<u32>,
     /// Under the mutex.
@@ -174,25 +162,25 @@ unsafe extern "C" fn fini(memory: *mut c_void, _size: c_int) {
 }
 
 impl Timer {
-    /// Charges the calling thread's user, allocates, makes the timer the knote's, and puts the
-    /// knote on the timer's list. Returns with the mutex held. May sleep. ENOMEM over a limit,
-    /// or where the kernel has no memory even so.
+    /// Charges the calling thread's user, allocates, and puts the knote on the timer's list.
+    /// Returns with the mutex held. The caller makes the timer the knote's, and releases the
+    /// mutex. May sleep. ENOMEM over a limit, or where the kernel has no memory even so.
     ///
     /// # Safety
-    /// `kn` is in flux and on no list, and has no timer: f_attach, or f_touch of a change. The
-    /// caller's thunk releases the mutex.
+    /// `kn` is in flux and on no list, and has no timer: f_attach, or f_touch of a change.
     #[inline(always)]
     pub(super) unsafe fn attach<E: Expire, T: Copy + Send + 'static>(
         kn: NonNull<sys::knote>,
         timed: T,
-    ) -> Result<(), Errno> {
+    ) -> Result<NonNull<Timer>, Errno> {
         const { assert!(size_of::<T>() <= TIMED_MAX && align_of::<T>() <= 8) };
         let timer = Timer::allocate(kn, expired::<E>, TypeId::of::<T>())?;
-        // SAFETY: nobody else knows the timer yet, and a T fits.
-        unsafe { timer.as_ref().timed.get().cast::<T>().write(timed) };
-        // SAFETY: the caller's promise.
-        unsafe { Timer::list(kn, timer) };
-        Ok(())
+        // SAFETY: nobody else knows the timer yet, and a T fits. `list`: the caller's promise.
+        unsafe {
+            timer.as_ref().timed.get().cast::<T>().write(timed);
+            Timer::list(kn, timer);
+        }
+        Ok(timer)
     }
 
     /// # Safety
@@ -201,16 +189,13 @@ impl Timer {
     unsafe fn list(kn: NonNull<sys::knote>, timer: NonNull<Timer>) {
         // SAFETY: the zone set the mutex up, and nobody has it. knlist_add would take the
         // list's lock and the kqueue's to put the knote on a list that no other thread
-        // knows. On no list, the knote is not found by knote(9), so its status is this
-        // thread's to change.
+        // knows.
         unsafe {
             let (kn, knlist) = (kn.as_ptr(), timer.as_ref().knlist.get());
             sys::kqx_mtx_lock(timer.as_ref().mtx.get());
             (*knlist).kl_list.slh_first = kn;
             (*kn).kn_selnext.sle_next = null_mut();
             (*kn).kn_knlist = knlist;
-            (*kn).kn_ptr.p_v = timer.as_ptr().cast();
-            (*kn).kn_status &= !(sys::KN_DETACHED as c_int);
         }
     }
 
@@ -231,7 +216,7 @@ impl Timer {
             (&raw mut (*raw).handler).write(handler);
             (&raw mut (*raw).cpu).write(sys::kqx_curcpu());
             (&raw mut (*raw).seen).write(Cell::new(false));
-            (&raw mut (*raw).stage).write(AtomicU8::new(Stage::Attaching as u8));
+            (&raw mut (*raw).fresh).write(AtomicBool::new(true));
             (&raw mut (*raw).tries).write(Cell::new(0));
             (&raw mut (*raw).state).write(Cell::new(CalloutState::Idle));
             (&raw mut (*raw).charge).write(charge);
@@ -264,7 +249,7 @@ impl Timer {
     }
 
     fn is_fresh(&self) -> bool {
-        self.stage.load(Relaxed) != Stage::Known as u8
+        self.fresh.load(Relaxed)
     }
 
     /// Takes the mutex for f_event, unless kqueue has taken it. True if taken here.
@@ -284,17 +269,6 @@ impl Timer {
         // that comes after it.
         unsafe { sys::kqx_mtx_lock(self.mtx.get()) };
         true
-    }
-
-    /// The callback is over: releases the mutex that `attach` took in the callback, if it did.
-    #[inline(always)]
-    pub(super) fn end_attaching(&self) {
-        if self.stage.load(Relaxed) == Stage::Attaching as u8 {
-            self.stage.store(Stage::Fresh as u8, Relaxed);
-            // SAFETY: `attach` took the mutex in this thread's callback. An `Armable` borrows
-            // the callback's knote, which is gone.
-            unsafe { self.unlock() };
-        }
     }
 
     /// Releases the mutex.
@@ -318,7 +292,7 @@ impl Timer {
         if self.state.get() == CalloutState::Retry {
             self.callout_stop();
         }
-        self.stage.store(Stage::Known as u8, Relaxed);
+        self.fresh.store(false, Relaxed);
     }
 
     /// Keeps the callout from running. callout_stop(9): under the mutex it cannot be

@@ -4,7 +4,7 @@ use kqx_kmod::kernel::knote::{Detaching, Knote};
 
 fn f_detach(kn: Knote<'_, Detaching>) {
     std::thread::scope(|scope| {
-        scope.spawn(|| kn.has_timer());
+        scope.spawn(|| kn.is_bare());
     });
 }
 

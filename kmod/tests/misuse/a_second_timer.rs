@@ -2,11 +2,11 @@
 
 use kqx::errno::Errno;
 use kqx_kmod::family::Family;
-use kqx_kmod::kernel::knote::{Attached, Attaching, Knote};
+use kqx_kmod::kernel::knote::{Accepted, Attaching, Knote};
 
-fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Knote<'a, Attached>, Errno> {
-    let first = kn.attach_timer::<Family, _>(0u64)?;
-    kn.attach_timer::<Family, _>(0u64)?;
+fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Accepted<'a>, Errno> {
+    let first = kn.attach_timer::<Family, _>(0u64, |_| ())?;
+    kn.attach_timer::<Family, _>(0u64, |_| ())?;
     Ok(first)
 }
 

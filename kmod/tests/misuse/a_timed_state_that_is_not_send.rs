@@ -2,10 +2,10 @@
 
 use kqx::errno::Errno;
 use kqx_kmod::family::Family;
-use kqx_kmod::kernel::knote::{Attached, Attaching, Knote};
+use kqx_kmod::kernel::knote::{Accepted, Attaching, Knote};
 
-fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Knote<'a, Attached>, Errno> {
-    kn.attach_timer::<Family, *const u8>(core::ptr::null())
+fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Accepted<'a>, Errno> {
+    kn.attach_timer::<Family, *const u8>(core::ptr::null(), |_| ())
 }
 
 fn main() {}

@@ -4,7 +4,7 @@ use kqx::errno::Errno;
 use kqx::event::Kevent;
 use kqx_kmod::kernel::filterops::Filterops;
 use kqx_kmod::kernel::knote::{
-    Active, Attached, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Knote,
+    Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Knote,
 };
 use kqx_kmod::kernel::timer::Expire;
 
@@ -17,8 +17,8 @@ impl Expire for Mute {
 }
 
 impl Filterops for Mute {
-    fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Knote<'a, Attached>, Errno> {
-        Ok(kn.attach())
+    fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Accepted<'a>, Errno> {
+        Ok(kn.attach().accept())
     }
 
     fn f_detach(kn: Knote<'_, Detaching>) -> Detached<'_> {
