@@ -209,6 +209,7 @@ impl Schedule {
         }
     }
 
+    #[inline(always)]
     fn report(&self, cx: &Context<'_>) -> Report {
         let mut fflags = self.unit.into();
         if cx.boottime().sbt() != self.armed {
@@ -299,6 +300,7 @@ impl Filter for Timer {
         timed.is_some_and(Schedule::due)
     }
 
+    #[inline(always)]
     fn report(&self, timed: Option<&Schedule>, cx: &Context<'_>) -> Report {
         timed.map_or(Report::default(), |schedule| schedule.report(cx))
     }

@@ -3,21 +3,21 @@
 //! What each callback of kqueue does with a registration of a [`Filter`].
 
 use kqx::errno::Errno;
-use kqx::event::{EV_ADD, EV_FORCEONESHOT, EV_RECEIPT, Kevent};
+use kqx::event::{EV_ADD, EV_CLEAR, EV_FORCEONESHOT, EV_RECEIPT, Kevent};
 use kqx_filters::{Arm, Context, Filter, Report, Words};
 
 use crate::delivery::{self, Mode, Next, Said};
 use crate::kernel::clock::KernelClock;
 use crate::kernel::knote::{
     Accepted, Active, Attached, Attaching, Changing, Delivering, Detached, Detaching, Expiring,
-    Knote,
+    Knote, Stores,
 };
 use crate::kernel::stats::{Stat, counter_u64_add};
 use crate::kernel::timer::{Armable, Expire};
 use crate::kernel::trace;
 
 /// What the filter says of a registration.
-#[inline(never)]
+#[inline(always)]
 fn said<F: Filter>(words: Words, timed: Option<&F::Timed>, mode: Mode) -> Said {
     let filter = F::load(words);
     let (clears, due) = after(&filter, timed, mode);
@@ -42,6 +42,12 @@ fn follow(timer: &mut Armable<'_>, cx: &Context<'_>) {
     }
 }
 
+/// [`follow`], once in the module, for what happens once to a registration.
+#[inline(never)]
+fn follow_at_first(timer: &mut Armable<'_>, cx: &Context<'_>) {
+    follow(timer, cx);
+}
+
 #[inline(never)]
 pub(crate) fn attach<'a, F: Filter, E: Expire>(
     kn: Knote<'a, Attaching>,
@@ -54,19 +60,38 @@ pub(crate) fn attach<'a, F: Filter, E: Expire>(
 
 #[inline(always)]
 fn attach_any<'a, F: Filter, E: Expire>(kn: Knote<'a, Attaching>) -> Result<Accepted<'a>, Errno> {
+    // First of all, so that a registration without a timer runs no code for a timer.
+    if let Some(timed) = F::timed(&kn.added()) {
+        return attach_timed::<F, E>(kn, timed);
+    }
     let kev = kn.added();
     let mut cx = Context::new(&KernelClock, kev.flags);
-    let mut timed = F::timed(&kev);
-    let filter = F::attach(timed.as_mut(), &kev, &mut cx)?;
-    let Some(timed) = timed else {
-        return Ok(attached(kn.attach(), &kev, &filter, None));
-    };
+    let filter = F::attach(None, &kev, &mut cx)?;
+    Ok(attached(kn.attach(), &kev, &filter, None))
+}
+
+#[inline(always)]
+fn attach_timed<'a, F: Filter, E: Expire>(
+    kn: Knote<'a, Attaching>,
+    mut timed: F::Timed,
+) -> Result<Accepted<'a>, Errno> {
+    let kev = kn.added();
+    let mut cx = Context::new(&KernelClock, kev.flags);
+    let filter = F::attach(Some(&mut timed), &kev, &mut cx)?;
     kn.attach_timer::<E, _>(timed, |mut kn| {
         if let Some(mut timer) = kn.timer() {
-            follow(&mut timer, &cx);
+            follow_at_first(&mut timer, &cx);
         }
         attached(kn, &kev, &filter, Some(&timed));
     })
+}
+
+/// Keeps the filter's state in the knote. A filter of size 0 has no state there.
+#[inline(always)]
+fn keep<F: Filter, P: Stores>(kn: &mut Knote<'_, P>, filter: &F) {
+    if size_of::<F>() > 0 {
+        kn.set_words(filter.store());
+    }
 }
 
 #[inline(always)]
@@ -76,7 +101,7 @@ fn attached<'a, F: Filter>(
     filter: &F,
     timed: Option<&F::Timed>,
 ) -> Accepted<'a> {
-    kn.set_words(filter.store());
+    keep(&mut kn, filter);
     delivery::attached(kn, kev, |mode| filter.clears(timed, mode.added_clear()))
 }
 
@@ -111,13 +136,13 @@ fn show<F: Filter>(mut kn: Knote<'_, Active>, mode: Mode) -> bool {
 /// answer: such a change is quick.
 #[inline(never)]
 pub(crate) fn change<F: Filter, E: Expire>(mut kn: Knote<'_, Changing>, kev: &mut Kevent) {
-    const MORE: u16 = EV_ADD | EV_RECEIPT | EV_FORCEONESHOT;
+    const MORE: u16 = EV_ADD | EV_CLEAR | EV_RECEIPT | EV_FORCEONESHOT;
     let mode = Mode::of(&kn);
     if kev.flags & MORE == 0 && kn.is_bare() {
         let mut filter = F::load(kn.words());
         let mut cx = Context::new(&KernelClock, mode.added());
         if filter.change(None, kev, &mut cx).is_ok() {
-            kn.set_words(filter.store());
+            keep(&mut kn, &filter);
             let (clears, due) = after(&filter, None, mode);
             return delivery::conclude(kn, kev, mode, Ok(()), clears, due);
         }
@@ -146,7 +171,7 @@ fn change_any<F: Filter, E: Expire>(mut kn: Knote<'_, Changing>, kev: &mut Keven
     }
     let (clears, due) = after(&filter, Some(timed), mode);
     follow(&mut timer, &cx);
-    kn.set_words(filter.store());
+    keep(&mut kn, &filter);
     if kev.flags & (EV_RECEIPT | EV_FORCEONESHOT) == 0 {
         delivery::conclude(kn, kev, mode, Ok(()), clears, due);
     } else {
@@ -175,9 +200,9 @@ fn change_bare<F: Filter, E: Expire>(kn: Knote<'_, Changing>, kev: &mut Kevent, 
         };
         if result.is_ok() {
             if let Some(mut timer) = kn.timer() {
-                follow(&mut timer, &cx);
+                follow_at_first(&mut timer, &cx);
             }
-            kn.set_words(filter.store());
+            keep(&mut kn, &filter);
         }
         delivery::answer(kn, kev, result, before, clears, due);
     };
@@ -230,7 +255,7 @@ pub(crate) fn deliver<F: Filter>(mut kn: Knote<'_, Delivering>) -> Kevent {
             taken
         }
     };
-    kn.set_words(filter.store());
+    keep(&mut kn, &filter);
     delivery::delivered(kn, mode, &report, clears, due)
 }
 

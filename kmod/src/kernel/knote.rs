@@ -209,11 +209,12 @@ impl<P: Stores> Knote<'_, P> {
         set!(self, mode as i32, kn_hookid);
     }
 
-    /// Sets the filter's state.
+    /// Sets the filter's state. `b` comes first: the compiler then sees a `b` that did not
+    /// change, and leaves that alone.
     #[inline(always)]
     pub fn set_words(&mut self, words: Words) {
-        set!(self, without_provenance_mut(words.a as usize), kn_hook);
         set!(self, words.b as i64, kn_sdata);
+        set!(self, without_provenance_mut(words.a as usize), kn_hook);
         set!(self, words.ext0, kn_kevent.ext[0]);
         set!(self, words.flags as i32, kn_sfflags);
     }
