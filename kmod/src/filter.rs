@@ -308,7 +308,7 @@ pub(crate) fn detach<F: Filter>(kn: Knote<'_, Detaching>) -> Detached<'_> {
         counter_u64_add(Stat::Deliveries, 1);
     }
     let name = kn.name();
-    let detached = kn.detach(|_| ());
+    let detached = kn.detach(None);
     trace::detach(name, F::GAUGE);
     detached
 }

@@ -224,11 +224,9 @@ pub(crate) fn detach<F: SharedFilter>(kn: Knote<'_, Detaching>) -> Detached<'_> 
         counter_u64_add(Stat::Deliveries, 1);
     }
     let name = kn.name();
-    let detached = kn.detach(|member| {
-        if !delivered {
-            give_back::<F>(&member.offering());
-        }
-    });
+    let detached = kn.detach((!delivered).then_some(|member| {
+        give_back::<F>(&member.offering());
+    }));
     trace::detach(name, F::GAUGE);
     detached
 }

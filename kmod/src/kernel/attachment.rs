@@ -14,8 +14,12 @@ use super::knote::{
 };
 use super::timer::{Armable, Expire, Timer};
 
-/// The lowest bit of `kn_ptr` tells a watcher's address, which has it, from a timer's.
-const WATCHER: usize = 1;
+/// The lowest bit of `kn_ptr`: set in the address of a timer, clear in that of a watcher.
+const TIMER: usize = 1;
+const _: () = assert!(align_of::<Timer>() > TIMER && align_of::<Watcher>() > TIMER);
+
+/// What f_detach does with a watcher before the watcher leaves its group.
+pub type Last = fn(&Member<'_, Detaching>);
 
 impl<'a, P> Knote<'a, P> {
     #[inline(always)]
@@ -31,19 +35,24 @@ impl<'a, P> Knote<'a, P> {
 
     #[inline(always)]
     fn timer_ptr(&self) -> Option<NonNull<Timer>> {
-        let attached = NonNull::new(self.ptr())?;
-        if attached.addr().get() & WATCHER != 0 {
+        let attached = self.ptr();
+        if attached.addr() & TIMER == 0 {
             return None;
         }
-        Some(attached.cast())
+        // SAFETY: `set_timer` put the address of a timer there, and added the bit.
+        Some(unsafe { NonNull::new_unchecked(attached.byte_sub(TIMER).cast()) })
+    }
+
+    fn set_timer(&self, timer: NonNull<Timer>) {
+        self.set_attached(timer.as_ptr().wrapping_byte_add(TIMER).cast());
     }
 
     fn watcher_ptr(&self) -> Option<NonNull<Watcher>> {
         let attached = self.ptr();
-        if attached.addr() & WATCHER == 0 {
+        if attached.addr() & TIMER != 0 {
             return None;
         }
-        NonNull::new(attached.map_addr(|address| address & !WATCHER).cast())
+        NonNull::new(attached.cast())
     }
 
     /// Whether the knote has neither a timer nor a group.
@@ -95,7 +104,7 @@ impl<'a> Knote<'a, Attaching> {
     ) -> Result<Accepted<'a>, Errno> {
         // SAFETY: f_attach, and the knote is on no list.
         let timer = unsafe { Timer::attach::<E, T>(self.raw, timed)? };
-        self.set_attached(timer.as_ptr().cast());
+        self.set_timer(timer);
         then(self.attached());
         // SAFETY: `Timer::attach` took the mutex. `then` cannot have kept its knote, which any
         // `Armable` borrows. f_detach, which frees the timer, comes after f_attach.
@@ -115,7 +124,7 @@ impl<'a> Knote<'a, Attaching> {
     ) -> Result<Knote<'a, Attached>, Errno> {
         // SAFETY: the knote has nothing else, as it becomes `Attached`; f_detach takes the watcher.
         let watcher = unsafe { Watcher::attach(&self, offer, shared, join)? };
-        self.set_attached(watcher.as_ptr().wrapping_byte_add(WATCHER).cast());
+        self.set_attached(watcher.as_ptr().cast());
         Ok(self.attached())
     }
 }
@@ -137,7 +146,7 @@ impl Knote<'_, Changing> {
         match unsafe { Timer::attach::<E, T>(self.raw, timed) } {
             Err(errno) => then(self, Err(errno)),
             Ok(timer) => {
-                self.set_attached(timer.as_ptr().cast());
+                self.set_timer(timer);
                 then(self, Ok(()));
                 // SAFETY: `Timer::attach` took the mutex. `then` cannot have kept its knote,
                 // which any `Armable` borrows. f_detach, which frees the timer, comes after
@@ -150,26 +159,43 @@ impl Knote<'_, Changing> {
 
 impl<'a> Knote<'a, Detaching> {
     /// f_attach has refused the registration: takes back what f_attach did before.
-    #[inline(always)]
+    #[cold]
     pub(super) fn detach_if_attached(self) {
         if self.status() & sys::KN_DETACHED == 0 {
-            self.detach(|_| ());
+            self.detach(None);
         }
     }
 
     /// Takes the timer away, if there is a timer, once no callout can run any more, and gives
     /// the charge back. Takes a watcher out of its group, and runs `last` for a watcher with
     /// the group's mutex held; the group goes with its last watcher. Sleeps.
-    pub fn detach(self, last: impl FnOnce(&Member<'_, Detaching>)) -> Detached<'a> {
-        if let Some(watcher) = self.watcher_ptr() {
-            // SAFETY: from `attach_watcher`, and this is f_detach.
-            unsafe { Watcher::detach(watcher, last) };
-        } else if let Some(timer) = self.timer_ptr() {
-            // SAFETY: from `attach_timer`, and this is f_detach. A callout that is running
-            // still finds the timer in the knote.
-            unsafe { Timer::detach(timer) };
+    #[inline(always)]
+    pub fn detach(self, last: Option<Last>) -> Detached<'a> {
+        if !self.is_bare() {
+            if let Some(timer) = self.timer_ptr() {
+                // SAFETY: from `attach_timer`, and this is f_detach. A callout that is running
+                // still finds the timer in the knote.
+                unsafe { Timer::detach(timer) };
+            } else {
+                self.leave_group(last);
+            }
+            self.set_attached(null_mut());
         }
-        self.set_attached(null_mut());
         self.detached()
+    }
+
+    #[inline(never)]
+    fn leave_group(&self, last: Option<Last>) {
+        let Some(watcher) = self.watcher_ptr() else {
+            return;
+        };
+        // SAFETY: from `attach_watcher`, and this is f_detach.
+        unsafe {
+            Watcher::detach(watcher, |member| {
+                if let Some(last) = last {
+                    last(member);
+                }
+            });
+        }
     }
 }

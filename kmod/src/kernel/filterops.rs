@@ -20,7 +20,7 @@ use kqx::errno::Errno;
 use super::entry::{self, Table};
 use super::errno;
 use super::knote::{Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Knote};
-use super::timer::{Expire, FROM_KNOTE};
+use super::timer::{Expire, FROM_KNOTE, Timer};
 
 /// A filter, or a family of filters, as kqueue calls it. Each callback has the knote to
 /// itself while the callback runs, and gets a knote of the type that allows what is legal
@@ -93,19 +93,18 @@ unsafe extern "C" fn f_event<O: Filterops>(kn: *mut sys::knote, hint: c_long) ->
     if kn.is_bare() {
         return O::f_event(kn).into();
     }
+    if let Some(timer) = kn.timer_of_callback() {
+        return f_event_timed::<O>(kn, timer, hint == FROM_KNOTE);
+    }
     if let Some(member) = kn.member() {
         member.see();
-        return O::f_event(kn).into();
     }
-    f_event_timed::<O>(kn, hint == FROM_KNOTE)
+    O::f_event(kn).into()
 }
 
 /// f_event of a knote with a timer.
 #[inline(never)]
-fn f_event_timed<O: Filterops>(kn: Knote<'_, Active>, from_knote: bool) -> c_int {
-    let Some(timer) = kn.timer_of_callback() else {
-        return 0;
-    };
+fn f_event_timed<O: Filterops>(kn: Knote<'_, Active>, timer: &Timer, from_knote: bool) -> c_int {
     // kqueue_register does not take the mutex for the change that gave the knote its timer.
     let taken = timer.lock_unless_known();
     timer.see(from_knote);

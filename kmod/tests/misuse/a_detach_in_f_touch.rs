@@ -3,7 +3,7 @@
 use kqx_kmod::kernel::knote::{Changing, Knote};
 
 fn f_touch_register(kn: Knote<'_, Changing>) {
-    kn.detach(|_| ());
+    kn.detach(None);
 }
 
 fn main() {}

@@ -3,8 +3,8 @@
 use kqx_kmod::kernel::knote::{Detached, Detaching, Knote};
 
 fn f_detach(kn: Knote<'_, Detaching>) -> Detached<'_> {
-    kn.detach(|_| ());
-    kn.detach(|_| ())
+    kn.detach(None);
+    kn.detach(None)
 }
 
 fn main() {}

@@ -22,7 +22,7 @@ impl Filterops for Mute {
     }
 
     fn f_detach(kn: Knote<'_, Detaching>) -> Detached<'_> {
-        kn.detach(|_| ())
+        kn.detach(None)
     }
 
     fn f_event(_kn: Knote<'_, Active>) -> bool {
