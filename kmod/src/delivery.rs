@@ -38,7 +38,9 @@ use kqx::event::{
 };
 use kqx_filters::Report;
 
-use crate::kernel::knote::{Accepted, Active, Attached, Changing, Delivering, Knote, Stores};
+use crate::kernel::knote::{
+    Accepted, Active, Attached, Changing, Delivering, Filled, Knote, Slot, Stores,
+};
 use crate::kernel::stats::{Stat, counter_u64_add};
 use crate::kernel::trace;
 
@@ -258,15 +260,16 @@ fn unqueue_anyway(mut kn: Knote<'_, Changing>) {
 /// f_touch of a delivery: the event that says `report`. `clears`: see [`Said::clears`].
 /// `due`: more is left to deliver.
 #[inline(always)]
-pub(crate) fn delivered(
+pub(crate) fn delivered<'a>(
     mut kn: Knote<'_, Delivering>,
+    slot: Slot<'a>,
     mode: Mode,
     report: &Report,
     clears: bool,
     due: bool,
-) -> Kevent {
+) -> Filled<'a> {
     let flags = mode.flags_to_show(kn.flags(), clears);
-    let event = kn.event(flags | mode.added(), report);
+    let filled = slot.fill(kn.event(flags | mode.added(), report));
     // kqueue_scan takes a knote with EV_CLEAR off its queue, and puts a knote without
     // EV_CLEAR at the end of the queue.
     kn.set_flags(if due {
@@ -275,24 +278,29 @@ pub(crate) fn delivered(
         flags | EV_CLEAR
     });
     trace::deliver(kn.name(), report.data);
-    event
+    filled
 }
 
 /// f_touch of a delivery: the error of a refused change, once, and nothing else.
 #[cold]
 #[inline(never)]
-pub(crate) fn deliver_error(mut kn: Knote<'_, Delivering>, errno: Errno, said: &Said) -> Kevent {
+pub(crate) fn deliver_error<'a>(
+    mut kn: Knote<'_, Delivering>,
+    slot: Slot<'a>,
+    errno: Errno,
+    said: &Said,
+) -> Filled<'a> {
     let mode = Mode::of(&kn);
     let report = Report {
         data: errno.number().into(),
         ..Report::default()
     };
-    let event = kn.event(kn.flags() | mode.added() | EV_ERROR, &report);
+    let filled = slot.fill(kn.event(kn.flags() | mode.added() | EV_ERROR, &report));
     kn.set_mode(mode.with_next(Next::AfterError).0);
     show_oneshot(&mut kn, mode, said);
     if !(said.due || mode.forced()) {
         // The error was all that there was to deliver.
         kn.set_flags(kn.flags() | EV_CLEAR);
     }
-    event
+    filled
 }

@@ -9,7 +9,8 @@ use kqx::event::Kevent;
 
 use crate::kernel::filterops::Filterops;
 use crate::kernel::knote::{
-    Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Knote,
+    Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Filled,
+    Knote, Slot,
 };
 use crate::kernel::timer::Expire;
 
@@ -55,9 +56,9 @@ macro_rules! family {
                 }
             }
 
-            fn f_touch_process(kn: Knote<'_, Delivering>) -> Kevent {
+            fn f_touch_process<'a>(kn: Knote<'_, Delivering>, slot: Slot<'a>) -> Filled<'a> {
                 match abi::member(kn.ident()) {
-                    $(abi::$name => crate::$kind::deliver::<kqx_filters::$module::$filter>(kn),)+
+                    $(abi::$name => crate::$kind::deliver::<kqx_filters::$module::$filter>(kn, slot),)+
                     _ => not_attached(),
                 }
             }

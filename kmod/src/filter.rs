@@ -10,7 +10,7 @@ use crate::delivery::{self, Mode, Next, Said};
 use crate::kernel::clock::KernelClock;
 use crate::kernel::knote::{
     Accepted, Active, Attached, Attaching, Changing, Delivering, Detached, Detaching, Expiring,
-    Knote, Stores,
+    Filled, Knote, Slot, Stores,
 };
 use crate::kernel::stats::{Stat, counter_u64_add};
 use crate::kernel::timer::{Armable, Expire};
@@ -240,10 +240,10 @@ fn change_filter<F: Filter>(
 }
 
 #[inline(never)]
-pub(crate) fn deliver<F: Filter>(mut kn: Knote<'_, Delivering>) -> Kevent {
+pub(crate) fn deliver<'a, F: Filter>(mut kn: Knote<'_, Delivering>, slot: Slot<'a>) -> Filled<'a> {
     let mode = Mode::of(&kn);
     if let Next::Error(errno) = mode.next() {
-        return deliver_error::<F>(kn, mode, errno);
+        return deliver_error::<F>(kn, slot, mode, errno);
     }
     let mut filter = F::load(kn.words());
     let mut cx = Context::new(&KernelClock, mode.added());
@@ -256,18 +256,23 @@ pub(crate) fn deliver<F: Filter>(mut kn: Knote<'_, Delivering>) -> Kevent {
         }
     };
     keep(&mut kn, &filter);
-    delivery::delivered(kn, mode, &report, clears, due)
+    delivery::delivered(kn, slot, mode, &report, clears, due)
 }
 
 #[cold]
 #[inline(never)]
-fn deliver_error<F: Filter>(mut kn: Knote<'_, Delivering>, mode: Mode, errno: Errno) -> Kevent {
+fn deliver_error<'a, F: Filter>(
+    mut kn: Knote<'_, Delivering>,
+    slot: Slot<'a>,
+    mode: Mode,
+    errno: Errno,
+) -> Filled<'a> {
     let words = kn.words();
     let said = match kn.timer() {
         None => said::<F>(words, None, mode),
         Some(mut timer) => said::<F>(words, Some(timer.timed()), mode),
     };
-    delivery::deliver_error(kn, errno, &said)
+    delivery::deliver_error(kn, slot, errno, &said)
 }
 
 /// Takes what is due. Returns what to report, whether the delivery resets the registration,

@@ -14,7 +14,8 @@ use kqx_filters::{Report, SharedContext, SharedFilter};
 use crate::delivery::{self, Mode, Next, Said};
 use crate::kernel::group::{Member, Offered, Offering};
 use crate::kernel::knote::{
-    Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Knote,
+    Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Filled,
+    Knote, Slot,
 };
 use crate::kernel::stats::{Stat, counter_u64_add};
 use crate::kernel::timer::Expire;
@@ -193,14 +194,17 @@ pub(crate) fn change<F: SharedFilter, E: Expire>(kn: Knote<'_, Changing>, kev: &
 }
 
 #[inline(never)]
-pub(crate) fn deliver<F: SharedFilter>(kn: Knote<'_, Delivering>) -> Kevent {
+pub(crate) fn deliver<'a, F: SharedFilter>(
+    kn: Knote<'_, Delivering>,
+    slot: Slot<'a>,
+) -> Filled<'a> {
     let mode = Mode::of(&kn);
     let Some(member) = kn.member() else {
-        return Kevent::default();
+        return slot.fill(Kevent::default());
     };
     let mut state = Copied::<F>::load(&member);
     if let Next::Error(errno) = mode.next() {
-        return delivery::deliver_error(kn, errno, &state.said(mode));
+        return delivery::deliver_error(kn, slot, errno, &state.said(mode));
     }
     let report = state.report();
     state.filter.deliver(&mut state.shared);
@@ -209,7 +213,7 @@ pub(crate) fn deliver<F: SharedFilter>(kn: Knote<'_, Delivering>) -> Kevent {
     line_up::<F>(&member.offering(), mode.added() & EV_DISPATCH != 0, false);
     let left = Copied::<F>::load(&member);
     let clears = left.clears(mode);
-    delivery::delivered(kn, mode, &report, clears, left.due())
+    delivery::delivered(kn, slot, mode, &report, clears, left.due())
 }
 
 /// A watcher has no callout.

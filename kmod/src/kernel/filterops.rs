@@ -10,6 +10,7 @@
 //! | f_detach | knote_drop | none; the knote is in flux for good | yes |
 
 use core::ffi::{c_int, c_long};
+use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
 use freebsd_kernel_sys as sys;
@@ -19,7 +20,9 @@ use kqx::errno::Errno;
 
 use super::entry::{self, Table};
 use super::errno;
-use super::knote::{Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Knote};
+use super::knote::{
+    Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Filled, Knote, Slot,
+};
 use super::timer::{Expire, FROM_KNOTE, Timer};
 
 /// A filter, or a family of filters, as kqueue calls it. Each callback has the knote to
@@ -35,9 +38,8 @@ pub trait Filterops: Expire + 'static {
     /// f_touch, EVENT_REGISTER: a change. With EV_RECEIPT, the caller of kevent(2) gets
     /// `ext[0]` and `ext[1]` as this function leaves them.
     fn f_touch_register(kn: Knote<'_, Changing>, kev: &mut Kevent);
-    /// f_touch, EVENT_PROCESS: a delivery. Returns the event, as kqueue_scan's buffer is not
-    /// initialised.
-    fn f_touch_process(kn: Knote<'_, Delivering>) -> Kevent;
+    /// f_touch, EVENT_PROCESS: a delivery. Fills kqueue_scan's `slot`.
+    fn f_touch_process<'a>(kn: Knote<'_, Delivering>, slot: Slot<'a>) -> Filled<'a>;
 }
 
 const _: () = {
@@ -128,11 +130,11 @@ unsafe extern "C" fn f_touch<O: Filterops>(
     let kn = unsafe { NonNull::new_unchecked(kn) };
     let kev = kev.cast::<Kevent>();
     if event == sys::EVENT_PROCESS as sys::u_long {
+        // SAFETY: kqueue_scan's own buffer, this thread's alone, and laid out like `Kevent`
+        // (asserted above).
+        let slot = Slot(unsafe { &mut *kev.cast::<MaybeUninit<Kevent>>() });
         // SAFETY: the caller's promise.
-        let delivered = O::f_touch_process(unsafe { Knote::new(kn) });
-        // SAFETY: kqueue_scan's own buffer, laid out like `Kevent` (asserted above). The
-        // buffer is not initialised, so it is written as a whole and never read.
-        unsafe { kev.write(delivered) };
+        O::f_touch_process(unsafe { Knote::new(kn) }, slot);
         return;
     }
     // SAFETY: the caller's promise.

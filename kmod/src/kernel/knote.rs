@@ -8,7 +8,7 @@
 //! | `Knote<Attached>` | f_attach, then | read, written | used | becomes `Accepted`, once |
 //! | `Knote<Active>` | f_event | read, written | used | |
 //! | `Knote<Changing>` | f_touch, a change | read, written | attached, used | knote_dequeue |
-//! | `Knote<Delivering>` | f_touch, a delivery | read, written | used | makes the event |
+//! | `Knote<Delivering>` | f_touch, a delivery | read, written | used | makes the event for a `Slot` |
 //! | `Knote<Expiring>` | the callout | read | used | |
 //! | `Knote<Detaching>` | f_detach | read | goes | becomes `Detached`, once |
 //!
@@ -22,6 +22,7 @@
 
 use core::ffi::c_int;
 use core::marker::PhantomData;
+use core::mem::MaybeUninit;
 use core::ptr::{NonNull, without_provenance_mut};
 use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
@@ -317,6 +318,21 @@ impl Knote<'_, Delivering> {
     }
 }
 
+/// Where kqueue_scan wants the event. The memory is not initialised.
+pub struct Slot<'a>(pub(super) &'a mut MaybeUninit<Kevent>);
+
+/// A [`Slot`] has its event: what a delivery returns.
+pub struct Filled<'a>(PhantomData<&'a ()>);
+
+impl<'a> Slot<'a> {
+    /// Delivers `event`.
+    #[inline(always)]
+    pub fn fill(self, event: Kevent) -> Filled<'a> {
+        self.0.write(event);
+        Filled(PhantomData)
+    }
+}
+
 impl<'a> Knote<'a, Detaching> {
     /// The knote has nothing of the filter's any more.
     pub(super) fn detached(self) -> Detached<'a> {
@@ -341,8 +357,6 @@ impl<'a> Knote<'a, Detaching> {
 // Under Miri alone: natively the crate has no kernel to link with.
 #[cfg(all(test, miri))]
 mod tests {
-    use core::mem::MaybeUninit;
-
     use super::*;
 
     /// Memory of a knote, as knote_alloc zeroes it.

@@ -1,10 +1,11 @@
-//! A delivery returns its event: kqueue_scan's buffer is not initialised.
+//! A delivery fills its slot: kqueue_scan's buffer is not initialised.
 
 use kqx::errno::Errno;
 use kqx::event::Kevent;
 use kqx_kmod::kernel::filterops::Filterops;
 use kqx_kmod::kernel::knote::{
-    Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Knote,
+    Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Filled,
+    Knote, Slot,
 };
 use kqx_kmod::kernel::timer::Expire;
 
@@ -31,7 +32,9 @@ impl Filterops for Mute {
 
     fn f_touch_register(_kn: Knote<'_, Changing>, _kev: &mut Kevent) {}
 
-    fn f_touch_process(_kn: Knote<'_, Delivering>) {}
+    fn f_touch_process<'a>(_kn: Knote<'_, Delivering>, slot: Slot<'a>) -> Filled<'a> {
+        let _ = slot;
+    }
 }
 
 fn main() {}
