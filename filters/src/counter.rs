@@ -71,6 +71,10 @@ impl Wait {
 }
 
 impl Counter {
+    fn below_threshold(&self) -> bool {
+        self.count < self.threshold
+    }
+
     fn semaphore(&self) -> bool {
         self.flags & NOTE_KQX_SEMAPHORE != 0
     }
@@ -126,19 +130,19 @@ fn check(kev: &Kevent, added: bool, set: bool) -> Result<(), Errno> {
 }
 
 impl MaxDelay {
-    /// A change has made `counter` what it is. A count that waits goes on waiting from when it
+    /// A change has made the count what it is. A count that waits goes on waiting from when it
     /// left 0; a trigger leaves 0 anew if the same change has set the count to 0.
-    #[inline(never)]
-    fn follow(&mut self, counter: Counter, kev: &Kevent, cx: &mut Context<'_>) {
+    #[inline(always)]
+    fn follow(&mut self, count: u64, below_threshold: bool, kev: &Kevent, cx: &mut Context<'_>) {
         let set_to_zero = kev.fflags & NOTE_KQX_SET != 0 && kev.data == 0;
         if set_to_zero || kev.flags & EV_CLEAR != 0 {
             self.end(cx);
         }
         if kev.flags & EV_ADD != 0 {
             self.ns = kev.ext[1];
-            self.retime(counter, cx);
+            self.retime(below_threshold, cx);
         }
-        self.track(counter, cx);
+        self.track(count, cx);
     }
 
     /// The count is 0.
@@ -151,22 +155,24 @@ impl MaxDelay {
 
     /// EV_ADD may have changed the delay: the wait goes on for the new delay, which may have
     /// passed already.
-    fn retime(&mut self, counter: Counter, cx: &mut Context<'_>) {
+    #[inline(never)]
+    fn retime(&mut self, below_threshold: bool, cx: &mut Context<'_>) {
         let Some(since) = self.wait.since() else {
             return;
         };
         self.wait = Wait::Running { since };
         cx.arm = Some(Arm::Off);
         if self.ns > 0 && cx.now() >= since + self.ns {
-            self.pass(counter);
+            self.pass(below_threshold);
         } else {
             self.arm(since, cx);
         }
     }
 
     /// Starts the wait when the count has left 0, ends the wait when the count is 0 again.
-    fn track(&mut self, counter: Counter, cx: &mut Context<'_>) {
-        if counter.count == 0 {
+    #[inline(always)]
+    fn track(&mut self, count: u64, cx: &mut Context<'_>) {
+        if count == 0 {
             self.end(cx);
         } else if self.wait == Wait::No {
             let since = cx.now();
@@ -185,9 +191,8 @@ impl MaxDelay {
     }
 
     /// The delay has passed.
-    fn pass(&mut self, counter: Counter) {
+    fn pass(&mut self, below_threshold: bool) {
         if let Wait::Running { since } = self.wait {
-            let below_threshold = counter.count < counter.threshold;
             self.wait = Wait::Passed {
                 since,
                 below_threshold,
@@ -229,7 +234,7 @@ impl Filter for Counter {
         counter.configure(kev);
         counter.count(kev);
         if let Some(delay) = delay {
-            delay.follow(counter, kev, cx);
+            delay.follow(counter.count, counter.below_threshold(), kev, cx);
         }
         Ok(counter)
     }
@@ -260,7 +265,7 @@ impl Filter for Counter {
         }
         self.count(kev);
         if let Some(delay) = delay {
-            delay.follow(*self, kev, cx);
+            delay.follow(self.count, self.below_threshold(), kev, cx);
         }
         Ok(())
     }
@@ -317,7 +322,7 @@ impl Filter for Counter {
             {
                 *below_threshold = false;
             }
-            delay.track(*self, cx);
+            delay.track(self.count, cx);
         }
     }
 
@@ -330,7 +335,7 @@ impl Filter for Counter {
             delay.arm(since, cx);
             return 0;
         }
-        delay.pass(*self);
+        delay.pass(self.below_threshold());
         cx.now() - deadline
     }
 
