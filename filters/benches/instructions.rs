@@ -167,7 +167,7 @@ fn delay_attach(kev: Kevent) -> Kept<Counter> {
     attach(&kev, NOW)
 }
 
-#[library_benchmark(config = at_most(173))]
+#[library_benchmark(config = at_most(188))]
 #[bench::once(counter(EV_CLEAR, 0, 0, [64, SECOND]))]
 fn delay_trigger(mut kept: Kept<Counter>) -> Kept<Counter> {
     change(&mut kept, &TRIGGER, EV_CLEAR);
