@@ -93,4 +93,3 @@ pub use machine::config::{ClockMode, Config, Release};
 pub use machine::process::{Fd, Process, UNLIMITED};
 pub use machine::{Machine, ModEvent, Thread};
 pub use schedule::order::{Decision, Run, Step, Strategy};
-pub use schedule::window::Window;

@@ -2,10 +2,14 @@
 
 //! Loads and unloads of the module while a thread is on its way into it.
 
+use std::collections::BTreeSet;
+
 use kqx::abi;
 use kqx::event::{EV_ADD, EV_DELETE, Kevent, NOTE_TRIGGER};
 use kqx_kmod::kqx_modevent;
-use kqx_sim::{Config, EBADF, EBUSY, ENOENT, ENXIO, Fd, Machine, Process, Release, Window};
+use kqx_sim::{
+    Config, EBADF, EBUSY, ENOENT, ENXIO, Errno, Fd, Machine, Process, Release, Strategy,
+};
 
 const FILE: &str = "kqx.ko";
 
@@ -52,72 +56,119 @@ fn machine() -> (Machine, Process, Fd) {
     (machine, process, kq)
 }
 
+/// How many orders of two threads each test plays.
+const ORDERS: u64 = 200;
+
+/// Plays on a new machine for each order, and returns the different outcomes.
+fn outcomes<T: Ord>(mut play: impl FnMut(&Machine, &Process, Fd, &Strategy) -> T) -> BTreeSet<T> {
+    let orders = (0..ORDERS).map(|seed| {
+        let (machine, process, kq) = machine();
+        let outcome = play(&machine, &process, kq, &Strategy::Random { seed });
+        process.exit();
+        outcome
+    });
+    orders.collect()
+}
+
+/// Runs both on threads of their own, in the order of the strategy.
+fn both<T: Send>(
+    machine: &Machine,
+    strategy: &Strategy,
+    bodies: [&(dyn Fn() -> T + Sync); 2],
+) -> [T; 2] {
+    machine.explore(strategy, false);
+    let results = machine.parallel(&bodies);
+    machine.end_exploring();
+    results
+        .try_into()
+        .unwrap_or_else(|_| unreachable!("of two bodies"))
+}
+
+fn number(result: Result<usize, Errno>) -> i32 {
+    result.map_or_else(|error| error.number().into(), |_| 0)
+}
+
 #[test]
-fn a_thread_that_found_the_filter_before_the_unload_comes_too_late() {
-    let (machine, process, kq) = machine();
-    load(&machine);
-    let (unloaded, added) = machine.at(
-        Window::Find,
-        || machine.kldunload(FILE, false),
-        || process.kevent(kq, &[ADD], &mut [], None),
-    );
-    assert_eq!((unloaded, added), (Some(Ok(())), Err(ENXIO)));
-    load(&machine);
-    works(&machine, &process, kq);
-    process.exit();
+fn a_thread_that_adds_during_the_unload_keeps_the_module_or_comes_too_late() {
+    let outcomes = outcomes(|machine, process, kq, strategy| {
+        load(machine);
+        let unload = || number(machine.kldunload(FILE, false).map(|()| 0));
+        let add = || number(process.kevent(kq, &[ADD], &mut [], None));
+        let [unloaded, added] = both(machine, strategy, [&unload, &add]);
+        if unloaded == 0 {
+            load(machine);
+        } else {
+            process.kevent(kq, &[DELETE], &mut [], None).expect("added");
+        }
+        works(machine, process, kq);
+        [unloaded, added]
+    });
+    let numbers = [EBUSY, ENXIO].map(|errno| i32::from(errno.number()));
+    let [busy, too_late] = numbers;
+    assert_eq!(outcomes, BTreeSet::from([[0, too_late], [busy, 0]]));
 }
 
 #[test]
 fn a_count_that_the_load_has_zeroed_neither_unloads_nor_keeps_the_module() {
-    let (machine, process, kq) = machine();
-    let (_, added) = machine.at(
-        Window::Find,
-        || load(&machine),
-        || process.kevent(kq, &[ADD], &mut [], None),
-    );
-    assert_eq!(added, Err(ENXIO));
-    assert_eq!(machine.filter_references(abi::EVFILT_KQX), Some(-1));
-    works(&machine, &process, kq);
-    // With a registration kqueue's count is 0.
-    assert_eq!(process.kevent(kq, &[ADD], &mut [], None), Ok(0));
-    assert_eq!(machine.filter_references(abi::EVFILT_KQX), Some(0));
-    assert_eq!(machine.kldunload(FILE, true), Err(EBUSY));
-    process.exit();
+    let outcomes = outcomes(|machine, process, kq, strategy| {
+        let add = || number(process.kevent(kq, &[ADD], &mut [], None));
+        let [_, added] = both(
+            machine,
+            strategy,
+            [
+                &|| {
+                    load(machine);
+                    0
+                },
+                &add,
+            ],
+        );
+        let references = machine.filter_references(abi::EVFILT_KQX);
+        if added == 0 {
+            process.kevent(kq, &[DELETE], &mut [], None).expect("added");
+        }
+        works(machine, process, kq);
+        // A registration keeps the module, whatever kqueue's count says.
+        assert_eq!(process.kevent(kq, &[ADD], &mut [], None), Ok(0));
+        assert_eq!(machine.kldunload(FILE, true), Err(EBUSY));
+        (added, references)
+    });
+    let zeroed = (ENXIO.number().into(), Some(-1));
+    assert!(outcomes.contains(&zeroed), "{outcomes:?}");
 }
 
 #[test]
 fn what_a_thread_writes_past_the_filter_that_it_did_not_find_harms_nobody() {
-    let (machine, process, kq) = machine();
     let past = Kevent {
         fflags: u32::MAX,
         data: i64::MIN,
         ..ADD
     };
-    let (_, written) = machine.at(
-        Window::Find,
-        || {
-            load(&machine);
-            process.kevent(kq, &[ADD], &mut [], None).expect("added");
-        },
-        || process.kevent(kq, &[past], &mut [], None),
-    );
-    assert_eq!(written, Ok(0));
-    let mut events = [Kevent::default()];
-    let trigger = Kevent {
-        flags: 0,
-        fflags: NOTE_TRIGGER,
-        data: i64::MAX,
-        ..ADD
-    };
-    for _ in 0..3 {
-        let zero = Some(std::time::Duration::ZERO);
-        process
-            .kevent(kq, &[trigger], &mut events, zero)
-            .expect("taken");
-    }
-    assert_eq!(process.kevent(kq, &[DELETE], &mut [], None), Ok(0));
-    works(&machine, &process, kq);
-    process.exit();
+    let outcomes = outcomes(|machine, process, kq, strategy| {
+        let write = || number(process.kevent(kq, &[past], &mut [], None));
+        let add = || {
+            load(machine);
+            number(process.kevent(kq, &[ADD], &mut [], None))
+        };
+        let [written, _] = both(machine, strategy, [&write, &add]);
+        let mut events = [Kevent::default()];
+        let trigger = Kevent {
+            flags: 0,
+            fflags: NOTE_TRIGGER,
+            data: i64::MAX,
+            ..ADD
+        };
+        for _ in 0..3 {
+            let zero = Some(std::time::Duration::ZERO);
+            process
+                .kevent(kq, &[trigger], &mut events, zero)
+                .expect("taken");
+        }
+        assert_eq!(process.kevent(kq, &[DELETE], &mut [], None), Ok(0));
+        works(machine, process, kq);
+        written
+    });
+    assert!(outcomes.contains(&0), "no order wrote: {outcomes:?}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kqx::event::*;
 use kqx_sim::{Config, EBADF, EINTR, EINVAL, ENOENT, ENOMEM, ENXIO, EPERM, ESRCH, Errno, Fd};
-use kqx_sim::{Machine, Process, Window};
+use kqx_sim::{Machine, Process};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 const MS: Duration = Duration::from_millis(1);
@@ -495,64 +495,6 @@ fn real_time_passes_by_itself() {
     let before = machine.uptime();
     assert_eq!(queue.within(Duration::from_secs(60)).len(), 1);
     assert!(machine.uptime() - before >= 2_000_000);
-}
-
-#[test]
-fn another_thread_can_overtake_in_a_window() {
-    let machine = machine();
-    let queue = Queue::new(&machine);
-    let (add, trigger) = (user(1, EV_ADD, 0), user(1, 0, NOTE_TRIGGER));
-    let other = || queue.change(user(1, EV_ADD, 0));
-    let overtaken = machine.at(Window::Find, other, || queue.change(add));
-    assert_eq!(overtaken, (Some(Ok(())), Ok(())), "they add the same");
-    let other = || queue.change(user(1, EV_DELETE, 0));
-    let overtaken = machine.at(Window::Find, other, || queue.change(trigger));
-    assert_eq!(
-        overtaken,
-        (Some(Ok(())), Err(ENOENT)),
-        "it is deleted first"
-    );
-}
-
-#[test]
-fn a_window_that_nobody_comes_to_is_closed_again() {
-    let machine = machine();
-    let queue = Queue::new(&machine);
-    let there = || unreachable!("nobody is there");
-    let nobody = machine.at::<(), _>(Window::Attach, there, || queue.idents());
-    assert_eq!(nobody, (None, vec![]));
-    assert_eq!(queue.change(user(1, EV_ADD, 0)), Ok(()));
-}
-
-#[test]
-fn time_passes_in_the_window_of_a_change() {
-    let machine = machine();
-    let queue = Queue::new(&machine);
-    queue.change(user(1, EV_ADD, 0)).unwrap();
-    let before = machine.uptime();
-    machine.overtake(Window::Change, MS);
-    queue.change(user(1, 0, NOTE_TRIGGER)).unwrap();
-    queue.change(user(1, 0, NOTE_TRIGGER)).unwrap();
-    assert_eq!(machine.uptime() - before, 1_000_000, "in the first change");
-}
-
-#[test]
-fn a_thread_stays_in_its_window_until_the_other_is_done() {
-    let machine = machine();
-    let queue = Queue::new(&machine);
-    let (process, fd) = (queue.0.clone(), queue.1);
-    let add = move || process.kevent(fd, &[user(1, EV_ADD, 0)], &mut [], NOW);
-    let there = || {
-        machine.advance(MS);
-        queue.change(user(1, EV_DELETE, 0))
-    };
-    let (there, adding) = machine.at(Window::Find, there, || {
-        let adding = machine.spawn(add);
-        machine.settle();
-        adding
-    });
-    assert_eq!(there, Some(Err(ENOENT)), "nothing is added before");
-    assert_eq!(adding.join(), Ok(0));
 }
 
 /// A kqueue that watches another of the same process.

@@ -45,26 +45,11 @@ pub enum Clock {
     Thread,
 }
 
-/// A place where another thread may overtake a thread, because the thread holds no lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Window {
-    /// A change, between the look at the filter's slot and the look for the registration.
-    /// Here EV_ADD may sleep for memory.
-    Find,
-    /// EV_ADD, between f_attach and f_event.
-    Attach,
-    /// A change of a registration, between the look at its flags and f_touch.
-    Change,
-    /// A delivery, between the look at the knote's flags and f_event.
-    Scan,
-}
-
 /// A feature that a machine may lack. A case names the features that it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
     /// Time passes only while every thread of [`System::parallel`] waits in kevent or
-    /// [`System::pass`]. An expiry is never late: lateness is exactly 0. Such a machine has
-    /// [`System::overtake`] and [`System::at`].
+    /// [`System::pass`]. An expiry is never late: lateness is exactly 0.
     VirtualClock,
     /// [`System::set_realtime`].
     SetTime,
@@ -170,19 +155,6 @@ pub trait System: Sync {
     /// Lets at least `time` pass. With a virtual clock, all other threads wait when the
     /// call returns.
     fn pass(&self, time: Duration);
-
-    /// Lets `time` pass in the next thread that comes to `window`, with every expiry that
-    /// is due in `time`. Only with a virtual clock.
-    fn overtake(&self, window: Window, time: Duration) {
-        unimplemented!("{window:?} stays open for {time:?} only on a virtual clock");
-    }
-
-    /// Runs `during`. The first thread that comes to `window` waits there while `there`
-    /// runs on a thread of its own. Fails if `during` or `there` fails, or if no thread
-    /// came. Only with a virtual clock.
-    fn at(&self, window: Window, _there: Body<'_>, _during: Body<'_>) -> Outcome {
-        unimplemented!("{window:?} stays open only on a virtual clock");
-    }
 
     /// How many registrations knote(9) has come to. The number includes registrations that
     /// knote(9) asked and registrations that it passed by. Only with a virtual clock.

@@ -15,7 +15,7 @@ use super::kq::{CHAINS, Kqueue, Locked};
 use super::slots::{self, Reference};
 use crate::abi::{Knlist, Knote, Shared};
 use crate::errno::{EBADF, EINVAL, ENOENT, Errno};
-use crate::schedule::window::{Window, may_be_overtaken};
+use crate::schedule::sched::switch_point;
 
 impl Kqueue {
     /// Applies a change. What the filter writes into `kev` goes back to the program with a
@@ -30,9 +30,9 @@ impl Kqueue {
             if kev.flags & EV_KEEPUDATA != 0 {
                 return Err(EINVAL);
             }
+            switch_point("knote_alloc", String::new);
             spare = Some(Spare::new());
         }
-        may_be_overtaken(Window::Find);
         if filter.filterops.f_isfd != 0 && kev.filter != EVFILT_READ {
             // A process here has no descriptors but kqueues.
             return Err(EBADF);
@@ -100,7 +100,6 @@ impl Kqueue {
             drop_detached(kn);
             return Err(error);
         }
-        may_be_overtaken(Window::Attach);
         self.evaluate(kn, kn.lock_list());
         Ok(())
     }
@@ -119,7 +118,6 @@ impl Kqueue {
         kn.set(KN_SCAN);
         kn.enter_flux();
         drop(locked);
-        may_be_overtaken(Window::Change);
         let list = kn.lock_list();
         if kev.flags & EV_KEEPUDATA == 0 {
             kn.kn_kevent.set_udata(kev.udata);

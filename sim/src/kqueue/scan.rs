@@ -13,7 +13,6 @@ use super::wait::Wait;
 use crate::abi::{Knote, Shared};
 use crate::errno::Errno;
 use crate::schedule::sched::switch_point;
-use crate::schedule::window::{Window, may_be_overtaken};
 
 /// How many events are copied out at a time.
 const BATCH: usize = KQ_NEVENTS as usize;
@@ -119,18 +118,14 @@ impl Kqueue {
             unqueue(&locked);
             kn.enter_flux();
             drop(locked);
-            let event = (!drops).then(|| {
-                may_be_overtaken(Window::Scan);
-                // As it stands: no filter is asked.
-                kn.kn_kevent.get()
-            });
+            // As it stands: no filter is asked.
+            let event = (!drops).then(|| kn.kn_kevent.get());
             drop_attached(kn);
             return (self.lock(), event);
         }
         kn.set(KN_SCAN);
         kn.enter_flux();
         drop(locked);
-        may_be_overtaken(Window::Scan);
         let list = kn.lock_list();
         let filterops = kn.filterops();
         let touches = filterops.touches();

@@ -16,7 +16,7 @@ use crate::kpi::ucred::Prison;
 use crate::kpi::{callout, console, counter, eventhandler, heap, kmem, sysctl, ucred, uidinfo};
 use crate::kqueue;
 use crate::linker::{load, symbols};
-use crate::schedule::{clock, sched, window};
+use crate::schedule::{clock, sched};
 
 /// The kernel plays as long as a reference to this exists. The machine, its processes and its
 /// threads have one each.
@@ -89,7 +89,6 @@ impl Drop for Kernel {
             std::mem::forget((files, memory));
         }
         counter::free_all();
-        window::close_all();
         inject::disarm();
         console::clear();
         witness::forget();

@@ -25,7 +25,6 @@ use crate::schedule::clock;
 use crate::schedule::order::{Run, Strategy};
 use crate::schedule::sched;
 use crate::schedule::wheel::CPUS;
-use crate::schedule::window::{self, Window};
 use config::{ClockMode, Config};
 use kernel::Kernel;
 use process::Process;
@@ -225,32 +224,6 @@ impl Machine {
     /// Has the `nth` call of a kind from now fail (1: the next); 0 takes it back.
     pub fn fail(&self, what: Failure, nth: u64) {
         inject::arm(what, nth);
-    }
-
-    /// Lets `time` pass, with all that becomes due in it, the next time that a thread comes
-    /// to `window`: as if another CPU overtook the thread there. Zero takes it back.
-    pub fn overtake(&self, window: Window, time: Duration) {
-        let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        if ns == 0 {
-            window::close(window);
-        } else {
-            window::open(window, Box::new(move || sched::pass(ns)));
-        }
-    }
-
-    /// Runs `during`; the first thread that comes to `window` waits there while `there` runs
-    /// on a thread of its own, as if on another CPU. Returns what both did; None: no thread
-    /// came to the window.
-    ///
-    /// # Panics
-    /// If a body does.
-    pub fn at<T: Send, R>(
-        &self,
-        window: Window,
-        there: impl FnOnce() -> T + Send,
-        during: impl FnOnce() -> R,
-    ) -> (Option<T>, R) {
-        thread::at(window, there, during)
     }
 
     /// From now on `strategy` says which thread goes on, wherever a kernel could switch threads:

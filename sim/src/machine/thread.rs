@@ -10,7 +10,6 @@ use std::thread::JoinHandle;
 use super::kernel::Kernel;
 use crate::schedule::order::TaskId;
 use crate::schedule::sched::{self, Sleep};
-use crate::schedule::window::{self, Meeting, Window};
 
 /// A thread of the machine, see [`Machine::spawn`](super::Machine::spawn).
 pub struct Thread<T> {
@@ -107,42 +106,5 @@ pub(super) fn parallel<T: Send>(bodies: &[&(dyn Fn() -> T + Sync)]) -> Vec<T> {
             })
             .collect();
         results.into_iter().map(unwrap).collect()
-    })
-}
-
-/// See [`Machine::at`](super::Machine::at).
-pub(super) fn at<T: Send, R>(
-    window: Window,
-    there: impl FnOnce() -> T + Send,
-    during: impl FnOnce() -> R,
-) -> (Option<T>, R) {
-    /// Also when a body panics, so that nobody waits for it for ever.
-    struct Finally<'a>(&'a Meeting, fn(&Meeting));
-    impl Drop for Finally<'_> {
-        fn drop(&mut self) {
-            self.1(self.0);
-        }
-    }
-    let done = AtomicBool::new(false);
-    let meeting = Arc::new(Meeting::default());
-    sched::enroll();
-    let task = sched::expect_thread();
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            run(task, &done, || {
-                let _end = Finally(&meeting, Meeting::end);
-                meeting.meet().then(there)
-            })
-        });
-        let attend = meeting.clone();
-        window::open(window, Box::new(move || attend.attend()));
-        let result = {
-            let _close = Finally(&meeting, Meeting::close);
-            let result = during();
-            window::close(window);
-            result
-        };
-        wait_for(&done);
-        (unwrap(thread.join()), result)
     })
 }

@@ -12,4 +12,3 @@ pub(crate) mod pcpu;
 pub(crate) mod sched;
 mod turn;
 pub(crate) mod wheel;
-pub(crate) mod window;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use kqx::event::Kevent;
 use kqx_sim::{ClockMode, Config, Machine, Process, Release, UNLIMITED};
 
-use super::{Body, Clock, Errno, Fd, Feature, SharedMemory, System, Window};
+use super::{Clock, Errno, Fd, Feature, SharedMemory, System};
 use crate::outcome::{Failure, Outcome};
 
 /// The name of the module's file in the simulated kernel.
@@ -37,17 +37,6 @@ pub struct Sim {
 thread_local! {
     /// The process for which this thread runs. None is the machine's first process.
     static PROCESS: RefCell<Option<Process>> = const { RefCell::new(None) };
-}
-
-impl From<Window> for kqx_sim::Window {
-    fn from(window: Window) -> kqx_sim::Window {
-        match window {
-            Window::Find => kqx_sim::Window::Find,
-            Window::Attach => kqx_sim::Window::Attach,
-            Window::Change => kqx_sim::Window::Change,
-            Window::Scan => kqx_sim::Window::Scan,
-        }
-    }
 }
 
 /// Runs `body` on this thread in process `process`, and turns a panic into a failure.
@@ -181,18 +170,6 @@ impl System for Sim {
 
     fn pass(&self, time: Duration) {
         self.machine.advance(time);
-    }
-
-    fn overtake(&self, window: Window, time: Duration) {
-        self.machine.overtake(window.into(), time);
-    }
-
-    fn at(&self, window: Window, there: Body<'_>, during: Body<'_>) -> Outcome {
-        let process = self.process();
-        let there = || run_in(&process, there);
-        let (there, during) = self.machine.at(window.into(), there, during);
-        during?;
-        there.unwrap_or_else(|| Err(Failure(format!("no thread came to {window:?}"))))
     }
 
     fn notified(&self) -> u64 {
