@@ -9,6 +9,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+#[cfg(not(target_os = "freebsd"))]
+use kqx_test::case::Case;
 use kqx_test::job::Job;
 #[cfg(not(target_os = "freebsd"))]
 use kqx_test::orders::{self, Plan};
@@ -19,6 +21,10 @@ use kqx_test::stress::Load;
 use kqx_test::system::sim::Sim;
 use kqx_test::system::{Feature, System};
 use kqx_test::{cases, demo, hostile, stress};
+
+/// How long a case may take in one order before it counts as hung.
+#[cfg(not(target_os = "freebsd"))]
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A case failed.
 const EXIT_FAILED: u8 = 1;
@@ -79,6 +85,9 @@ enum Command {
         /// How many orders of each case.
         #[arg(long, default_value_t = 1000, value_name = "N")]
         count: u32,
+        /// How many orders of all cases together, instead.
+        #[arg(long, value_name = "N")]
+        total: Option<u32>,
         /// Decides, with the number of the order, every choice.
         #[arg(long, default_value_t = 0, value_name = "N")]
         seed: u64,
@@ -161,7 +170,7 @@ fn execute(arguments: &Arguments) -> Result<ExitCode, String> {
             #[cfg(not(target_os = "freebsd"))]
             if let Ok(seed) = std::env::var("KQX_SEED") {
                 let plan = Plan::One(seed.parse()?);
-                return explore(&arguments.on, filter.as_deref(), &plan);
+                return explore(&arguments.on, filter.as_deref(), &plan, None);
             }
             let mut jobs = Vec::new();
             for _ in 0..*repeat {
@@ -181,6 +190,7 @@ fn execute(arguments: &Arguments) -> Result<ExitCode, String> {
         Command::Orders {
             filter,
             count,
+            total,
             seed,
             preemptions,
         } => {
@@ -194,7 +204,7 @@ fn execute(arguments: &Arguments) -> Result<ExitCode, String> {
                     seed: *seed,
                 },
             };
-            explore(&arguments.on, filter.as_deref(), &plan)
+            explore(&arguments.on, filter.as_deref(), &plan, *total)
         }
         Command::Stress {
             filter,
@@ -253,39 +263,53 @@ fn machine(arguments: &Arguments) -> Result<Box<dyn System>, String> {
     }
 }
 
-/// Runs the cases in the plan's orders.
+/// Runs the cases in the plan's orders, or each case in its share of `total` orders.
 #[cfg(not(target_os = "freebsd"))]
-fn explore(on: &str, filter: Option<&str>, plan: &Plan) -> Result<ExitCode, String> {
+fn explore(
+    on: &str,
+    filter: Option<&str>,
+    plan: &Plan,
+    total: Option<u32>,
+) -> Result<ExitCode, String> {
     let filter = filter.unwrap_or_default();
     let sim = simulator(on)?;
     let cases = cases::all().filter(|case| case.name.contains(filter));
-    let cases: Vec<_> = cases.filter(|case| orders::can_run(&sim, case)).collect();
+    let mut cases: Vec<_> = cases.filter(|case| orders::can_run(&sim, case)).collect();
     if cases.is_empty() {
         return Err(format!(
             "no case that can run has a name with `{filter}`: leave the filter out to get all"
         ));
     }
-    let mut sum: u64 = 0;
-    for case in &cases {
-        match orders::explore(&sim, case, plan, Duration::from_secs(120)) {
-            Ok(tried) => {
-                sum += u64::from(tried.orders);
-                let all = if tried.all { ", all there are" } else { "" };
-                println!("{:40} {} orders{all}", case.name, tried.orders);
-            }
-            Err(found) => {
-                let (name, seed) = (case.name, &found.strategy);
-                println!("FAILED {name}: {}", case.sentence);
-                println!("       {}", found.failure);
-                println!("    in this order:\n{}", found.steps());
-                println!("    to play the order again:");
-                println!("    KQX_SEED={seed} kqx-test --on {on} run {name}");
-                // The kernel that failed is not shut down.
-                std::process::exit(EXIT_FAILED.into());
-            }
+    let play = |case: &Case, plan: &Plan| {
+        orders::explore(&sim, case, plan, PATIENCE).unwrap_or_else(|found| {
+            let (name, seed) = (case.name, &found.strategy);
+            println!("FAILED {name}: {}", case.sentence);
+            println!("       {}", found.failure);
+            println!("    in this order:\n{}", found.steps());
+            println!("    to play the order again:");
+            println!("    KQX_SEED={seed} kqx-test --on {on} run {name}");
+            // The kernel that failed is not shut down.
+            std::process::exit(EXIT_FAILED.into());
+        })
+    };
+    let (all, mut sum) = (cases.len(), 0);
+    let mut plan = plan.clone();
+    if let Some(total) = total {
+        // A case that has one order needs no share.
+        let one = Plan::Some { count: 1, seed: 0 };
+        cases.retain(|case| !play(case, &one).all);
+        sum += (all - cases.len()) as u64;
+        if let Plan::Some { count, .. } = &mut plan {
+            *count = total.div_ceil(cases.len().max(1) as u32);
         }
     }
-    println!("{} cases passed in {sum} orders", cases.len());
+    for case in &cases {
+        let tried = play(case, &plan);
+        sum += u64::from(tried.orders);
+        let all = if tried.all { ", all there are" } else { "" };
+        println!("{:40} {} orders{all}", case.name, tried.orders);
+    }
+    println!("{all} cases passed in {sum} orders");
     Ok(ExitCode::SUCCESS)
 }
 

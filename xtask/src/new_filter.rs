@@ -125,16 +125,16 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
 }
 
-/// Runs one filter's unit tests, and its cases on the simulated kernel. A panic in the
-/// filter shows its origin and ends the output: no function is inlined, and the panic
+/// Runs one filter's unit tests, and its cases on the simulated kernel, the cases also in
+/// 1,000 orders of their threads and callouts. A panic in the filter shows its origin and ends the output: no function is inlined, and the panic
 /// aborts. A panic that unwinds into the kernel's C code would panic again.
 pub fn attempt(name: &str) -> Result<()> {
     let tests = format!("test --quiet --package kqx-filters --lib {name}");
-    let cases = format!(
-        "run --quiet --config profile.dev.panic='abort' --package kqx-test -- \
-         --on native run {name}."
-    );
-    for mut step in [cargo(&tests), cargo(&cases)] {
+    let harness =
+        "run --quiet --config profile.dev.panic='abort' --package kqx-test -- --on native";
+    let cases = format!("{harness} run {name}.");
+    let orders = format!("{harness} orders {name}. --total 1000");
+    for mut step in [cargo(&tests), cargo(&cases), cargo(&orders)] {
         if env::var_os("RUST_BACKTRACE").is_none() {
             step.env("RUST_BACKTRACE", "1");
         }

@@ -37,6 +37,15 @@ pub fn all() -> Result<()> {
             run(harness(release).args(["--on", &machine, "run"]))?;
         }
     }
+    step("the cases in many orders of their threads, on a simulated kernel");
+    for (release, orders) in [
+        (Release::V14, "orders --count 100"),
+        (Release::V15, "orders --count 30"),
+    ] {
+        run(harness(release)
+            .args(["--on", &loaded(release)])
+            .args(orders.split(' ')))?;
+    }
     step("races in real time, on a simulated kernel");
     let races = "--on native@real stress --seconds 5 again.races";
     run(harness(Release::V14).args(races.split(' ')))?;
