@@ -286,8 +286,11 @@ fn explore(
             println!("FAILED {name}: {}", case.sentence);
             println!("       {}", found.failure);
             println!("    in this order:\n{}", found.steps());
-            println!("    to play the order again:");
-            println!("    KQX_SEED={seed} kqx-test --on {on} run {name}");
+            println!("    to play the order again, here or in a debugger:");
+            let program = std::env::current_exe().unwrap_or_else(|_| "kqx-test".into());
+            let program = program.display();
+            println!("    KQX_SEED={seed} {program} --on {on} run {name}");
+            println!("    KQX_SEED={seed} rust-gdb --args {program} --on {on} run {name}");
             // The kernel that failed is not shut down.
             std::process::exit(EXIT_FAILED.into());
         })

@@ -124,7 +124,6 @@ unsafe fn set(
     cpu: c_int,
     flags: c_int,
 ) -> bool {
-    sched::switch_point("callout_reset", String::new);
     kassert!(
         cpu < CPUS as c_int,
         "callout_reset_sbt_on: invalid cpu {cpu}"
@@ -139,6 +138,10 @@ unsafe fn set(
         let now = clock::uptime();
         (now.saturating_add(time), precision.max(time >> TC_PRECEXP))
     };
+    sched::switch_point("callout_reset", || {
+        let left = (time - clock::uptime()).max(0);
+        format!("in {} ns", clock::sbttons(left))
+    });
     let cpu = usize::try_from(cpu).unwrap_or(c.c_cpu.get() as usize);
     let precision = precision.max(0);
     let mut schedule = sched::lock();

@@ -105,6 +105,11 @@ pub(crate) fn name(owner: Owner, name: String) {
     HEAP.lock().names.insert(owner, name);
 }
 
+/// The name of an owner.
+pub(crate) fn name_of(owner: Owner) -> String {
+    HEAP.lock().name(owner).to_string()
+}
+
 /// Allocates. Null only where the flags allow that and a test has it fail.
 pub(crate) fn allocate(owner: Owner, size: usize, flags: c_int) -> *mut c_void {
     if !may_allocate("malloc", flags) {

@@ -206,11 +206,12 @@ pub(crate) fn unlock(m: &Mtx) {
             held.remove(at);
         }
     });
+    // From the next line on another thread may destroy the mutex.
+    let on = sched::explores().then(|| name(m));
     m.mtx_lock.store(0, Ordering::Relaxed);
     if sched::is_virtual() {
         sched::has_unlocked(address(m));
-        // Another thread may destroy the mutex from here on.
-        sched::switch_point("mtx_unlock", String::new);
+        sched::switch_point("mtx_unlock", || on.unwrap_or_default());
     } else {
         // SAFETY: this thread took the raw lock, in `lock` or `trylock`: it is the owner.
         unsafe { lock.raw.unlock() };

@@ -146,7 +146,7 @@ pub unsafe extern "C-unwind" fn uma_zalloc_arg(
     flags: c_int,
 ) -> *mut c_void {
     let zone = zone.borrow("uma_zalloc");
-    switch_point("uma_zalloc", String::new);
+    switch_point("uma_zalloc", || heap::name_of(zone.owner()));
     let item = zone.take(flags);
     if item.is_null() {
         return item;
@@ -183,7 +183,7 @@ pub unsafe extern "C-unwind" fn uma_zfree_arg(
         return;
     }
     let zone = zone.borrow("uma_zfree");
-    switch_point("uma_zfree", String::new);
+    switch_point("uma_zfree", || heap::name_of(zone.owner()));
     if let Some(dtor) = zone.dtor {
         // SAFETY: the zone's own function, on an item of its size.
         unsafe { dtor(item, zone.size as c_int, arg) };
