@@ -39,7 +39,7 @@ vagrant-test: setup
 bench: setup
 	cargo xtask bench
 
-# Rebuild and run the cases of one filter: make try F=counter.
+# Rebuild and run the cases of one filter, in 1,000 orders too: make try F=counter.
 try: cargo
 	cargo xtask try $(F)
 

@@ -14,8 +14,8 @@
 //! fails the test that does not expect it.
 //!
 //! Not played are the kernel's own filters but EVFILT_USER, EVFILT_TIMER and EVFILT_READ of a
-//! kqueue, signals other than those of exit, select(2), two kqueues that watch each other, two
-//! callouts at once, constructors of a file, and SDT probes that fire.
+//! kqueue, signals other than those of exit, select(2), two kqueues that watch each other,
+//! constructors of a file, and SDT probes that fire.
 //!
 //! # Rooms
 //!
@@ -50,14 +50,16 @@
 //! What a test holds is safe: [`Machine`], [`Process`] and [`Thread`] keep the kernel alive,
 //! and a kernel that has died is only left, never used. What a module calls is `unsafe`, with
 //! the manual's conditions. What crosses the interface has types of its own, whose invariants
-//! are the module's promise: a pointer, a C string, a place for an answer. One thing is trusted: the code of a file
-//! that [`Machine::kldload`] loads runs in this process.
+//! are the module's promise: a pointer, a C string, a place for an answer. One thing is trusted:
+//! the code of a file that [`Machine::kldload`] loads runs in this process.
 //!
 //! # Time
 //!
-//! With [`ClockMode::Virtual`] time stands still while any thread of the machine runs. When
-//! all threads wait, it moves to the next callout or time-out at once. A test that nothing can
-//! wake any more panics with a list of what each thread waits for.
+//! With [`ClockMode::Virtual`] one thread of the machine runs at a time, until it waits, and
+//! time stands still meanwhile. When all threads wait, time moves to the next callout or
+//! time-out at once. A test that nothing can wake any more panics with a list of what each
+//! thread waits for. Under [`Machine::explore`] a [`Strategy`] chooses which thread goes on,
+//! wherever a kernel could switch threads.
 //!
 //! ```
 //! use kqx_sim::{Config, Machine};
