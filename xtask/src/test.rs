@@ -3,6 +3,8 @@
 //! `make test`: runs every test, the cheapest first.
 
 use std::process::Command;
+use std::sync::LazyLock;
+use std::time::Instant;
 
 use anyhow::Result;
 
@@ -55,7 +57,9 @@ pub fn all() -> Result<()> {
     run(Command::new(std::env::current_exe()?).arg("mutants"))
 }
 
-/// Prints the step, so that a person sees the progress.
+/// Prints the step, and when it began, so that a person sees the progress.
 fn step(what: &str) {
-    println!("test: {what}");
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let seconds = BEGAN.elapsed().as_secs();
+    println!("test: {:2}:{:02} {what}", seconds / 60, seconds % 60);
 }
