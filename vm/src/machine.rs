@@ -44,9 +44,9 @@ pub(crate) fn shown(command: &Command) -> String {
 /// The limits of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Until the first process starts.
+    /// How long a boot may print nothing: a busy host boots slowly.
     pub(crate) boot: Duration,
-    /// From then on.
+    /// From the start of the first process on.
     pub(crate) run: Duration,
 }
 
@@ -115,6 +115,9 @@ impl Machine {
                 Ok(line) => {
                     writeln!(log, "{line}")?;
                     console.line(&line);
+                    if phase == Phase::Booting && !farewell {
+                        deadline = Instant::now() + limits.boot;
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(End::Down),

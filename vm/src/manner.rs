@@ -97,7 +97,7 @@ impl Manner {
         all
     }
 
-    /// How long a boot may take before the runner gives up.
+    /// How long a boot may print nothing before the runner gives up.
     pub(crate) fn patience(self) -> Duration {
         Duration::from_secs(match (self.accelerator, self.way) {
             (Accelerator::Tcg, Way::Pvh) => 60,
