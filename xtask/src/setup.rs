@@ -32,75 +32,37 @@ struct Need {
     why: &'static str,
     /// Whether the need is met.
     met: fn() -> bool,
-    /// The packages for Debian and Ubuntu.
-    debian: &'static str,
-    /// The packages for FreeBSD, or nothing if the base system meets the need.
-    freebsd: &'static str,
+    /// The packages for Debian and Ubuntu, and for FreeBSD: nothing if FreeBSD's base system
+    /// meets the need.
+    packages: [&'static str; 2],
 }
 
+const fn need(why: &'static str, met: fn() -> bool, packages: [&'static str; 2]) -> Need {
+    Need { why, met, packages }
+}
+
+const LLVM: [&str; 3] = ["clang", "ld.lld", "llvm-objcopy"];
+const FREEBSD: bool = cfg!(target_os = "freebsd");
+
+#[rustfmt::skip]
 const NEEDS: &[Need] = &[
-    Need {
-        why: "compile the C shim, link the module",
-        met: || {
-            ["clang", "ld.lld", "llvm-objcopy"]
-                .iter()
-                .all(|t| toolchain::llvm(t).is_ok())
-        },
-        debian: "clang-19 lld-19 llvm-19",
-        freebsd: "llvm19",
-    },
-    Need {
-        why: "let bindgen read the kernel's headers",
-        met: libclang,
-        debian: "libclang1-19",
-        freebsd: "llvm19",
-    },
-    Need {
-        why: "build Rust's core library for the kernel",
-        met: || toolchain::rustc().is_ok(),
-        debian: "rustc-web rust-web-src",
-        freebsd: "rustup-init",
-    },
-    Need {
-        why: "boot FreeBSD kernels",
-        met: || runs("qemu-system-x86_64"),
-        debian: "qemu-system-x86",
-        freebsd: "qemu-nox11",
-    },
-    Need {
-        why: "make disk images for FreeBSD guests",
-        met: || on_path("xorriso"),
-        debian: "xorriso",
-        freebsd: "xorriso",
-    },
-    Need {
-        why: "keep FreeBSD's headers apart from this system's Python",
-        met: || cfg!(target_os = "freebsd") || venv_module(),
-        debian: "python3-venv",
-        freebsd: "",
-    },
-    Need {
-        why: "check the manual pages",
-        met: || on_path("mandoc"),
-        debian: "mandoc",
-        freebsd: "",
-    },
-    Need {
-        why: "count the filters' instructions",
-        met: || cfg!(target_os = "freebsd") || runs("valgrind"),
-        debian: "valgrind",
-        freebsd: "",
-    },
+    need("compile the C shim, link the module", || LLVM.iter().all(|t| toolchain::llvm(t).is_ok()),
+        ["clang-19 lld-19 llvm-19", "llvm19"]),
+    need("let bindgen read the kernel's headers", libclang, ["libclang1-19", "llvm19"]),
+    need("build Rust's core library for the kernel", || toolchain::rustc().is_ok(),
+        ["rustc-web rust-web-src", "rustup-init"]),
+    need("boot FreeBSD kernels", || runs("qemu-system-x86_64"), ["qemu-system-x86", "qemu-nox11"]),
+    need("make disk images for FreeBSD guests", || on_path("xorriso"), ["xorriso", "xorriso"]),
+    need("keep FreeBSD's headers apart from this system's Python", || FREEBSD || venv_module(),
+        ["python3-venv", ""]),
+    need("check the manual pages", || on_path("mandoc"), ["mandoc", ""]),
+    need("count the filters' instructions", || FREEBSD || runs("valgrind"), ["valgrind", ""]),
 ];
 
 impl Need {
     /// The packages for this system.
     fn packages(&self) -> &'static str {
-        if cfg!(target_os = "freebsd") {
-            self.freebsd
-        } else {
-            self.debian
-        }
+        self.packages[usize::from(FREEBSD)]
     }
 }
 
@@ -121,7 +83,7 @@ pub fn install_missing() -> Result<()> {
         ))
         .into());
     }
-    if !cfg!(target_os = "freebsd") {
+    if !FREEBSD {
         for release in Release::ALL {
             headers(release)?;
         }
@@ -175,7 +137,7 @@ fn install(missing: &[&Need]) -> Result<()> {
     let packages: Vec<&str> = (missing.iter())
         .flat_map(|need| need.packages().split_whitespace())
         .collect();
-    if cfg!(target_os = "freebsd") {
+    if FREEBSD {
         run(as_root("pkg").args(["install", "-y"]).args(packages))
     } else if on_path("apt-get") {
         let apt = || {
