@@ -44,7 +44,7 @@ impl Bench {
             return Ok(0);
         };
         let (done, record) = Run::bench(MEASUREMENTS).on(pair, home, artefacts)?;
-        let status = done.outcome.code();
+        let status = done.conclusion.code();
         if status == 0 {
             fs::copy(record.out().join(MEASUREMENTS), &self.to)
                 .context("the guest handed back no measurements")?;

@@ -12,7 +12,7 @@ use std::{
 
 use kqx_init::Status;
 
-use crate::outcome::{End, Outcome};
+use crate::conclusion::{Conclusion, End};
 
 /// Words of the kernel that make a run worthless, and their meaning.
 const COMPLAINTS: [(&str, Complaint); 9] = [
@@ -130,26 +130,26 @@ impl Console {
         &self.last
     }
 
-    /// The outcome of the run, given how the machine ended.
-    pub(crate) fn outcome(&self, end: End) -> Outcome {
+    /// The conclusion of the run, given how the machine ended.
+    pub(crate) fn conclusion(&self, end: End) -> Conclusion {
         let hung = end == End::Hung;
         match self.phase {
-            _ if end == End::Interrupted => Outcome::Interrupted,
+            _ if end == End::Interrupted => Conclusion::Interrupted,
             _ if self.phase != Phase::Booting && !self.complaints.is_empty() => {
-                Outcome::Kernel(self.complaints.clone())
+                Conclusion::Kernel(self.complaints.clone())
             }
-            Phase::Booting => Outcome::NotStarted {
+            Phase::Booting => Conclusion::NotStarted {
                 hung,
                 complaint: self.complaints.first().cloned(),
             },
-            Phase::Running if hung => Outcome::Hung,
+            Phase::Running if hung => Conclusion::Hung,
             Phase::Running => {
-                Outcome::Kernel(vec!["the guest went down before it was done".into()])
+                Conclusion::Kernel(vec!["the guest went down before it was done".into()])
             }
             Phase::Done => match self.statuses.iter().copied().find(|&status| status != 0) {
-                None if self.statuses.is_empty() => Outcome::Failed(-1),
-                None => Outcome::Passed,
-                Some(status) => Outcome::Failed(status),
+                None if self.statuses.is_empty() => Conclusion::Failed(-1),
+                None => Conclusion::Passed,
+                Some(status) => Conclusion::Failed(status),
             },
         }
     }
@@ -159,12 +159,12 @@ impl Console {
 mod tests {
     use super::*;
 
-    fn outcome_of(lines: &[&str], hung: bool) -> Outcome {
+    fn conclusion_of(lines: &[&str], hung: bool) -> Conclusion {
         let mut console = Console::new("4f2a");
         for line in lines {
             console.line(line);
         }
-        console.outcome(if hung { End::Hung } else { End::Down })
+        console.conclusion(if hung { End::Hung } else { End::Down })
     }
 
     #[test]
@@ -174,7 +174,7 @@ mod tests {
             "kqx-vm 4f2a exit 0",
             "kqx-vm 4f2a done",
         ];
-        assert_eq!(outcome_of(&lines, false).code(), 0);
+        assert_eq!(conclusion_of(&lines, false).code(), 0);
     }
 
     #[test]
@@ -185,14 +185,14 @@ mod tests {
             "kqx-vm 4f2a exit 3",
             "kqx-vm 4f2a done",
         ];
-        assert_eq!(outcome_of(&lines, false), Outcome::Failed(3));
-        assert_eq!(outcome_of(&lines, false).code(), 1);
+        assert_eq!(conclusion_of(&lines, false), Conclusion::Failed(3));
+        assert_eq!(conclusion_of(&lines, false).code(), 1);
     }
 
     #[test]
     fn a_run_without_any_program_has_failed() {
         let lines = ["kqx-vm 4f2a start", "kqx-vm 4f2a done"];
-        assert_eq!(outcome_of(&lines, false).code(), 1);
+        assert_eq!(conclusion_of(&lines, false).code(), 1);
     }
 
     #[test]
@@ -207,7 +207,7 @@ mod tests {
                 words,
                 "kqx-vm 4f2a done",
             ];
-            assert_eq!(outcome_of(&lines, false).code(), 255, "{words}");
+            assert_eq!(conclusion_of(&lines, false).code(), 255, "{words}");
         }
     }
 
@@ -226,8 +226,8 @@ mod tests {
                 "kqx-vm 4f2a done",
             ];
             assert_eq!(
-                outcome_of(&lines, false),
-                Outcome::Kernel(vec![words.to_owned()])
+                conclusion_of(&lines, false),
+                Conclusion::Kernel(vec![words.to_owned()])
             );
         }
     }
@@ -240,41 +240,41 @@ mod tests {
             "kqx-vm 4f2a exit 0",
             "kqx-vm 4f2a done",
         ];
-        assert_eq!(outcome_of(&lines, false), Outcome::Passed);
+        assert_eq!(conclusion_of(&lines, false), Conclusion::Passed);
     }
 
     #[test]
     fn a_boot_that_panics_is_reported_as_that() {
         let lines = ["---<<BOOT>>---", "panic: TSC not initialized"];
-        let outcome = outcome_of(&lines, false);
-        assert_eq!(outcome.code(), 255);
+        let conclusion = conclusion_of(&lines, false);
+        assert_eq!(conclusion.code(), 255);
         assert!(
-            outcome
+            conclusion
                 .to_string()
                 .contains("before the tests started: panic: TSC"),
-            "{outcome}"
+            "{conclusion}"
         );
     }
 
     #[test]
     fn a_boot_without_a_root_is_reported_as_that() {
-        let outcome = outcome_of(&["Manual root filesystem specification:"], true);
+        let conclusion = conclusion_of(&["Manual root filesystem specification:"], true);
         assert!(
-            outcome.to_string().starts_with("THE BOOT DIED"),
-            "{outcome}"
+            conclusion.to_string().starts_with("THE BOOT DIED"),
+            "{conclusion}"
         );
     }
 
     #[test]
     fn the_limit_gives_124_before_and_after_the_start() {
-        assert_eq!(outcome_of(&["---<<BOOT>>---"], true).code(), 124);
-        assert_eq!(outcome_of(&["kqx-vm 4f2a start"], true).code(), 124);
+        assert_eq!(conclusion_of(&["---<<BOOT>>---"], true).code(), 124);
+        assert_eq!(conclusion_of(&["kqx-vm 4f2a start"], true).code(), 124);
     }
 
     #[test]
     fn a_guest_that_goes_down_silently_gives_255() {
         assert_eq!(
-            outcome_of(&["kqx-vm 4f2a start", "kqx-vm 4f2a exit 0"], false).code(),
+            conclusion_of(&["kqx-vm 4f2a start", "kqx-vm 4f2a exit 0"], false).code(),
             255
         );
     }
@@ -286,7 +286,7 @@ mod tests {
             "kqx-vm 0000 exit 0",
             "kqx-vm 0000 done",
         ];
-        assert_eq!(outcome_of(&lines, true).code(), 124);
+        assert_eq!(conclusion_of(&lines, true).code(), 124);
     }
 
     #[test]
@@ -305,6 +305,6 @@ mod tests {
             "kqx-vm 4f2a exit 0\r",
             "kqx-vm 4f2a done",
         ];
-        assert_eq!(outcome_of(&lines, false), Outcome::Passed);
+        assert_eq!(conclusion_of(&lines, false), Conclusion::Passed);
     }
 }

@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Tells a person the outcome of a run, and writes the outcome down for programs.
+//! Tells a person the conclusion of a run, and writes the conclusion down for programs.
 
 use std::{fs, time::Duration};
 
 use anyhow::Result;
 use kqx_init::STDOUT;
 
-use crate::outcome::Outcome;
+use crate::conclusion::Conclusion;
 use crate::record::{JUNIT, Record};
 use crate::report;
 use crate::tap::Tap;
 
-/// How many console lines are shown if the kernel decided the outcome.
+/// How many console lines are shown if the kernel decided the conclusion.
 const LAST_WORDS: usize = 15;
 
 /// A finished run.
 pub(crate) struct Done {
-    /// The outcome of the run.
-    pub(crate) outcome: Outcome,
+    /// The conclusion of the run.
+    pub(crate) conclusion: Conclusion,
     /// How the programs after the suite ended, if any ran.
     pub(crate) programs: Option<Tap>,
     /// How long the run took.
@@ -28,10 +28,10 @@ pub(crate) struct Done {
 impl Done {
     /// Writes the reports. Prints how the run on `name` ended and where its files are.
     pub(crate) fn tell(&self, name: &str, record: &Record) -> Result<()> {
-        let (outcome, programs) = (&self.outcome, self.programs.as_ref());
+        let (conclusion, programs) = (&self.conclusion, self.programs.as_ref());
         let log = record.log();
-        if *outcome == Outcome::Interrupted {
-            println!("vm: {name}: {outcome}");
+        if *conclusion == Conclusion::Interrupted {
+            println!("vm: {name}: {conclusion}");
             println!("  console  {}", log.display());
             return Ok(());
         }
@@ -41,17 +41,17 @@ impl Done {
         for line in [&tap].into_iter().chain(programs).flat_map(Tap::failures) {
             println!("  {line}");
         }
-        if outcome.is_the_kernels() {
+        if conclusion.is_the_kernels() {
             let lines: Vec<&str> = console.lines().collect();
             for line in &lines[lines.len().saturating_sub(LAST_WORDS)..] {
                 println!("  | {line}");
             }
         }
-        let junit = report::junit(name, out(JUNIT).as_deref(), &tap, programs, outcome)?;
+        let junit = report::junit(name, out(JUNIT).as_deref(), &tap, programs, conclusion)?;
         fs::write(record.results(), tap.text())?;
         fs::write(record.junit(), junit)?;
         println!(
-            "vm: {name}: {outcome}; {}; {:.1} s",
+            "vm: {name}: {conclusion}; {}; {:.1} s",
             tap.tally(),
             self.time.as_secs_f64()
         );

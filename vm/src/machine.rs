@@ -18,8 +18,8 @@ use std::{
 use anyhow::Result;
 use indicatif::ProgressBar;
 
+use crate::conclusion::End;
 use crate::console::{Console, Phase};
-use crate::outcome::End;
 
 /// How often the runner looks at the machine while the console is silent.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -203,7 +203,7 @@ mod tests {
     fn a_machine_that_does_not_end_is_hung_at_the_limit() {
         let (end, console) = run_script("echo kqx-vm 1 start; exec sleep 60", Duration::ZERO);
         assert_eq!((end, console.phase()), (End::Hung, Phase::Running));
-        assert_eq!(console.outcome(end).code(), 124);
+        assert_eq!(console.conclusion(end).code(), 124);
     }
 
     #[test]
@@ -211,6 +211,6 @@ mod tests {
         let script = "echo kqx-vm 1 start; echo 'panic: out of luck'";
         let (end, console) = run_script(script, Duration::from_secs(20));
         assert_eq!(end, End::Down);
-        assert_eq!(console.outcome(end).code(), 255);
+        assert_eq!(console.conclusion(end).code(), 255);
     }
 }

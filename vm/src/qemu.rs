@@ -13,10 +13,10 @@ use std::{
 use anyhow::{Context, Result};
 use kqx_init::INIT;
 
+use crate::conclusion::End;
 use crate::console::Console;
 use crate::machine::{Machine, shown};
 use crate::manner::{Accelerator, Manner, Way};
-use crate::outcome::End;
 
 const QEMU: &str = "qemu-system-x86_64";
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The outcome of a run in files for other programs: JUnit, and the Test Anything Protocol
+//! The conclusion of a run in files for other programs: JUnit, and the Test Anything Protocol
 //! for the programs that ran after the suite.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 use crate::artefacts::Program;
-use crate::outcome::Outcome;
+use crate::conclusion::Conclusion;
 use crate::tap::{Tap, Verdict};
 
 /// The JUnit report of a run on `name`. The cases come from the harness's own report if the
@@ -20,7 +20,7 @@ pub(crate) fn junit(
     harness: Option<&str>,
     tap: &Tap,
     programs: Option<&Tap>,
-    outcome: &Outcome,
+    conclusion: &Conclusion,
 ) -> Result<String> {
     let mut report = match harness {
         Some(xml) => Report::deserialize_from_str(xml).context("the guest's JUnit is damaged")?,
@@ -32,9 +32,9 @@ pub(crate) fn junit(
     };
     report.add_test_suites(programs.map(|tap| suite("programs", tap)));
     let mut status = TestCaseStatus::success();
-    if outcome.is_the_kernels() {
+    if conclusion.is_the_kernels() {
         status = TestCaseStatus::non_success(NonSuccessKind::Error);
-        status.set_message(outcome.to_string());
+        status.set_message(conclusion.to_string());
     }
     let mut conduct = TestSuite::new(format!("the kernel of {name}"));
     conduct.add_test_case(TestCase::new(
@@ -85,8 +85,8 @@ mod tests {
 
     #[test]
     fn a_run_that_panicked_still_leaves_the_cases_that_were_done() {
-        let outcome = Outcome::Kernel(vec!["panic: out of luck".into()]);
-        let xml = junit("15.0", None, &Tap::of(CONSOLE), None, &outcome).unwrap();
+        let conclusion = Conclusion::Kernel(vec!["panic: out of luck".into()]);
+        let xml = junit("15.0", None, &Tap::of(CONSOLE), None, &conclusion).unwrap();
         let report = Report::deserialize_from_str(&xml).unwrap();
         assert_eq!((report.tests, report.failures, report.errors), (4, 1, 1));
         assert!(xml.contains("panic: out of luck"));
@@ -105,7 +105,7 @@ mod tests {
             Some(&own),
             &Tap::default(),
             Some(&programs),
-            &Outcome::Passed,
+            &Conclusion::Passed,
         )
         .unwrap();
         let report = Report::deserialize_from_str(&xml).unwrap();

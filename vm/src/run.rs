@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! A run: boots a kernel, runs what the user asks for, and returns the outcome.
+//! A run: boots a kernel, runs what the user asks for, and returns the conclusion.
 
 use std::{path::Path, time::Instant};
 
@@ -8,13 +8,13 @@ use anyhow::{Context, Result, ensure};
 
 use crate::artefacts::Artefacts;
 use crate::cache::{Cache, Pair};
+use crate::conclusion::Conclusion;
 use crate::console::{self, Console};
 use crate::done::Done;
 use crate::guest::Guest;
 use crate::kernel::Kernel;
 use crate::manner::{Manner, Way};
 use crate::options::Run;
-use crate::outcome::Outcome;
 use crate::record::Record;
 use crate::tap::Tap;
 use crate::{out, qemu, report};
@@ -45,7 +45,7 @@ impl Run {
         let mut gravest = 0;
         for pair in &pairs {
             let (done, _) = self.on(pair, home, &artefacts)?;
-            gravest = gravest.max(done.outcome.code());
+            gravest = gravest.max(done.conclusion.code());
         }
         Ok(gravest)
     }
@@ -68,9 +68,9 @@ impl Run {
         let mut done = None;
         for manner in self.manners(pair, &kernel, cache.manner(&kernel.sha256))? {
             let attempt = self.boot(pair, &kernel, &artefacts, manner, &record)?;
-            let started = !matches!(attempt.outcome, Outcome::NotStarted { .. });
+            let started = !matches!(attempt.conclusion, Conclusion::NotStarted { .. });
             // A manner that the user chose need not be the best manner.
-            if started && attempt.outcome != Outcome::Interrupted && !self.insists() {
+            if started && attempt.conclusion != Conclusion::Interrupted && !self.insists() {
                 cache.remember(&kernel.sha256, manner)?;
             }
             done = Some(attempt);
@@ -147,10 +147,10 @@ impl Run {
         let programs = (!artefacts.programs.is_empty())
             .then(|| report::tap_of(&artefacts.programs, self.filter(), console.programs()));
         let tally = programs.as_ref().map(Tap::tally).unwrap_or_default();
-        let outcome = console.outcome(end).and(tally);
-        if let Outcome::NotStarted { .. } = outcome {
+        let conclusion = console.conclusion(end).and(tally);
+        if let Conclusion::NotStarted { .. } = conclusion {
             eprintln!(
-                "vm: {}: {} {}: {outcome}; last line: {}",
+                "vm: {}: {} {}: {conclusion}; last line: {}",
                 pair.name,
                 manner.accelerator,
                 manner.way,
@@ -158,7 +158,7 @@ impl Run {
             );
         }
         Ok(Done {
-            outcome,
+            conclusion,
             programs,
             time,
         })

@@ -67,7 +67,7 @@ impl Vagrant {
         let limit = Duration::from_secs(self.timeout);
         let done = guest.test(&record, self.filter.as_deref(), limit)?;
         done.tell(&name, &record)?;
-        Ok(done.outcome.code())
+        Ok(done.conclusion.code())
     }
 }
 
@@ -122,7 +122,7 @@ impl Guest {
         out::unpack(&archive, &record.out())?;
         fs::remove_file(archive)?;
         Ok(Done {
-            outcome: console.outcome(end),
+            conclusion: console.conclusion(end),
             programs: None,
             time,
         })
@@ -155,7 +155,7 @@ fn call(mut command: Command) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::Outcome;
+    use crate::conclusion::Conclusion;
     use std::os::unix::fs::PermissionsExt;
 
     /// Runs the guest's script on this machine. The given shell scripts stand in for
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn a_suite_that_passes_hands_back_what_it_wrote() {
         let (done, record, _dir) = run("echo \"ok 1 - $*\"; echo x >out/junit.xml", ":");
-        assert_eq!(done.outcome, Outcome::Passed);
+        assert_eq!(done.conclusion, Conclusion::Passed);
         let out = record.out();
         assert!(out.join("junit.xml").is_file());
         let stdout = fs::read_to_string(out.join("stdout")).unwrap();
@@ -211,18 +211,18 @@ mod tests {
     #[test]
     fn a_suite_that_fails_gives_1() {
         let (done, _record, _dir) = run("exit 1", ":");
-        assert_eq!(done.outcome, Outcome::Failed(1));
+        assert_eq!(done.conclusion, Conclusion::Failed(1));
     }
 
     #[test]
     fn what_the_kernel_complained_of_meanwhile_gives_255() {
         let (done, _record, _dir) = run("exit 0", "echo lock order reversal:");
-        assert_eq!(done.outcome.code(), 255);
+        assert_eq!(done.conclusion.code(), 255);
     }
 
     #[test]
     fn a_machine_that_is_gone_before_it_is_done_gives_255() {
         let (done, _record, _dir) = run("exit 0", "exit 1");
-        assert_eq!(done.outcome.code(), 255);
+        assert_eq!(done.conclusion.code(), 255);
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The outcome of a run, and its exit status.
+//! The conclusion of a run, and its exit status.
 
 use crate::tap::Tally;
 
@@ -15,9 +15,9 @@ pub(crate) enum End {
     Interrupted,
 }
 
-/// The outcome of a run.
+/// The conclusion of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum Conclusion {
     /// Every case passed and the kernel did not complain.
     Passed,
     /// The program ended with this status. If the program could not be run, the status is
@@ -40,61 +40,63 @@ pub(crate) enum Outcome {
     Interrupted,
 }
 
-impl Outcome {
-    /// The outcome, given how the programs after the suite ended.
-    pub(crate) fn and(self, programs: Tally) -> Outcome {
+impl Conclusion {
+    /// The conclusion, given how the programs after the suite ended.
+    pub(crate) fn and(self, programs: Tally) -> Conclusion {
         match self {
-            Outcome::Passed if programs.failed > 0 => Outcome::Programs,
+            Conclusion::Passed if programs.failed > 0 => Conclusion::Programs,
             other => other,
         }
     }
 
-    /// Whether the kernel's conduct decided the outcome, and not an exit status of a program.
+    /// Whether the kernel's conduct decided the conclusion, and not an exit status of a program.
     pub(crate) fn is_the_kernels(&self) -> bool {
         !matches!(
             self,
-            Outcome::Passed | Outcome::Failed(_) | Outcome::Programs
+            Conclusion::Passed | Conclusion::Failed(_) | Conclusion::Programs
         )
     }
 
-    /// The exit status for the outcome.
+    /// The exit status for the conclusion.
     pub(crate) fn code(&self) -> u8 {
         match self {
-            Outcome::Passed => 0,
-            Outcome::Failed(_) | Outcome::Programs => 1,
-            Outcome::Hung | Outcome::NotStarted { hung: true, .. } => 124,
-            Outcome::Interrupted => 130,
-            Outcome::Kernel(_) | Outcome::NotStarted { hung: false, .. } => 255,
+            Conclusion::Passed => 0,
+            Conclusion::Failed(_) | Conclusion::Programs => 1,
+            Conclusion::Hung | Conclusion::NotStarted { hung: true, .. } => 124,
+            Conclusion::Interrupted => 130,
+            Conclusion::Kernel(_) | Conclusion::NotStarted { hung: false, .. } => 255,
         }
     }
 }
 
-impl std::fmt::Display for Outcome {
+impl std::fmt::Display for Conclusion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Outcome::Passed => write!(f, "passed"),
-            Outcome::Failed(status) if *status < 0 => write!(f, "FAILED: the program did not run"),
-            Outcome::Failed(status) => write!(f, "FAILED: the program ended with {status}"),
-            Outcome::Programs => write!(f, "FAILED: a program after the suite failed"),
-            Outcome::Hung => write!(f, "HUNG: the time limit ran out"),
-            Outcome::Kernel(complaints) => {
+            Conclusion::Passed => write!(f, "passed"),
+            Conclusion::Failed(status) if *status < 0 => {
+                write!(f, "FAILED: the program did not run")
+            }
+            Conclusion::Failed(status) => write!(f, "FAILED: the program ended with {status}"),
+            Conclusion::Programs => write!(f, "FAILED: a program after the suite failed"),
+            Conclusion::Hung => write!(f, "HUNG: the time limit ran out"),
+            Conclusion::Kernel(complaints) => {
                 write!(f, "THE KERNEL COMPLAINED: {}", complaints[0])?;
                 match complaints.len() {
                     1 => Ok(()),
                     n => write!(f, " (and {} more)", n - 1),
                 }
             }
-            Outcome::NotStarted {
+            Conclusion::NotStarted {
                 complaint: Some(words),
                 ..
             } => {
                 write!(f, "THE BOOT DIED before the tests started: {words}")
             }
-            Outcome::NotStarted { hung: true, .. } => {
+            Conclusion::NotStarted { hung: true, .. } => {
                 write!(f, "THE BOOT HUNG before the tests started")
             }
-            Outcome::NotStarted { .. } => write!(f, "THE BOOT DIED before the tests started"),
-            Outcome::Interrupted => write!(f, "ended by the user"),
+            Conclusion::NotStarted { .. } => write!(f, "THE BOOT DIED before the tests started"),
+            Conclusion::Interrupted => write!(f, "ended by the user"),
         }
     }
 }
@@ -109,8 +111,8 @@ mod tests {
             failed,
             ..Tally::default()
         };
-        assert_eq!(Outcome::Passed.and(failed(0)), Outcome::Passed);
-        assert_eq!(Outcome::Passed.and(failed(1)).code(), 1);
-        assert_eq!(Outcome::Hung.and(failed(1)), Outcome::Hung);
+        assert_eq!(Conclusion::Passed.and(failed(0)), Conclusion::Passed);
+        assert_eq!(Conclusion::Passed.and(failed(1)).code(), 1);
+        assert_eq!(Conclusion::Hung.and(failed(1)), Conclusion::Hung);
     }
 }
