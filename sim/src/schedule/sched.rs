@@ -427,18 +427,25 @@ pub(crate) fn sleep_locked(
     ended
 }
 
+/// What the threads sleep on that wait for the lock at that address. A structure has its own
+/// address for a channel, and a lock may be its first field: an unlock is no wakeup(9) of such
+/// a channel.
+fn lock_channel(address: usize) -> Channel {
+    address + 1
+}
+
 /// Virtual time: waits until [`has_unlocked`] says that the lock at that address may be free.
-pub(crate) fn wait_for_lock(address: Channel) {
+pub(crate) fn wait_for_lock(address: usize) {
     LOCK_WAITERS.fetch_add(1, Ordering::Relaxed);
     // The caller looks again, whatever ended the sleep.
-    let _ = sleep(address, Sleep::until_woken("lock"), || ());
+    let _ = sleep(lock_channel(address), Sleep::until_woken("lock"), || ());
     LOCK_WAITERS.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// Virtual time: the lock at that address is free.
-pub(crate) fn has_unlocked(address: Channel) {
+pub(crate) fn has_unlocked(address: usize) {
     if LOCK_WAITERS.load(Ordering::Relaxed) > 0 {
-        lock().wakeup(address);
+        lock().wakeup(lock_channel(address));
     }
 }
 
