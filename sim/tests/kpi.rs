@@ -2,9 +2,11 @@
 
 //! The kernel's interfaces, called as a module calls them, and what they notice.
 
+#[path = "support/structures.rs"]
+mod structures;
+
 use std::cell::UnsafeCell;
 use std::ffi::{c_char, c_int, c_void};
-use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -13,61 +15,22 @@ use freebsd_kernel_sys as sys;
 use kqx::abi;
 use kqx::event::{EV_ADD, EV_DELETE, Kevent};
 use kqx_kmod as _;
-use kqx_sim::{Config, EEXIST, Failure, FaultKind, Machine, Strategy};
+use kqx_sim::{Config, EEXIST, Failure, FaultKind, Machine};
+use structures::{Kernel, Mutex};
 
 fn machine() -> Machine {
     Machine::new(Config::default())
 }
 
-/// A structure of the kernel at an address that stays.
-struct Kernel<T>(Box<UnsafeCell<MaybeUninit<T>>>);
-
-impl<T> Kernel<T> {
-    fn new() -> Self {
-        Kernel(Box::new(UnsafeCell::new(MaybeUninit::zeroed())))
-    }
-
-    fn ptr(&self) -> *mut T {
-        self.0.get().cast()
-    }
-}
-
-struct Mutex(Kernel<sys::mtx>);
-
-// SAFETY: a mutex, which only the kernel's functions touch.
-unsafe impl Sync for Mutex {}
-
 impl Mutex {
-    fn new(name: &'static std::ffi::CStr) -> Mutex {
-        let mutex = Mutex(Kernel::new());
-        // SAFETY: memory for a mutex, and a name that stays.
-        unsafe { sys::kqx_mtx_init(mutex.0.ptr(), name.as_ptr()) };
-        mutex
-    }
-
-    fn lock(&self) {
-        // SAFETY: initialised.
-        unsafe { sys::kqx_mtx_lock(self.0.ptr()) };
-    }
-
     fn trylock(&self) -> bool {
         // SAFETY: initialised.
-        unsafe { sys::kqx_mtx_trylock(self.0.ptr()) }
-    }
-
-    fn unlock(&self) {
-        // SAFETY: initialised.
-        unsafe { sys::kqx_mtx_unlock(self.0.ptr()) };
+        unsafe { sys::kqx_mtx_trylock(self.ptr()) }
     }
 
     fn owned(&self) -> bool {
         // SAFETY: initialised.
-        unsafe { sys::kqx_mtx_owned(self.0.ptr()) }
-    }
-
-    fn destroy(&self) {
-        // SAFETY: initialised, and not used again.
-        unsafe { sys::kqx_mtx_destroy(self.0.ptr()) };
+        unsafe { sys::kqx_mtx_owned(self.ptr()) }
     }
 }
 
@@ -127,23 +90,6 @@ fn locks_taken_in_both_orders_are_a_fault_with_both_stacks() {
     assert_eq!(faults[0].stacks.len(), 2);
     a.destroy();
     b.destroy();
-}
-
-#[test]
-#[should_panic(expected = "deadlock: every thread waits, and nothing will wake one")]
-fn threads_that_wait_for_each_others_locks_are_reported() {
-    let machine = machine();
-    let (a, b) = (Mutex::new(c"a"), Mutex::new(c"b"));
-    let cross = |first: &Mutex, second: &Mutex| {
-        for _ in 0..100 {
-            first.lock();
-            second.lock();
-            second.unlock();
-            first.unlock();
-        }
-    };
-    machine.explore(&Strategy::Random { seed: 1 }, false);
-    machine.parallel(&[&|| cross(&a, &b), &|| cross(&b, &a)]);
 }
 
 #[test]
@@ -310,7 +256,7 @@ fn memory_freed_with_a_pending_callout_in_it_is_a_fault() {
         malloc_init(kind);
         let memory = sim_malloc(size_of::<sys::callout>(), kind, M_WAITOK);
         let callout = memory.cast::<sys::callout>();
-        sys::kqx_callout_init_mtx(callout, mutex.0.ptr());
+        sys::kqx_callout_init_mtx(callout, mutex.ptr());
         sys::callout_reset_sbt_on(callout, SECOND, 0, Some(ring), ptr::null_mut(), -1, 0);
         sim_free(memory, kind);
     }
@@ -417,7 +363,7 @@ impl Alarm {
             last: UnsafeCell::new(0),
         });
         // SAFETY: memory for a callout, and a mutex that stays.
-        unsafe { sys::kqx_callout_init_mtx(alarm.callout.ptr(), alarm.mutex.0.ptr()) };
+        unsafe { sys::kqx_callout_init_mtx(alarm.callout.ptr(), alarm.mutex.ptr()) };
         alarm
     }
 
