@@ -160,7 +160,8 @@ impl Machine {
         }
     }
 
-    /// Waits until every other thread of the machine waits.
+    /// Waits until every other thread of the machine waits. Under [`Machine::explore`], all
+    /// threads that wait so go on together.
     pub fn settle(&self) {
         sched::enroll();
         sched::settle();

@@ -27,7 +27,7 @@ pub(super) enum State {
     Ready,
     /// To be woken.
     Waiting,
-    /// Until no other thread can run.
+    /// Until no other thread can run. Under an explorer, all that wait so go on together.
     Settling,
     /// The softclock of that CPU: a callout that is due.
     Idle(usize),
@@ -141,6 +141,12 @@ impl Turns {
         tasks.filter_map(move |(id, task)| can(task.state).then_some(id))
     }
 
+    /// The threads that wait until no other can run.
+    fn settled(&self) -> impl Iterator<Item = TaskId> {
+        let tasks = self.tasks.iter().enumerate();
+        tasks.filter_map(|(id, task)| (task.state == State::Settling).then_some(id))
+    }
+
     /// Chooses who goes on, the running thread `me` or another. `time`: time may pass instead.
     /// None: no thread can go on.
     pub(super) fn choose(
@@ -150,9 +156,16 @@ impl Turns {
         time: bool,
     ) -> Option<Candidate> {
         let mut options: Vec<_> = self.ready(due).map(Candidate::Task).collect();
+        if options.is_empty() && self.explorer.is_some() {
+            options = self.settled().map(Candidate::Task).collect();
+            for task in self.tasks.iter_mut() {
+                if task.state == State::Settling {
+                    task.state = State::Ready;
+                }
+            }
+        }
         if options.is_empty() {
-            let settling = |task: &Task| task.state == State::Settling;
-            return self.tasks.iter().position(settling).map(Candidate::Task);
+            return self.settled().next().map(Candidate::Task);
         }
         let running = options.iter().position(|task| *task == Candidate::Task(me));
         if let Some(at) = running {

@@ -3,6 +3,8 @@
 //! Acts at random on kqueues of its own, and compares every answer with the model.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -44,12 +46,73 @@ pub enum Way {
     Take,
 }
 
+/// The time of several players, and the steps of CLOCK_REALTIME while none of them is in a call.
+#[derive(Default)]
+pub struct ClockSteps {
+    /// The uptime and the boot time just before each step.
+    steps: Mutex<Vec<(u64, u64)>>,
+    /// How many players do not wait for [`Player::pass`].
+    awake: AtomicU32,
+    /// When the players wake who wait.
+    wake: AtomicU64,
+}
+
+impl ClockSteps {
+    /// Says how long a player waits. Players who wait from one moment on wake together, so that
+    /// their calls overlap.
+    fn wait(&self, run: u64, now: u64) -> u64 {
+        let mut rng = Rng::with_seed(run ^ now);
+        let ns = 10 + random_time(&mut rng);
+        self.wake.store(now + ns, Ordering::Relaxed);
+        ns
+    }
+
+    /// Waits until just before the players wake, and often steps the clock there.
+    pub fn step_before_the_players_wake(&self, machine: &Machine) {
+        let left = self
+            .wake
+            .load(Ordering::Relaxed)
+            .saturating_sub(machine.uptime());
+        machine.advance(Duration::from_nanos(left.saturating_sub(5)));
+        let now = machine.uptime();
+        let mut rng = Rng::with_seed(now);
+        if self.awake.load(Ordering::Relaxed) == 0 && rng.bool() {
+            let mut steps = self.steps.lock().expect("nobody panics with it");
+            steps.push((now, machine.realtime() - now));
+            step_clock(machine, &mut rng);
+        }
+        machine.advance(Duration::from_nanos(10));
+    }
+}
+
+/// Some ns: few, or many.
+fn random_time(rng: &mut Rng) -> u64 {
+    match rng.u8(..4) {
+        0 => rng.u64(..100),
+        1 => rng.u64(..10_000),
+        2 => rng.u64(..10_000_000),
+        _ => rng.u64(..10_000_000_000),
+    }
+}
+
+/// Steps CLOCK_REALTIME, by what `struct bintime` holds exactly. Returns by how many ns.
+fn step_clock(machine: &Machine, rng: &mut Rng) -> i64 {
+    const EXACT: i64 = 5_i64.pow(9);
+    let far = if rng.bool() { 8 } else { 5_000 };
+    let by = EXACT * rng.i64(-far..=far);
+    machine.set_realtime(machine.realtime().strict_add_signed(by));
+    by
+}
+
 pub struct Player<'a> {
     machine: &'a Machine,
     process: Process,
     /// How many may be charged, as the process' limit has it.
     limit: u64,
-    alone: bool,
+    /// The steps of the clock that others make; None: the player is alone.
+    steps: Option<&'a ClockSteps>,
+    /// How many of them the model knows.
+    steps_seen: usize,
     rng: Rng,
     queues: Vec<Queue>,
     gates: BTreeMap<usize, Gate>,
@@ -77,7 +140,16 @@ impl Drop for Player<'_> {
 
 impl<'a> Player<'a> {
     /// The `number`th of the players of a run.
-    pub fn new(machine: &'a Machine, run: u64, number: u32, alone: bool, way: Way) -> Self {
+    pub fn new(
+        machine: &'a Machine,
+        run: u64,
+        number: u32,
+        steps: Option<&'a ClockSteps>,
+        way: Way,
+    ) -> Self {
+        if let Some(steps) = steps {
+            steps.awake.fetch_add(1, Ordering::Relaxed);
+        }
         let process = machine.process(1000 + number);
         let seed = run.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(number);
         let mut rng = Rng::with_seed(seed);
@@ -99,7 +171,8 @@ impl<'a> Player<'a> {
             machine,
             process,
             limit,
-            alone,
+            steps,
+            steps_seen: 0,
             rng,
             queues,
             gates: BTreeMap::new(),
@@ -113,6 +186,7 @@ impl<'a> Player<'a> {
     /// Ends the process, in one of the two ways. Returns in which states a receipt was asked
     /// for.
     pub fn leave(mut self) -> BTreeSet<State> {
+        self.catch_up();
         self.wait_for_what_is_to_come();
         if self.rng.bool() {
             for queue in std::mem::take(&mut self.queues) {
@@ -196,9 +270,9 @@ impl<'a> Player<'a> {
             85..97 => self.pass(),
             97..98 => self.reopen(queue),
             // The clock is everybody's. Set often, it finds more states to ask for.
-            98.. if self.alone && self.way == Way::Receipt => self.step_clock(),
+            98.. if self.steps.is_none() && self.way == Way::Receipt => self.step_clock(),
             98 => self.dump(queue),
-            99 if self.alone && self.rng.bool() => self.step_clock(),
+            99 if self.steps.is_none() && self.rng.bool() => self.step_clock(),
             _ => self.look(),
         }
         self.look_at_queues();
@@ -206,13 +280,19 @@ impl<'a> Player<'a> {
 
     /// Time may have passed, whoever let it.
     fn catch_up(&mut self) {
-        let (now, boottime) = self.clocks();
-        let registrations = self
-            .queues
-            .iter_mut()
-            .flat_map(|queue| queue.registrations.values_mut());
-        for registration in registrations {
-            registration.pass(now, boottime);
+        let mut times = Vec::new();
+        if let Some(steps) = self.steps {
+            let steps = steps.steps.lock().expect("nobody panics with it");
+            times.extend_from_slice(&steps[self.steps_seen..]);
+            self.steps_seen = steps.len();
+        }
+        times.push(self.clocks());
+        for (now, boottime) in times {
+            for queue in &mut self.queues {
+                for registration in queue.registrations.values_mut() {
+                    registration.pass(now, boottime);
+                }
+            }
         }
     }
 
@@ -244,7 +324,7 @@ impl<'a> Player<'a> {
 
     fn look(&mut self) {
         assert_eq!(self.process.charged() as u64, self.charged(), "charged");
-        if self.alone {
+        if self.steps.is_none() {
             let references = self.machine.filter_references(EVFILT_KQX);
             let knotes: usize = self.queues.iter().map(|q| q.registrations.len()).sum();
             assert_eq!(references, Some(knotes as i32), "references of the slot");
@@ -294,13 +374,23 @@ impl<'a> Player<'a> {
     }
 
     fn pass(&mut self) {
-        let ns = match self.rng.u8(..4) {
-            0 => self.rng.u64(..100),
-            1 => self.rng.u64(..10_000),
-            2 => self.rng.u64(..10_000_000),
-            _ => self.rng.u64(..10_000_000_000),
+        let Some(steps) = self.steps else {
+            let ns = random_time(&mut self.rng);
+            return self.advance(ns);
         };
-        self.advance(ns);
+        let ns = steps.wait(self.run, self.machine.uptime());
+        self.rest();
+        self.note(format!("{ns} ns pass"));
+        self.machine.advance(Duration::from_nanos(ns));
+        steps.awake.fetch_add(1, Ordering::Relaxed);
+        self.catch_up();
+    }
+
+    /// From now on, the clock may be stepped.
+    pub fn rest(&self) {
+        if let Some(steps) = self.steps {
+            steps.awake.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     fn advance(&mut self, ns: u64) {
@@ -309,14 +399,9 @@ impl<'a> Player<'a> {
         self.catch_up();
     }
 
-    /// Steps CLOCK_REALTIME, by what `struct bintime` holds exactly.
     fn step_clock(&mut self) {
-        const EXACT: i64 = 5_i64.pow(9);
-        let far = if self.rng.bool() { 8 } else { 5_000 };
-        let by = EXACT * self.rng.i64(-far..=far);
+        let by = step_clock(self.machine, &mut self.rng);
         self.note(format!("CLOCK_REALTIME is stepped by {by} ns"));
-        let realtime = self.machine.realtime().strict_add_signed(by);
-        self.machine.set_realtime(realtime);
     }
 
     /// Often small, sometimes at an end of the range.
@@ -438,7 +523,7 @@ impl<'a> Player<'a> {
 
     fn change(&mut self, at: usize) {
         let change = self.random_change();
-        if self.alone && self.rng.u8(..50) == 0 {
+        if self.steps.is_none() && self.rng.u8(..50) == 0 {
             self.machine.fail(Failure::Charge, 1);
             self.apply(at, change, true);
             self.machine.fail(Failure::Charge, 0);
