@@ -15,6 +15,8 @@ pub struct Case {
     pub sentence: &'static str,
     /// The features that the machine must have. On other machines, the case is skipped.
     pub needs: &'static [Feature],
+    /// The case is so small that every order of its threads is tried.
+    pub all_orders: bool,
     /// Finds out whether the sentence is true.
     pub run: fn(&dyn System) -> Outcome,
     /// The file and the line of the case.
@@ -34,7 +36,7 @@ inventory::collect!(Case);
 /// inventory, and the unchanged function.
 macro_rules! register {
     (
-        ($name:literal $(, needs($($need:ident),+))?)
+        ($name:literal $(, needs($($need:ident),+))? $(, orders($all:ident))?)
         $(#[doc = $line:literal])+
         fn $run:ident $($rest:tt)+
     ) => {
@@ -43,6 +45,7 @@ macro_rules! register {
                 name: $name,
                 sentence: concat!($($line),+).trim_ascii_start(),
                 needs: &[$($($crate::system::Feature::$need),+)?],
+                all_orders: !concat!($(stringify!($all))?).is_empty(),
                 run: $run,
                 place: (file!(), line!()),
             }

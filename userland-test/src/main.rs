@@ -31,6 +31,10 @@ const EXIT_FAILED: u8 = 1;
 /// Bad usage, or no kqx to test. clap has the same exit status.
 const EXIT_USAGE: u8 = 2;
 
+/// A case that has all its orders tried has no more orders than this: some seconds.
+#[cfg(not(target_os = "freebsd"))]
+const ALL_AT_MOST: u32 = 20_000;
+
 /// Tests kqx, the counters, nanosecond timers and gates for kqueue.
 ///
 /// Exit status: 0 all cases passed, 1 a case failed, 2 bad usage or no kqx, 124 a case hung.
@@ -78,13 +82,15 @@ enum Command {
     },
     /// Runs cases on a simulated kernel in many orders of their threads and callouts. Ends at
     /// the first order in which a case fails, and prints that order.
+    ///
+    /// The orders are chosen at random and by priorities, with --preemptions one after another.
     #[cfg(not(target_os = "freebsd"))]
     Orders {
         /// Only cases whose name contains FILTER.
         filter: Option<String>,
-        /// How many orders of each case.
-        #[arg(long, default_value_t = 1000, value_name = "N")]
-        count: u32,
+        /// How many orders of each case: 1,000, or with --all at most 20,000.
+        #[arg(long, value_name = "N")]
+        count: Option<u32>,
         /// How many orders of all cases together, instead.
         #[arg(long, value_name = "N")]
         total: Option<u32>,
@@ -95,6 +101,10 @@ enum Command {
         /// orders at most.
         #[arg(long, value_name = "N")]
         preemptions: Option<u32>,
+        /// Only the small cases: every order of each, with at most 2 preemptions unless
+        /// --preemptions says otherwise. Fails if there are more than COUNT orders.
+        #[arg(long)]
+        all: bool,
     },
     /// Puts the machine under load.
     Stress {
@@ -170,7 +180,7 @@ fn execute(arguments: &Arguments) -> Result<ExitCode, String> {
             #[cfg(not(target_os = "freebsd"))]
             if let Ok(seed) = std::env::var("KQX_SEED") {
                 let plan = Plan::One(seed.parse()?);
-                return explore(&arguments.on, filter.as_deref(), &plan, None);
+                return explore(&arguments.on, filter.as_deref(), &plan, None, false);
             }
             let mut jobs = Vec::new();
             for _ in 0..*repeat {
@@ -193,18 +203,17 @@ fn execute(arguments: &Arguments) -> Result<ExitCode, String> {
             total,
             seed,
             preemptions,
+            all,
         } => {
-            let plan = match *preemptions {
+            let count = count.unwrap_or(if *all { ALL_AT_MOST } else { 1000 });
+            let plan = match preemptions.or(all.then_some(2)) {
                 Some(preemptions) => Plan::All {
                     preemptions,
-                    most: *count,
+                    most: count,
                 },
-                None => Plan::Some {
-                    count: *count,
-                    seed: *seed,
-                },
+                None => Plan::Some { count, seed: *seed },
             };
-            explore(&arguments.on, filter.as_deref(), &plan, *total)
+            explore(&arguments.on, filter.as_deref(), &plan, *total, *all)
         }
         Command::Stress {
             filter,
@@ -263,17 +272,20 @@ fn machine(arguments: &Arguments) -> Result<Box<dyn System>, String> {
     }
 }
 
-/// Runs the cases in the plan's orders, or each case in its share of `total` orders.
+/// Runs the cases in the plan's orders, or each case in its share of `total` orders. `all`: only
+/// the cases with few orders, and fails if the plan does not try all of a case.
 #[cfg(not(target_os = "freebsd"))]
 fn explore(
     on: &str,
     filter: Option<&str>,
     plan: &Plan,
     total: Option<u32>,
+    all: bool,
 ) -> Result<ExitCode, String> {
     let filter = filter.unwrap_or_default();
     let sim = simulator(on)?;
     let cases = cases::all().filter(|case| case.name.contains(filter));
+    let cases = cases.filter(|case| case.all_orders || !all);
     let mut cases: Vec<_> = cases.filter(|case| orders::can_run(&sim, case)).collect();
     if cases.is_empty() {
         return Err(format!(
@@ -295,13 +307,13 @@ fn explore(
             std::process::exit(EXIT_FAILED.into());
         })
     };
-    let (all, mut sum) = (cases.len(), 0);
+    let (number, mut sum) = (cases.len(), 0);
     let mut plan = plan.clone();
     if let Some(total) = total {
         // A case that has one order needs no share.
         let one = Plan::Some { count: 1, seed: 0 };
         cases.retain(|case| !play(case, &one).all);
-        sum += (all - cases.len()) as u64;
+        sum += (number - cases.len()) as u64;
         if let Plan::Some { count, .. } = &mut plan {
             *count = total.div_ceil(cases.len().max(1) as u32);
         }
@@ -309,10 +321,15 @@ fn explore(
     for case in &cases {
         let tried = play(case, &plan);
         sum += u64::from(tried.orders);
-        let all = if tried.all { ", all there are" } else { "" };
-        println!("{:40} {} orders{all}", case.name, tried.orders);
+        let end = if tried.all { ", all there are" } else { "" };
+        println!("{:40} {} orders{end}", case.name, tried.orders);
+        if all && !tried.all {
+            println!("FAILED {}: has more orders than these", case.name);
+            println!("    make the case smaller, or take `orders(all)` from it");
+            return Ok(ExitCode::from(EXIT_FAILED));
+        }
     }
-    println!("{all} cases passed in {sum} orders");
+    println!("{number} cases passed in {sum} orders");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -28,7 +28,7 @@ pub enum Plan {
         /// Decides, with the number of the order, every choice.
         seed: u64,
     },
-    /// Every order that preempts a running thread at most so often.
+    /// Every order that preempts a running thread at most so often. A case has one round.
     All {
         /// The most preemptions.
         preemptions: u32,
@@ -114,7 +114,10 @@ pub fn explore(
                 all: false,
             }),
             Plan::Some { count, seed } => some(*count, *seed, &mut play),
-            Plan::All { preemptions, most } => all(*preemptions, *most, &mut play),
+            Plan::All { preemptions, most } => {
+                sim.limit_rounds(1);
+                all(*preemptions, *most, &mut play)
+            }
         }
     })
 }

@@ -6,7 +6,8 @@ use proc_macro::{Delimiter, Group, TokenStream, TokenTree};
 
 /// Makes the function below a case of the suite. `#[case("topic.what")]` is for every
 /// machine, and `#[case("topic.what", needs(SetTime, Root))]` only for machines with these
-/// features. The function's doc comment is the sentence that the case tests.
+/// features. `orders(all)`, at the end, is for a case that is small enough for `kqx-test
+/// orders --all`. The function's doc comment is the sentence that the case tests.
 ///
 /// The attribute passes the case to the suite's macro `register!`. A case does not call the
 /// macro itself, because rustfmt formats no function inside the braces of a macro.

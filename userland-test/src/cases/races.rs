@@ -7,6 +7,7 @@
 
 mod counter;
 mod gate;
+mod pairs;
 mod timer;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kqx::event::Kevent;
@@ -32,6 +33,8 @@ pub struct Sim {
     module: Module,
     clock: ClockMode,
     machine: Machine,
+    /// The most rounds of a case in one of many orders.
+    rounds: AtomicU64,
 }
 
 thread_local! {
@@ -73,6 +76,7 @@ impl Sim {
             module,
             clock,
             machine,
+            rounds: AtomicU64::new(ROUNDS),
         };
         match sim.kldload() {
             Ok(()) => Ok(sim),
@@ -90,6 +94,11 @@ impl Sim {
     /// The machine.
     pub(crate) fn machine(&self) -> &Machine {
         &self.machine
+    }
+
+    /// From now on, a case has at most so many rounds in an order.
+    pub(crate) fn limit_rounds(&self, rounds: u64) {
+        self.rounds.store(rounds, Ordering::Relaxed);
     }
 
     fn process(&self) -> Process {
@@ -235,7 +244,7 @@ impl System for Sim {
 
     fn rounds(&self, many: u64) -> u64 {
         if self.machine.explores() {
-            many.min(ROUNDS)
+            many.min(self.rounds.load(Ordering::Relaxed))
         } else {
             many
         }

@@ -80,7 +80,7 @@ fn counter_single_delivery(sys: &dyn System) -> Outcome {
 }
 
 /// Two threads that wake each other never miss a wake.
-#[case("races.counter.ping_pong")]
+#[case("races.counter.ping_pong", orders(all))]
 fn counter_ping_pong(sys: &dyn System) -> Outcome {
     let (here, there) = (Queue::new(sys)?, Queue::new(sys)?);
     here.apply(EDGE)?;
@@ -155,7 +155,7 @@ fn counter_oneshot(sys: &dyn System) -> Outcome {
 }
 
 /// Triggers that a thread makes while another thread disables and enables are all delivered.
-#[case("races.counter.enable_disable")]
+#[case("races.counter.enable_disable", orders(all))]
 fn counter_enable_disable(sys: &dyn System) -> Outcome {
     let queue = stoppable(sys)?;
     queue.apply(EDGE)?;
@@ -214,7 +214,7 @@ fn counter_delay(sys: &dyn System) -> Outcome {
 }
 
 /// EV_ADD of the same ident from several threads makes a single registration.
-#[case("races.counter.add_same")]
+#[case("races.counter.add_same", orders(all))]
 fn counter_add_same(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     let counters = sys.sysctl("kern.kqx.counters")?;

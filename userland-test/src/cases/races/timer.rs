@@ -36,7 +36,7 @@ fn timer_two_takers(sys: &dyn System) -> Outcome {
 }
 
 /// However an expiry falls against EV_ADD again, the only event is that of the new time.
-#[case("races.timer.rearm")]
+#[case("races.timer.rearm", orders(all))]
 fn timer_rearm(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for pause in pauses(sys, 200) {
@@ -77,7 +77,7 @@ fn timer_restart(sys: &dyn System) -> Outcome {
 }
 
 /// However an expiry falls against EV_DELETE, nothing is delivered after the deletion.
-#[case("races.timer.delete")]
+#[case("races.timer.delete", orders(all))]
 fn timer_delete(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     for pause in pauses(sys, 100) {
