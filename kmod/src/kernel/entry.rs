@@ -31,17 +31,17 @@ use core::cell::UnsafeCell;
 use core::ffi::c_int;
 use core::mem::offset_of;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicI32, AtomicI64, AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{self, AtomicPtr, Ordering};
 
 use freebsd_kernel_sys as sys;
 use kqx::errno::Errno;
 
 use super::errno;
 
-/// How many words the table has. Those behind the callbacks of the release that the module
-/// was built for are zero: a later kernel of the same major may have more callbacks, and
-/// takes zero for "none".
-const WORDS: usize = 16;
+mod live;
+
+pub(super) use live::Entry;
+use live::{CLOSED, Callbacks, F_EVENT, F_TOUCH, WORDS};
 
 /// The table as kqueue reads it: `struct filterops`, and zeros.
 #[derive(Clone, Copy)]
@@ -63,8 +63,6 @@ const _: () = {
 
 const F_ATTACH: usize = 1;
 const F_DETACH: usize = 2;
-const F_EVENT: usize = 3;
-const F_TOUCH: usize = 4;
 
 impl Table {
     /// A table without callbacks.
@@ -73,26 +71,8 @@ impl Table {
     }
 }
 
-/// `live` while the module is not there: far below what registrations can add to it.
-const CLOSED: i64 = i64::MIN;
-
 /// Of `slot`: none.
 const NO_SLOT: c_int = 0;
-
-/// What outlives the module, at the start of its page.
-#[repr(C)]
-pub(super) struct Entry {
-    /// Like a [`Table`]; kqueue reads it at any time.
-    table: [AtomicUsize; WORDS],
-    /// Threads in f_attach and knotes attached; with [`CLOSED`] added, f_attach refuses.
-    live: AtomicI64,
-    /// The module's f_attach and f_detach.
-    attach: AtomicUsize,
-    detach: AtomicUsize,
-    /// The filter number under which kqueue knows the table, or [`NO_SLOT`]. Read and
-    /// written in module events only, which the kernel makes one at a time.
-    slot: AtomicI32,
-}
 
 /// The entry that kqueue's table leads to, while the entry is open.
 static OPEN: AtomicPtr<Entry> = AtomicPtr::new(null_mut());
@@ -241,11 +221,6 @@ impl Entry {
         (&raw const *self as usize) + CODE + offset(label)
     }
 
-    /// Whether kqx is loaded.
-    pub(super) fn is_open(&self) -> bool {
-        self.live.load(Ordering::Relaxed) >= 0
-    }
-
     /// Has kqueue call the functions of `table` for filter `slot`, or for the slot that an
     /// earlier load had and cannot give back. Returns which. EEXIST: the slot is taken, or kqx
     /// is loaded already. EINVAL: `slot` is not a filter of the system.
@@ -259,11 +234,14 @@ impl Entry {
         }
         // SAFETY: any bytes are words.
         let mut words = unsafe { table.words };
-        self.attach.store(words[F_ATTACH], Ordering::Relaxed);
-        self.detach.store(words[F_DETACH], Ordering::Relaxed);
+        let module = Callbacks {
+            attach: words[F_ATTACH],
+            detach: words[F_DETACH],
+            event: words[F_EVENT],
+            touch: words[F_TOUCH],
+        };
         words[F_ATTACH] = self.code(&raw const kqx_entry_code);
         words[F_DETACH] = self.code(&raw const kqx_entry_detach);
-        let [event, touch] = [words[F_EVENT], words[F_TOUCH]];
         [words[F_EVENT], words[F_TOUCH]] = self.silent();
         // Where the slot was kept, a thread may call what it finds at once: no store may lead
         // it past the count, and none into a module that may yet be refused.
@@ -274,11 +252,8 @@ impl Entry {
         if kept == NO_SLOT || (kept != slot && self.kqueue_del_filteropts(kept).is_ok()) {
             self.kqueue_add_filteropts(slot)?;
         }
-        self.table[F_EVENT].store(event, Ordering::Relaxed);
-        self.table[F_TOUCH].store(touch, Ordering::Relaxed);
         OPEN.store((&raw const *self).cast_mut(), Ordering::Relaxed);
-        // Release: a thread that finds the entry open finds the functions.
-        self.live.fetch_sub(CLOSED, Ordering::Release);
+        self.let_in(module);
         Ok(self.slot.load(Ordering::Relaxed))
     }
 
@@ -286,20 +261,11 @@ impl Entry {
     /// attached: then nothing has changed. kqueue keeps the slot for the next load: to give
     /// it back and take it again would zero its count again.
     pub(super) fn close(&'static self) -> Result<(), Errno> {
-        // Acquire: what the last f_detach did has happened.
-        self.live
-            .compare_exchange(0, CLOSED, Ordering::Acquire, Ordering::Relaxed)
-            .map_err(|_| Errno::EBUSY)?;
+        if !self.keep_out(self.silent()) {
+            return Err(Errno::EBUSY);
+        }
         OPEN.store(null_mut(), Ordering::Relaxed);
-        let [event, touch] = self.silent();
-        self.table[F_EVENT].store(event, Ordering::Relaxed);
-        self.table[F_TOUCH].store(touch, Ordering::Relaxed);
         Ok(())
-    }
-
-    /// Whether no thread is in f_attach and no knote is attached.
-    pub(super) fn is_idle(&self) -> bool {
-        self.live.load(Ordering::Relaxed) == 0
     }
 
     /// The f_event and f_touch of a closed entry, which do nothing: a thread that still holds
