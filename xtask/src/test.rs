@@ -28,6 +28,8 @@ pub fn all() -> Result<()> {
     }
     step("unit tests, property tests");
     run(&mut cargo("test --quiet --workspace"))?;
+    step("what has no lock, under loom");
+    loom()?;
     step("the filters' cost, in instructions");
     instructions::guard()?;
     for release in Release::ALL {
@@ -55,6 +57,13 @@ pub fn all() -> Result<()> {
     run(Command::new(std::env::current_exe()?).args(["vm", "run", "--cached"]))?;
     step("the mutants: the tests must notice a broken kqx");
     run(Command::new(std::env::current_exe()?).arg("mutants"))
+}
+
+/// Runs the tests of `kmod/loom`. `--cfg loom` builds every crate anew, so the tests have a
+/// directory of their own.
+fn loom() -> Result<()> {
+    let mut tests = cargo("test --quiet --package kqx-loom --target-dir target/loom");
+    run(tests.env("RUSTFLAGS", "--cfg loom"))
 }
 
 /// Prints the step, and when it began, so that a person sees the progress.
