@@ -12,7 +12,7 @@ use crate::case::case;
 use crate::outcome::Outcome;
 use crate::system::{Clock, Errno, System};
 use crate::tools::change::{
-    COUNTER, GATE, MS, SEC, TIMER, add, change, clear, deadline, disable, enable, oneshot,
+    COUNTER, EDGE, GATE, MS, SEC, TIMER, add, change, clear, deadline, disable, enable, oneshot,
     periodic, semaphore, set, trigger,
 };
 use crate::tools::queue::{PATIENCE, Queue};
@@ -293,6 +293,35 @@ fn error(sys: &dyn System) -> Outcome {
     nest.still_readable()?;
     equal!(nest.inner.take()?.data, 1);
     Ok(())
+}
+
+/// A thread that waits in poll(2) wakes for each event that another thread makes.
+#[case("nested.poll")]
+fn poll(sys: &dyn System) -> Outcome {
+    let [queue, seen] = [Queue::new(sys)?, Queue::new(sys)?];
+    queue.apply(EDGE)?;
+    seen.apply(EDGE)?;
+    let rounds = sys.rounds(200);
+    let polling = || {
+        for _ in 0..rounds {
+            ensure!(sys.poll(queue.fd, Some(PATIENCE))?, "poll(2) sees nothing");
+            equal!(queue.poll()?.map(|event| event.data), Some(1));
+            ensure!(
+                !sys.poll(queue.fd, Some(Duration::ZERO))?,
+                "poll(2) sees what was taken"
+            );
+            seen.apply(trigger(COUNTER, 1))?;
+        }
+        Ok(())
+    };
+    let triggering = || {
+        for _ in 0..rounds {
+            queue.apply(trigger(COUNTER, 1))?;
+            equal!(seen.wait()?.data, 1);
+        }
+        Ok(())
+    };
+    sys.parallel(&[&polling, &triggering])
 }
 
 /// An event loop on an outer kqueue finds nothing at most once for each event that is taken
