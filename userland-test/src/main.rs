@@ -18,7 +18,7 @@ use kqx_test::report::{self, JUnit, People, Report, Tap};
 use kqx_test::run::run;
 use kqx_test::stress::Load;
 #[cfg(not(target_os = "freebsd"))]
-use kqx_test::system::sim::Sim;
+use kqx_test::system::sim::{Kernel, Sim};
 use kqx_test::system::{Feature, System};
 use kqx_test::{cases, demo, hostile, stress};
 
@@ -43,8 +43,9 @@ const ALL_AT_MOST: u32 = 20_000;
 struct Arguments {
     /// The machine: `kernel` (the running FreeBSD kernel), `native` (kqx compiled into this
     /// program, on a simulated kernel), or `ko:PATH` (a kqx.ko file, on a simulated
-    /// kernel). A simulated kernel has virtual time; with `@real` at the end, the host's
-    /// time.
+    /// kernel). With `+later` behind that, the simulated kernel is later than the headers of
+    /// kqx: a 14 with kern.proc.kq, or a 15.1 with KQUEUE_CPONFORK. A simulated kernel has
+    /// virtual time; with `@real` at the end, the host's time.
     #[arg(long, global = true, default_value = DEFAULT_MACHINE, value_name = "MACHINE")]
     on: String,
 
@@ -341,15 +342,21 @@ fn simulated(name: &str) -> Result<Box<dyn System>, String> {
 #[cfg(not(target_os = "freebsd"))]
 fn simulator(name: &str) -> Result<Sim, String> {
     use kqx_sim::ClockMode;
-    let (module, clock) = match name.strip_suffix("@real") {
-        Some(module) => (module, ClockMode::Real),
+    let (rest, clock) = match name.strip_suffix("@real") {
+        Some(rest) => (rest, ClockMode::Real),
         None => (name, ClockMode::Virtual),
     };
+    let (module, later) = match rest.strip_suffix("+later") {
+        Some(module) => (module, true),
+        None => (rest, false),
+    };
+    let kernel = Kernel { clock, later };
     match (module, module.strip_prefix("ko:")) {
-        ("native", _) => Sim::native(clock),
-        (_, Some(path)) => Sim::file(path.as_ref(), clock),
+        ("native", _) => Sim::native(kernel),
+        (_, Some(path)) => Sim::file(path.as_ref(), kernel),
         _ => Err(format!(
-            "there is no machine `{name}`: --on takes kernel, native or ko:PATH"
+            "there is no machine `{name}`: --on takes kernel, native or ko:PATH, the last two \
+             with +later or @real, or both in this order"
         )),
     }
 }

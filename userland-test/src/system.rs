@@ -65,6 +65,8 @@ pub enum Feature {
     Module,
     /// [`System::knotes`]: sysctl kern.proc.kq, FreeBSD 15 and later.
     KernProcKq,
+    /// [`System::kqueue_copied_by_fork`]: FreeBSD 15.1 and later.
+    CopiedByFork,
     /// [`System::allocations`].
     Allocations,
     /// The right to write `kern.kqx.*`: root has this right.
@@ -87,6 +89,7 @@ impl fmt::Display for Feature {
             Feature::Signals => "signals",
             Feature::Module => "a module to unload and load (root, --module)",
             Feature::KernProcKq => "sysctl kern.proc.kq (FreeBSD 15)",
+            Feature::CopiedByFork => "KQUEUE_CPONFORK (FreeBSD 15.1)",
             Feature::Allocations => "the kernel's zone statistics",
             Feature::Root => "root",
             Feature::Jails => "jails (root)",
@@ -204,10 +207,8 @@ pub trait System: Sync {
     /// A kqueue that fork(2) copies: kqueuex(2) with KQUEUE_CPONFORK.
     ///
     /// # Errors
-    /// EINVAL, EOPNOTSUPP: this system has no such kqueues.
-    fn kqueue_copied_by_fork(&self) -> Result<Fd, Errno> {
-        Err(Errno::EOPNOTSUPP)
-    }
+    /// EINVAL: this system has no such kqueues.
+    fn kqueue_copied_by_fork(&self) -> Result<Fd, Errno>;
 
     /// Runs `owner` in a process of its own. That process then makes another process that
     /// shares its descriptors (rfork(2) without RFFDG), and exits. When the first process

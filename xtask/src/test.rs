@@ -50,6 +50,9 @@ pub fn all() -> Result<()> {
             .args(["--on", &loaded(release)])
             .args(orders.split(' ')))?;
     }
+    step("fork(2) that copies kqueues, in many orders, on a simulated 15.1");
+    let later = format!("{}+later", loaded(Release::V15));
+    run(harness(Release::V15).args(["--on", &later, "orders", "lifetime.fork"]))?;
     step("races in real time, on a simulated kernel");
     let races = "--on native@real stress --seconds 5 again.races";
     run(harness(Release::V14).args(races.split(' ')))?;

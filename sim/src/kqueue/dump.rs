@@ -6,6 +6,7 @@ use freebsd_kernel_sys::{KN_ACTIVE, KN_DETACHED, KN_DISABLED, KN_QUEUED};
 use kqx::event::Kevent;
 
 use super::kq::Kqueue;
+use crate::abi::{Knote, Shared};
 
 /// One registration as kern.proc.kq shows it: `struct kinfo_knote`.
 #[derive(Clone, Copy, Debug)]
@@ -23,10 +24,26 @@ pub struct KnoteInfo {
 }
 
 impl Kqueue {
-    /// Reports every knote. Each is in flux meanwhile, without KN_SCAN, so that knote(9) passes
-    /// it by; `during` runs then.
+    /// Reports every knote. Each is in flux meanwhile; `during` runs then.
     pub(crate) fn dump(&self, mut during: impl FnMut(&KnoteInfo)) -> Vec<KnoteInfo> {
         let mut infos = Vec::new();
+        self.each_in_flux(|kn, info| {
+            kn.filterops().expect_none_behind_touch(0, "f_userdump");
+            during(&info);
+            infos.push(info);
+        });
+        infos
+    }
+
+    /// What fork(2) of 15.1 does with the knotes of a kqueue made with KQUEUE_CPONFORK: asks
+    /// each filter to copy its own. No filter here does.
+    pub(super) fn copy_knotes(&self) {
+        self.each_in_flux(|kn, _| kn.filterops().expect_none_behind_touch(1, "f_copy"));
+    }
+
+    /// Puts each knote into flux in turn, without KN_SCAN, so that knote(9) passes the knote by.
+    /// `during` runs then, with the kqueue unlocked, and is told how the knote was.
+    fn each_in_flux(&self, mut during: impl FnMut(Shared<Knote>, KnoteInfo)) {
         let mut locked = self.lock();
         for chain in 0..locked.chains().len() {
             let mut next = locked.chains()[chain].get();
@@ -40,27 +57,12 @@ impl Kqueue {
                 };
                 kn.enter_flux();
                 locked.unlock_flux();
-                kn.filterops().expect_none_behind_touch(0, "f_userdump");
-                during(&info);
-                infos.push(info);
+                during(kn, info);
                 locked = self.lock();
                 kn.leave_flux();
                 next = kn.kn_link.get();
             }
         }
         locked.unlock_flux();
-        infos
-    }
-
-    /// What fork(2) of 15.1 does with the knotes of a kqueue made with KQUEUE_CPONFORK: asks
-    /// each filter to copy its own. No filter here does.
-    pub(super) fn copy_knotes(&self) {
-        for chain in self.lock().chains() {
-            let mut next = chain.get();
-            while let Some(kn) = next {
-                kn.filterops().expect_none_behind_touch(1, "f_copy");
-                next = kn.kn_link.get();
-            }
-        }
     }
 }

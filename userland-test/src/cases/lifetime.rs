@@ -10,9 +10,9 @@ use kqx::event::{EV_ADD, EV_DISABLE, EVFILT_TIMER, Kevent};
 
 use crate::case::case;
 use crate::outcome::Outcome;
-use crate::system::{Errno, System};
+use crate::system::{Body, Errno, System};
 use crate::tools::change::{
-    COUNTER, EDGE, MS, SEC, TIMER, US, add, change, delete, oneshot, periodic, trigger,
+    COUNTER, EDGE, GATE, MS, SEC, TIMER, US, add, change, delete, oneshot, periodic, trigger,
 };
 use crate::tools::growth::callouts;
 use crate::tools::queue::Queue;
@@ -101,6 +101,72 @@ fn fork(sys: &dyn System) -> Outcome {
     queue.apply(trigger(COUNTER, 1))?;
     equal!(queue.take()?.data, 1);
     Ok(())
+}
+
+/// Forks while `running` runs beside, and checks that the child's copy of the kqueue has no
+/// registration of the family, and is a kqueue as any other.
+fn fork_beside(sys: &dyn System, queue: &Queue<'_>, running: Body<'_>) -> Outcome {
+    let forking = || {
+        for _ in 0..sys.rounds(20) {
+            sys.in_process(&|| {
+                for ident in [COUNTER, TIMER, GATE] {
+                    equal!(queue.apply(delete(ident)), Err(Errno::ENOENT));
+                }
+                queue.apply(EDGE)?;
+                queue.apply(trigger(COUNTER, 7))?;
+                equal!(queue.take()?.data, 7);
+                queue.quiet()
+            })?;
+        }
+        Ok(())
+    };
+    sys.parallel(&[&forking, running])
+}
+
+/// A child's copy of a kqueue has no counter and no gate, and the parent loses no trigger of
+/// another thread during the fork.
+#[case("lifetime.fork.copied", needs(Processes, CopiedByFork))]
+fn fork_copied(sys: &dyn System) -> Outcome {
+    let queue = Queue::of(sys, sys.kqueue_copied_by_fork()?);
+    queue.apply(EDGE)?;
+    queue.apply(add(GATE))?;
+    let mut taken = [0, 0];
+    let triggers = sys.rounds(1000);
+    fork_beside(sys, &queue, &|| {
+        for _ in 0..triggers {
+            queue.apply(trigger(COUNTER, 1))?;
+            queue.apply(trigger(GATE, 1))?;
+        }
+        Ok(())
+    })?;
+    while let Some(event) = queue.poll()? {
+        taken[usize::from(event.ident == GATE)] += event.data as u64;
+    }
+    equal!(taken, [triggers; 2]);
+    Ok(())
+}
+
+/// A child's copy of a kqueue has no timer, and the parent loses no expiry of a timer, or of a
+/// maximum delay, during the fork.
+#[case("lifetime.fork.expiry", needs(Processes, CopiedByFork))]
+fn fork_expiry(sys: &dyn System) -> Outcome {
+    let queue = Queue::of(sys, sys.kqueue_copied_by_fork()?);
+    let delayed = Kevent {
+        ext: [100, 50 * US, 0, 0],
+        ..EDGE
+    };
+    fork_beside(sys, &queue, &|| {
+        for _ in 0..sys.rounds(200) {
+            queue.apply(oneshot(50 * US))?;
+            equal!(queue.wait()?.ident, TIMER);
+            queue.apply(delayed)?;
+            queue.apply(trigger(COUNTER, 1))?;
+            let event = queue.wait()?;
+            equal!((event.ident, event.data), (COUNTER, 1));
+        }
+        Ok(())
+    })?;
+    queue.quiet()
 }
 
 /// A kqueue in a shared descriptor table outlives the process that made the kqueue.

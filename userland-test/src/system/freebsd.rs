@@ -293,6 +293,9 @@ impl System for Kernel {
             Feature::SetTime | Feature::Credentials | Feature::Root | Feature::Jails => self.root,
             Feature::Module => self.root && self.module.is_some(),
             Feature::KernProcKq => self.kern_proc_kq.is_some(),
+            Feature::CopiedByFork => self
+                .kqueue_copied_by_fork()
+                .is_ok_and(|fd| self.close(fd).is_ok()),
             Feature::Allocations => self.allocations().is_ok(),
         }
     }

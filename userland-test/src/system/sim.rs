@@ -28,10 +28,19 @@ enum Module {
     File(std::path::PathBuf),
 }
 
+/// The kernel to simulate.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel {
+    /// Which time passes.
+    pub clock: ClockMode,
+    /// A later kernel than that of the module's headers: see [`Config::later`].
+    pub later: bool,
+}
+
 /// A simulated kernel with kqx loaded.
 pub struct Sim {
     module: Module,
-    clock: ClockMode,
+    kernel: Kernel,
     machine: Machine,
     /// The most rounds of a case in one of many orders.
     rounds: AtomicU64,
@@ -55,26 +64,27 @@ impl Sim {
     ///
     /// # Errors
     /// The module refused to load: the reason, in words for a person.
-    pub fn native(clock: ClockMode) -> Result<Sim, String> {
-        Sim::new(Module::Native, clock)
+    pub fn native(kernel: Kernel) -> Result<Sim, String> {
+        Sim::new(Module::Native, kernel)
     }
 
     /// A simulated kernel with the module's file for FreeBSD.
     ///
     /// # Errors
     /// The file is bad: the reason, in words for a person.
-    pub fn file(path: &Path, clock: ClockMode) -> Result<Sim, String> {
-        Sim::new(Module::File(path.into()), clock)
+    pub fn file(path: &Path, kernel: Kernel) -> Result<Sim, String> {
+        Sim::new(Module::File(path.into()), kernel)
     }
 
-    fn new(module: Module, clock: ClockMode) -> Result<Sim, String> {
+    fn new(module: Module, kernel: Kernel) -> Result<Sim, String> {
         let machine = Machine::new(Config {
-            clock,
+            clock: kernel.clock,
+            later: kernel.later,
             ..Config::default()
         });
         let sim = Sim {
             module,
-            clock,
+            kernel,
             machine,
             rounds: AtomicU64::new(ROUNDS),
         };
@@ -117,18 +127,23 @@ impl System for Sim {
             Release::V14 => 14,
             Release::V15 => 15,
         };
-        let time = match self.clock {
+        let later = if self.kernel.later { " or later" } else { "" };
+        let time = match self.kernel.clock {
             ClockMode::Virtual => "",
             ClockMode::Real => ", real time",
         };
-        format!("sim ({form}{time}) of FreeBSD {release}")
+        format!("sim ({form}{time}) of FreeBSD {release}{later}")
     }
 
     fn has(&self, feature: Feature) -> bool {
+        let is_15 = Release::BUILT_FOR == Release::V15;
         match feature {
-            Feature::KernProcKq => Release::BUILT_FOR == Release::V15,
+            Feature::KernProcKq => is_15 || self.kernel.later,
+            Feature::CopiedByFork => is_15 && self.kernel.later,
             // Where an order is chosen, callouts run beside the threads.
-            Feature::VirtualClock => self.clock == ClockMode::Virtual && !self.machine.explores(),
+            Feature::VirtualClock => {
+                self.kernel.clock == ClockMode::Virtual && !self.machine.explores()
+            }
             Feature::Kernel => false,
             Feature::Jails
             | Feature::SetTime
@@ -211,6 +226,10 @@ impl System for Sim {
     /// The processes of a simulated kernel are threads of this program.
     fn shared_memory(&self) -> Result<SharedMemory, Errno> {
         Ok(Box::leak(Box::default()))
+    }
+
+    fn kqueue_copied_by_fork(&self) -> Result<Fd, Errno> {
+        self.process().kqueue_cponfork()
     }
 
     fn outlive_owner(
