@@ -41,18 +41,15 @@ pub fn all() -> Result<()> {
             run(harness(release).args(["--on", &machine, "run"]))?;
         }
     }
-    step("the cases in many orders of their threads, on a simulated kernel");
-    for (release, orders) in [
-        (Release::V14, "orders --count 100"),
-        (Release::V15, "orders --count 30"),
-    ] {
-        run(harness(release)
-            .args(["--on", &loaded(release)])
-            .args(orders.split(' ')))?;
-    }
-    step("fork(2) that copies kqueues, in many orders, on a simulated 15.1");
+    step("the cases in many orders of their threads, the small cases in all");
     let later = format!("{}+later", loaded(Release::V15));
-    run(harness(Release::V15).args(["--on", &later, "orders", "lifetime.fork"]))?;
+    for (release, machine) in [(Release::V14, loaded(Release::V14)), (Release::V15, later)] {
+        for orders in ["orders --count 50", "orders --all"] {
+            run(harness(release)
+                .args(["--on", &machine])
+                .args(orders.split(' ')))?;
+        }
+    }
     step("races in real time, on a simulated kernel");
     let races = "--on native@real stress --seconds 5 again.races";
     run(harness(Release::V14).args(races.split(' ')))?;
