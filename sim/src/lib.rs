@@ -94,4 +94,4 @@ pub use linker::LoadError;
 pub use machine::config::{ClockMode, Config, Release};
 pub use machine::process::{Fd, Process, UNLIMITED};
 pub use machine::{Machine, ModEvent, Thread};
-pub use schedule::order::{Decision, Run, Step, Strategy};
+pub use schedule::order::{Decision, Order, Step, Strategy};

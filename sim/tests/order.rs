@@ -16,7 +16,7 @@ use std::time::Duration;
 use freebsd_kernel_sys as sys;
 use kqx::abi::{EVFILT_KQX, KQX_COUNTER, KQX_TIMER, ident};
 use kqx::event::{EV_ADD, EV_CLEAR, Kevent, NOTE_NSECONDS, NOTE_TRIGGER};
-use kqx_sim::{Config, Machine, Run, Strategy};
+use kqx_sim::{Config, Machine, Order, Strategy};
 use structures::{Kernel, Mutex};
 
 /// The seeds that a test tries, unless one says otherwise.
@@ -51,7 +51,7 @@ fn change(kind: u8, flags: u16, fflags: u32, data: i64) -> Kevent {
 }
 
 /// What two threads that trigger, a thread that takes, and a timer do in the order of a strategy.
-fn play(strategy: &Strategy) -> Run {
+fn play(strategy: &Strategy) -> Order {
     let machine = machine_with_kqx();
     let process = machine.process(1001);
     let kq = process.kqueue().expect("no limit");
@@ -79,7 +79,7 @@ fn play(strategy: &Strategy) -> Run {
     run
 }
 
-fn taken(run: &Run) -> Vec<u8> {
+fn taken(run: &Order) -> Vec<u8> {
     run.decisions
         .iter()
         .map(|decision| decision.taken)

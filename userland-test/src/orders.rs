@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use kqx_sim::{Decision, Run, Strategy};
+use kqx_sim::{Decision, Order, Strategy};
 
 use crate::case::Case;
 use crate::outcome::{Failure, Outcome};
@@ -54,7 +54,7 @@ pub struct Found {
     /// Plays the order again.
     pub strategy: Strategy,
     /// The order.
-    pub run: Run,
+    pub order: Order,
 }
 
 /// The last steps that a report shows, if there are more.
@@ -64,12 +64,12 @@ impl Found {
     /// The order, a line for each step, in the columns of the threads' names.
     pub fn steps(&self) -> String {
         let mut text = String::new();
-        let hidden = self.run.steps.len().saturating_sub(SHOWN);
+        let hidden = self.order.steps.len().saturating_sub(SHOWN);
         if hidden > 0 {
             let _ = writeln!(text, "    ... {hidden} steps before");
         }
         let mut last = None;
-        for step in &self.run.steps[hidden..] {
+        for step in &self.order.steps[hidden..] {
             let thread = if last == Some(&step.thread) {
                 ""
             } else {
@@ -123,7 +123,7 @@ pub fn explore(
 }
 
 /// A run of a case in one order.
-type Play<'a> = &'a mut dyn FnMut(&Strategy) -> Result<Run, Box<Found>>;
+type Play<'a> = &'a mut dyn FnMut(&Strategy) -> Result<Order, Box<Found>>;
 
 fn some(count: u32, seed: u64, play: Play<'_>) -> Result<Tried, Box<Found>> {
     let first = play(&Strategy::Given(Vec::new()))?;
@@ -183,25 +183,25 @@ fn successor(decisions: &[Decision], preemptions: u32) -> Option<Vec<u8>> {
 
 /// Runs a case in an order. Time goes on while threads run, unless the case needs a clock that
 /// does not.
-fn play(sim: &Sim, case: &Case, strategy: &Strategy) -> Result<Run, Box<Found>> {
+fn play(sim: &Sim, case: &Case, strategy: &Strategy) -> Result<Order, Box<Found>> {
     let passes = !case.needs.contains(&Feature::VirtualClock);
-    let mut run = Run::default();
+    let mut order = Order::default();
     let outcome = catch_unwind(AssertUnwindSafe(|| -> Outcome {
         let before = Live::of(sim)?;
         sim.machine().explore(strategy, passes);
         let outcome = catch_unwind(AssertUnwindSafe(|| (case.run)(sim)));
-        run = sim.machine().end_exploring();
+        order = sim.machine().end_exploring();
         outcome.unwrap_or_else(|panic| Err(Failure::from_panic(&*panic)))?;
         before.is_back(sim)?;
         sim.verdict()
     }));
     let outcome = outcome.unwrap_or_else(|panic| Err(Failure::from_panic(&*panic)));
     match outcome {
-        Ok(()) => Ok(run),
+        Ok(()) => Ok(order),
         Err(failure) => Err(Box::new(Found {
             failure,
             strategy: strategy.clone(),
-            run,
+            order,
         })),
     }
 }

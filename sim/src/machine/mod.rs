@@ -22,7 +22,7 @@ use crate::kpi::{console, heap, sysctl, uidinfo};
 use crate::kqueue::{knlist, slots};
 use crate::linker::{LoadError, load};
 use crate::schedule::clock;
-use crate::schedule::order::{Run, Strategy};
+use crate::schedule::order::{Order, Strategy};
 use crate::schedule::sched;
 use crate::schedule::wheel::CPUS;
 use config::{ClockMode, Config};
@@ -261,7 +261,7 @@ impl Machine {
 
     /// Ends [`Machine::explore`]: a thread runs until it waits, as before. Returns the order in
     /// which the threads ran.
-    pub fn end_exploring(&self) -> Run {
+    pub fn end_exploring(&self) -> Order {
         sched::end_exploring()
     }
 

@@ -115,7 +115,7 @@ pub struct Decision {
 
 /// What a run came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Run {
+pub struct Order {
     /// Every choice among several options.
     pub decisions: Vec<Decision>,
     /// How many points there were where a kernel could switch threads.
@@ -143,7 +143,7 @@ const FAIR: u32 = 10_000;
 /// Chooses, and writes down what it chose.
 pub(super) struct Explorer {
     chooser: Chooser,
-    run: Run,
+    order: Order,
     log: Vec<(TaskId, Point)>,
     /// The thread that ran last, and for how many points.
     stretch: (TaskId, u32),
@@ -186,7 +186,7 @@ impl Explorer {
         };
         Explorer {
             chooser,
-            run: Run::default(),
+            order: Order::default(),
             log: Vec::new(),
             stretch: (0, 0),
         }
@@ -194,7 +194,7 @@ impl Explorer {
 
     /// The running thread `me` comes to `point`.
     pub(super) fn come_to(&mut self, me: TaskId, point: Point) {
-        self.run.points += 1;
+        self.order.points += 1;
         self.log.push((me, point));
     }
 
@@ -204,7 +204,7 @@ impl Explorer {
             return options[0];
         }
         let at = self.pick(options, preempts);
-        self.run.decisions.push(Decision {
+        self.order.decisions.push(Decision {
             options: options.len() as u8,
             taken: at as u8,
             preempts,
@@ -223,7 +223,7 @@ impl Explorer {
         match &mut self.chooser {
             Chooser::Random(rng) => rng.usize(..options.len()),
             Chooser::Given(choices) => {
-                let at = choices.get(self.run.decisions.len()).copied();
+                let at = choices.get(self.order.decisions.len()).copied();
                 let otherwise = u8::from(gives_way);
                 usize::from(at.unwrap_or(otherwise)).min(options.len() - 1)
             }
@@ -233,7 +233,9 @@ impl Explorer {
                 changes,
                 lowest,
             } => {
-                let change = changes.pop_if(|point| *point <= self.run.points).is_some();
+                let change = changes
+                    .pop_if(|point| *point <= self.order.points)
+                    .is_some();
                 if preempts && (change || gives_way) {
                     if options.last() == Some(&Candidate::Time) && rng.bool() {
                         return options.len() - 1;
@@ -255,14 +257,14 @@ impl Explorer {
     }
 
     /// What the run came to; `name` tells a thread's name.
-    pub(super) fn finish(self, name: impl Fn(TaskId) -> String) -> Run {
+    pub(super) fn finish(self, name: impl Fn(TaskId) -> String) -> Order {
         let steps = self.log.into_iter().map(|(task, point)| Step {
             thread: name(task),
             action: format!("{}({})", point.call, point.on),
         });
-        Run {
+        Order {
             steps: steps.collect(),
-            ..self.run
+            ..self.order
         }
     }
 }

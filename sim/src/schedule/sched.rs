@@ -17,8 +17,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::clock::{self, ClockMode, Sbintime, nstosbt, sbttons};
 use super::curthread::{become_cpu, curthread, run_on};
-use super::order::{Candidate, Explorer, Point, Run, Strategy, TaskId};
-use super::turn::{State, Turns};
+use super::order::{Candidate, Explorer, Order, Point, Strategy, TaskId};
+use super::turn::{TaskState, Turns};
 use super::wheel::{CPUS, Wheel};
 use crate::abi::{Callout, Shared};
 use crate::errno::{EINTR, EWOULDBLOCK, Errno};
@@ -152,7 +152,7 @@ impl Schedule {
             if sleeper.ended.is_none() && which(sleeper) {
                 sleeper.ended = Some(how);
                 match &sleeper.waiter {
-                    Waiter::Task(task) => self.turns.set_state(*task, State::Ready),
+                    Waiter::Task(task) => self.turns.set_state(*task, TaskState::Ready),
                     Waiter::Host(wake) => {
                         wake.notify_one();
                     }
@@ -189,7 +189,7 @@ impl Schedule {
         let now = clock::uptime();
         let soon = |time: Sbintime| time > now && time - now <= INTERRUPTED;
         let time = self.turns.time_passes
-            && self.turns.state(me) == State::Ready
+            && self.turns.state(me) == TaskState::Ready
             && self.wheel.next().is_some_and(soon);
         let wheel = &self.wheel;
         self.turns.choose(me, |cpu| wheel.is_due(cpu, now), time)
@@ -264,7 +264,7 @@ pub(crate) fn enroll() {
         return;
     }
     let mut schedule = lock();
-    let me = schedule.turns.add(State::Ready);
+    let me = schedule.turns.add(TaskState::Ready);
     schedule.turns.current.get_or_insert(me);
     become_task(schedule, me);
 }
@@ -272,7 +272,7 @@ pub(crate) fn enroll() {
 /// A thread of the machine for a host thread that is about to start, and which then calls
 /// [`adopt`].
 pub(crate) fn expect_thread() -> TaskId {
-    lock().turns.add(State::Ready)
+    lock().turns.add(TaskState::Ready)
 }
 
 /// This host thread is the one that was expected: waits for its turn.
@@ -287,7 +287,7 @@ fn become_task(schedule: Guard, me: TaskId) {
     let machine = MACHINE.load(Ordering::Relaxed);
     ENROLLED.with(|enrolled| enrolled.0.set((machine, me)));
     run_on(match schedule.turns.state(me) {
-        State::Idle(cpu) => cpu,
+        TaskState::Idle(cpu) => cpu,
         _ => me % CPUS,
     });
     drop(take_turn(schedule, me));
@@ -303,7 +303,7 @@ pub(crate) fn leave() {
 
 /// A thread of the machine ends: another goes on.
 fn end_task(mut schedule: Guard, me: TaskId) -> Guard {
-    schedule.turns.set_state(me, State::Gone);
+    schedule.turns.set_state(me, TaskState::Gone);
     if schedule.turns.current == Some(me) {
         schedule = pass_turn(schedule, me);
     }
@@ -377,12 +377,12 @@ pub(crate) fn explores() -> bool {
 }
 
 /// Ends what [`explore`] began. Returns what came of it.
-pub(crate) fn end_exploring() -> Run {
+pub(crate) fn end_exploring() -> Order {
     let mut schedule = lock();
     EXPLORING.store(false, Ordering::Relaxed);
     let explorer = schedule.turns.explorer.take();
     let name = |task| schedule.turns.name(task);
-    explorer.map_or_else(Run::default, |explorer| explorer.finish(name))
+    explorer.map_or_else(Order::default, |explorer| explorer.finish(name))
 }
 
 /// sleep(9): waits for [`wakeup`] on the channel. `unlock` lets go of what protects the
@@ -472,11 +472,11 @@ fn wait_for_turn(id: u64) -> Result<(), Errno> {
     let mut schedule = lock();
     loop {
         if let Some(ended) = ended(&mut schedule, id) {
-            schedule.turns.set_state(me, State::Ready);
+            schedule.turns.set_state(me, TaskState::Ready);
             return ended;
         }
         // A task of a taskqueue may sleep on the thread of a sleeper, which so sleeps twice.
-        schedule.turns.set_state(me, State::Waiting);
+        schedule.turns.set_state(me, TaskState::Waiting);
         schedule = take_turn(pass_turn(schedule, me), me);
     }
 }
@@ -595,9 +595,9 @@ pub(crate) fn settle() {
     }
     let me = me();
     let mut schedule = lock();
-    schedule.turns.set_state(me, State::Settling);
+    schedule.turns.set_state(me, TaskState::Settling);
     schedule = take_turn(pass_turn(schedule, me), me);
-    schedule.turns.set_state(me, State::Ready);
+    schedule.turns.set_state(me, TaskState::Ready);
 }
 
 /// The life of the softclock of a CPU, under an explorer.
@@ -605,19 +605,19 @@ pub(crate) fn run_softclock(me: TaskId, cpu: usize) {
     adopt(me);
     let mut schedule = lock();
     while !schedule.stopping && schedule.dead.is_none() {
-        schedule.turns.set_state(me, State::Ready);
+        schedule.turns.set_state(me, TaskState::Ready);
         while let Some(callout) = schedule.wheel.pop_due_on(cpu, clock::uptime()) {
             let softclock = schedule.softclock.expect("set at boot");
             schedule = softclock(schedule, cpu, callout);
         }
-        schedule.turns.set_state(me, State::Idle(cpu));
+        schedule.turns.set_state(me, TaskState::Idle(cpu));
         schedule = take_turn(pass_turn(schedule, me), me);
     }
 }
 
 /// The softclock of a CPU, for a host thread that is about to start.
 pub(crate) fn expect_softclock(cpu: usize) -> TaskId {
-    lock().turns.add(State::Idle(cpu))
+    lock().turns.add(TaskState::Idle(cpu))
 }
 
 /// The life of the thread that runs callouts on real time.

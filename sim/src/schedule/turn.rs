@@ -22,7 +22,7 @@ use super::order::{Candidate, Explorer, TaskId};
 
 /// What a thread waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum TaskState {
     /// To be chosen, or runs.
     Ready,
     /// To be woken.
@@ -37,7 +37,7 @@ pub(super) enum State {
 
 struct Task {
     name: String,
-    state: State,
+    state: TaskState,
     /// Where the host thread waits for its turn.
     wake: Arc<Condvar>,
 }
@@ -69,12 +69,15 @@ impl Turns {
     }
 
     /// A new thread.
-    pub(super) fn add(&mut self, state: State) -> TaskId {
-        let gone = self.tasks.iter().position(|task| task.state == State::Gone);
+    pub(super) fn add(&mut self, state: TaskState) -> TaskId {
+        let gone = self
+            .tasks
+            .iter()
+            .position(|task| task.state == TaskState::Gone);
         let id = gone.unwrap_or(self.tasks.len());
         let task = Task {
             name: match state {
-                State::Idle(cpu) => format!("softclock {cpu}"),
+                TaskState::Idle(cpu) => format!("softclock {cpu}"),
                 _ => format!("thread {id}"),
             },
             state,
@@ -92,11 +95,11 @@ impl Turns {
         self.tasks[id].name.clone()
     }
 
-    pub(super) fn state(&self, id: TaskId) -> State {
+    pub(super) fn state(&self, id: TaskId) -> TaskState {
         self.tasks[id].state
     }
 
-    pub(super) fn set_state(&mut self, id: TaskId, state: State) {
+    pub(super) fn set_state(&mut self, id: TaskId, state: TaskState) {
         self.tasks[id].state = state;
     }
 
@@ -113,7 +116,7 @@ impl Turns {
 
     /// Whether every thread has ended, but for idle softclocks.
     pub(super) fn is_over(&self) -> bool {
-        let over = |task: &Task| matches!(task.state, State::Gone | State::Idle(_));
+        let over = |task: &Task| matches!(task.state, TaskState::Gone | TaskState::Idle(_));
         self.tasks.iter().all(over)
     }
 
@@ -133,9 +136,9 @@ impl Turns {
     /// The threads that can go on. `due` says whether a callout of a CPU is due.
     fn ready(&self, due: impl Fn(usize) -> bool) -> impl Iterator<Item = TaskId> {
         let can = move |state| match state {
-            State::Ready => true,
-            State::Idle(cpu) => due(cpu),
-            State::Waiting | State::Settling | State::Gone => false,
+            TaskState::Ready => true,
+            TaskState::Idle(cpu) => due(cpu),
+            TaskState::Waiting | TaskState::Settling | TaskState::Gone => false,
         };
         let tasks = self.tasks.iter().enumerate();
         tasks.filter_map(move |(id, task)| can(task.state).then_some(id))
@@ -144,7 +147,7 @@ impl Turns {
     /// The threads that wait until no other can run.
     fn settled(&self) -> impl Iterator<Item = TaskId> {
         let tasks = self.tasks.iter().enumerate();
-        tasks.filter_map(|(id, task)| (task.state == State::Settling).then_some(id))
+        tasks.filter_map(|(id, task)| (task.state == TaskState::Settling).then_some(id))
     }
 
     /// Chooses who goes on, the running thread `me` or another. `time`: time may pass instead.
@@ -159,8 +162,8 @@ impl Turns {
         if options.is_empty() && self.explorer.is_some() {
             options = self.settled().map(Candidate::Task).collect();
             for task in self.tasks.iter_mut() {
-                if task.state == State::Settling {
-                    task.state = State::Ready;
+                if task.state == TaskState::Settling {
+                    task.state = TaskState::Ready;
                 }
             }
         }

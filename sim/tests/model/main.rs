@@ -29,7 +29,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use kqx_sim::{Config, Machine, Run, Strategy};
+use kqx_sim::{Config, Machine, Order, Strategy};
 use player::{ClockSteps, Player, State, Way};
 
 /// Steps of one player in one run.
@@ -79,7 +79,7 @@ fn strategy(run: u64) -> Strategy {
 }
 
 /// Several players on a machine, in the order of the run. Returns that order.
-fn play_several(machine: &Machine, run: u64, way: Way, tally: &mut Tally) -> Run {
+fn play_several(machine: &Machine, run: u64, way: Way, tally: &mut Tally) -> Order {
     let steps = ClockSteps::default();
     let (next, playing) = (AtomicU32::new(0), AtomicU32::new(SEVERAL));
     let body = || {
