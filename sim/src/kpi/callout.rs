@@ -138,12 +138,27 @@ unsafe fn set(
         let now = clock::uptime();
         (now.saturating_add(time), precision.max(time >> TC_PRECEXP))
     };
+    let cpu = usize::try_from(cpu).unwrap_or(c.c_cpu.get() as usize);
+    let precision = precision.max(0);
+    let cancelled = put(c, cpu, time, precision, func, arg);
+    // Another CPU may run the callout from here on.
     sched::switch_point("callout_reset", || {
         let left = (time - clock::uptime()).max(0);
         format!("in {} ns", clock::sbttons(left))
     });
-    let cpu = usize::try_from(cpu).unwrap_or(c.c_cpu.get() as usize);
-    let precision = precision.max(0);
+    cancelled
+}
+
+/// Puts a callout on the wheel of that CPU, at once or when the callout's run on another CPU is
+/// over. Whether the callout was pending.
+fn put(
+    c: Shared<Callout>,
+    cpu: usize,
+    time: Sbintime,
+    precision: Sbintime,
+    func: unsafe extern "C-unwind" fn(*mut c_void),
+    arg: *mut c_void,
+) -> bool {
     let mut schedule = sched::lock();
     let mut cancelled = false;
     if let Some(running) = schedule.wheel.running(c) {

@@ -28,8 +28,9 @@ pub unsafe extern "C-unwind" fn malloc(
 /// `pointer` is null or came from malloc(9) with the same type; nobody uses it.
 #[unsafe(export_name = "sim_free")]
 pub unsafe extern "C-unwind" fn free(pointer: *mut c_void, kind: *const MallocType) {
-    switch_point("free", String::new);
     heap::free(kind as Owner, pointer);
+    // The memory may be another thread's from here on.
+    switch_point("free", String::new);
 }
 
 /// MALLOC_DEFINE(9) at load.

@@ -183,10 +183,11 @@ pub unsafe extern "C-unwind" fn uma_zfree_arg(
         return;
     }
     let zone = zone.borrow("uma_zfree");
-    switch_point("uma_zfree", || heap::name_of(zone.owner()));
     if let Some(dtor) = zone.dtor {
         // SAFETY: the zone's own function, on an item of its size.
         unsafe { dtor(item, zone.size as c_int, arg) };
     }
     zone.give_back(item);
+    // The item may be another thread's from here on.
+    switch_point("uma_zfree", || heap::name_of(zone.owner()));
 }
