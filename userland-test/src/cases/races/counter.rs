@@ -213,6 +213,26 @@ fn counter_delay(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A count that reaches its threshold with the EV_ADD that brings a maximum delay is not due by
+/// that delay.
+#[case("races.counter.delay_again")]
+fn counter_delay_again(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    for _ in 0..sys.rounds(200) {
+        queue.apply(add(COUNTER))?;
+        queue.apply(Kevent {
+            fflags: NOTE_TRIGGER,
+            data: 5,
+            ext: [5, 5 * US, 0, 0],
+            ..add(COUNTER)
+        })?;
+        let event = queue.wait()?;
+        equal!((event.data, event.fflags & NOTE_KQX_DELAY), (5, 0));
+        queue.apply(delete(COUNTER))?;
+    }
+    Ok(())
+}
+
 /// EV_ADD of the same ident from several threads makes a single registration.
 #[case("races.counter.add_same", orders(all))]
 fn counter_add_same(sys: &dyn System) -> Outcome {

@@ -11,7 +11,7 @@ use kqx::event::Kevent;
 use crate::case::case;
 use crate::outcome::Outcome;
 use crate::system::{Clock, Errno, System};
-use crate::tools::change::{TIMER, US, delete, oneshot, periodic, trigger};
+use crate::tools::change::{MS, TIMER, US, delete, oneshot, periodic, trigger};
 use crate::tools::queue::Queue;
 use crate::tools::takers::{
     Deliveries, flow, pauses, single_delivery, stoppable, toggle, unless_gone,
@@ -146,4 +146,68 @@ fn timer_add_and_delete(sys: &dyn System) -> Outcome {
             Ok(())
         },
     )
+}
+
+/// A one-shot that is due, and that EV_ADD again takes back, is delivered once.
+#[case("races.timer.oneshot_again")]
+fn timer_oneshot_again(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    for _ in 0..sys.rounds(200) {
+        queue.apply(oneshot(20 * US))?;
+        sys.pass(Duration::from_micros(20));
+        queue.apply(oneshot(20 * US))?;
+        equal!(queue.wait()?.data, 1);
+        equal!(queue.apply(delete(TIMER)), Err(Errno::ENOENT));
+        queue.quiet()?;
+    }
+    Ok(())
+}
+
+/// A timer that expires while kern.proc.kq is read, and is added again, expires again.
+#[case("races.timer.dump", needs(KernProcKq))]
+fn timer_dump(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    queue.apply(periodic(MS))?;
+    let rounds = sys.rounds(200);
+    let dumping = || {
+        for _ in 0..rounds {
+            equal!(sys.knotes(queue.fd)?, 1);
+        }
+        Ok(())
+    };
+    let adding = || {
+        for _ in 0..rounds {
+            queue.apply(periodic(20 * US))?;
+            sys.pass(Duration::from_micros(20));
+            queue.apply(periodic(50 * US))?;
+            ensure!(queue.wait()?.data > 0, "an event without an expiry");
+        }
+        Ok(())
+    };
+    sys.parallel(&[&dumping, &adding])
+}
+
+/// A timer costs the user who added it, whoever adds another while it is deleted.
+#[case("races.timer.users", needs(Processes, Credentials))]
+fn timer_users(sys: &dyn System) -> Outcome {
+    let timer = |id| Kevent {
+        ident: ident(KQX_TIMER, id),
+        ..periodic(MS)
+    };
+    for _ in 0..sys.rounds(50) {
+        sys.in_process(&|| {
+            let queue = Queue::new(sys)?;
+            queue.apply(timer(1))?;
+            sys.setuid(1234)?;
+            sys.parallel(&[&|| Ok(queue.apply(delete(timer(1).ident))?), &|| {
+                Ok(queue.apply(timer(2))?)
+            }])?;
+            // The kqueue and the timer.
+            sys.set_kqueue_limit(Some(1))?;
+            equal!(queue.apply(timer(3)), Err(Errno::ENOMEM));
+            queue.apply(delete(timer(2).ident))?;
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
