@@ -11,6 +11,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -27,6 +28,8 @@ const SHARD: &str = "0/200";
 const RELEASE: Release = Release::V15;
 /// How long the tests of a hand-picked mutant may take, in seconds.
 const DEADLINE: &str = "600";
+/// How long the orders of a case may take that must show a race, in seconds.
+const ORDERS_DEADLINE: &str = "10";
 /// cargo-mutants' exit status if a test did not end. Then the test noticed the defect.
 const TIMEOUT: i32 = 3;
 
@@ -36,6 +39,9 @@ pub struct Mutants {
     /// All mutants by rule [without this option: the hand-picked, and one in 200 by rule]
     #[arg(long)]
     all: bool,
+    /// Only the hand-picked races, which `kqx-test orders` must find
+    #[arg(long, conflicts_with = "all")]
+    races: bool,
     /// Only mutants whose name contains FILTER; for mutants by rule, a regular expression
     filter: Option<String>,
 }
@@ -43,12 +49,12 @@ pub struct Mutants {
 impl Mutants {
     /// Tries the mutants. A mutant that survives is an error.
     pub fn run(&self) -> Result<()> {
-        let home = root().join("target/kqx/mutants");
+        let home = home();
         let tree = copy(&home)?;
         let test = |program: &Path| {
             let mut test = Command::new(program);
             test.current_dir(&tree).env("KQX_TARGET", RELEASE.name());
-            test.env("CARGO_TARGET_DIR", home.join("cargo"));
+            test.env("CARGO_TARGET_DIR", cargo_target());
             // A case that fails on a mutant is not a regression to keep.
             test.env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");
             test
@@ -56,8 +62,14 @@ impl Mutants {
         let mut missed = Vec::new();
         if !self.all {
             let wanted = self.filter.as_deref().unwrap_or_default();
-            let picked = picked().filter(|picked| picked.name.contains(wanted));
+            let picked = picked()
+                .filter(|picked| picked.name.contains(wanted))
+                .filter(|picked| !self.races || picked.orders.is_some());
             missed.extend(try_picked(picked, &tree, || test("timeout".as_ref()))?);
+        }
+        if self.races {
+            ensure!(missed.is_empty(), "no order shows {}", missed.join("; "));
+            return Ok(());
         }
         let mut by_rule = test(&setup::cargo_mutants()?);
         by_rule
@@ -77,6 +89,16 @@ impl Mutants {
             _ => bail!("cargo-mutants failed, {status}"),
         }
     }
+}
+
+/// Where everything about the mutants is.
+fn home() -> PathBuf {
+    root().join("target/kqx/mutants")
+}
+
+/// Where cargo puts what it builds of the mutants.
+fn cargo_target() -> PathBuf {
+    home().join("cargo")
 }
 
 /// Makes a copy of the source tree for the defects. The tree itself is never touched.
@@ -112,6 +134,14 @@ struct Picked {
     file: &'static str,
     old: String,
     new: String,
+    /// The defect is a race, which these orders must show.
+    orders: Option<Orders>,
+}
+
+/// Arguments of `kqx-test orders`. The seed is the program's default.
+struct Orders {
+    filter: &'static str,
+    count: &'static str,
 }
 
 /// All hand-picked mutants.
@@ -125,11 +155,16 @@ fn picked() -> impl Iterator<Item = Picked> {
             lines.filter_map(|line| line.strip_prefix(sign)).collect()
         };
         let (old, new) = (behind('-').join("\n"), behind('+').join("\n"));
+        let orders = lines.clone().find_map(|line| {
+            let (filter, count) = line.strip_prefix("? orders ")?.split_once(' ')?;
+            Some(Orders { filter, count })
+        });
         Some(Picked {
             name,
             file,
             old,
             new,
+            orders,
         })
     })
 }
@@ -157,8 +192,8 @@ struct Config {
     profile: String,
 }
 
-/// Tries the mutants in the `tree`. `timeout` is the path of timeout(1). Returns the names
-/// of the mutants that survive.
+/// Tries the mutants in the `tree`. `timeout` is timeout(1). Returns the names of the mutants
+/// that survive.
 fn try_picked(
     mutants: impl Iterator<Item = Picked>,
     tree: &Path,
@@ -166,43 +201,80 @@ fn try_picked(
 ) -> Result<Vec<String>> {
     let config = fs::read_to_string(tree.join(".cargo/mutants.toml"))?;
     let config: Config = toml::from_str(&config)?;
-    let test = |more: &[String]| {
-        let mut test = timeout();
-        test.args([
-            DEADLINE,
-            "cargo",
-            "test",
-            "--quiet",
-            "--profile",
-            &config.profile,
-        ]);
-        test.args(
-            config
-                .test_package
-                .iter()
-                .flat_map(|name| ["--package", name]),
-        );
-        test.args(more).output()
-    };
     let mut missed = Vec::new();
     for mutant in mutants {
         let file = tree.join(mutant.file);
         let whole = fs::read_to_string(&file).context(mutant.file)?;
         fs::write(&file, mutant.defect(&whole)?)?;
-        let built = test(&["--no-run".to_owned()])?.status.success();
-        let passed = test(&config.additional_cargo_test_args)?.status.success();
+        let caught = match &mutant.orders {
+            Some(orders) => orders.catch(&config.profile, &timeout),
+            None => tests_catch(&config, &timeout),
+        };
         fs::write(&file, whole)?;
-        ensure!(built, "the mutant `{}` does not compile", mutant.name);
-        let verdict = if passed { "MISSED" } else { "caught" };
+        let caught = caught.with_context(|| format!("the mutant `{}`", mutant.name))?;
+        let verdict = if caught.is_some() { "caught" } else { "MISSED" };
         println!("{verdict}   {}", mutant.name);
-        missed.extend(passed.then(|| mutant.name.to_owned()));
+        match caught {
+            Some(how) if how.is_empty() => {}
+            Some(how) => println!("         {how}"),
+            None => missed.push(mutant.name.to_owned()),
+        }
     }
     Ok(missed)
+}
+
+/// Runs the tests. None: all pass.
+fn tests_catch(config: &Config, timeout: impl Fn() -> Command) -> Result<Option<String>> {
+    let test = |more: &[String]| {
+        let mut test = timeout();
+        test.args([DEADLINE, "cargo", "test", "--quiet"]);
+        test.args(["--profile", &config.profile]);
+        let packages = config.test_package.iter();
+        test.args(packages.flat_map(|name| ["--package", name]));
+        test.args(more).output()
+    };
+    let built = test(&["--no-run".to_owned()])?.status.success();
+    ensure!(built, "does not compile");
+    let passed = test(&config.additional_cargo_test_args)?.status.success();
+    Ok((!passed).then(String::new))
+}
+
+impl Orders {
+    /// Runs the orders. Returns the line that plays the order again that shows the defect. None:
+    /// no order shows the defect in time.
+    fn catch(&self, profile: &str, timeout: impl Fn() -> Command) -> Result<Option<String>> {
+        let mut build = timeout();
+        build.args([DEADLINE, "cargo", "build", "--quiet"]);
+        build.args(["--profile", profile, "--package", "kqx-test"]);
+        ensure!(build.output()?.status.success(), "does not compile");
+        // Not by cargo, whose own time is not the orders'.
+        let mut orders = timeout();
+        orders
+            .arg(ORDERS_DEADLINE)
+            .arg(cargo_target().join(profile).join("kqx-test"));
+        orders.args(["--on", "native", "orders", self.filter]);
+        orders.args(["--count", self.count]);
+        let since = Instant::now();
+        let output = String::from_utf8(orders.output()?.stdout)?;
+        let seconds = since.elapsed().as_secs_f64();
+        let again = output.lines().find(|line| line.contains("KQX_SEED="));
+        Ok(again.map(|line| format!("{}, in {seconds:.1} s", line.trim())))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A `?` line that is not understood would leave the race to the usual tests.
+    #[test]
+    fn every_line_of_orders_is_understood() {
+        let lines = include_str!("mutants/picked.txt").lines();
+        let lines = lines.filter(|line| line.starts_with("? ")).count();
+        let orders = picked().filter_map(|mutant| mutant.orders);
+        let numbered = orders.filter(|orders| orders.count.parse::<u32>().is_ok());
+        assert_eq!(numbered.count(), lines);
+    }
 
     /// With this test, `cargo test` reports a stale mutant before `make test` tries the
     /// mutants.
