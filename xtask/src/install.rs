@@ -44,30 +44,23 @@ fn destinations(
     };
     let destination = path("DESTDIR", "/");
     let prefix = path("PREFIX", "/usr/local");
+    let file = |source: &str, below: &str| (root().join(source), prefix.join(below));
     let mut files = vec![
         (module, path("KMODDIR", "/boot/modules")),
-        (
-            root().join("kqx/include/sys/kqx.h"),
-            prefix.join("include/sys"),
-        ),
-        (
-            root().join("kmod/packaging/dtrace/lateness.d"),
-            prefix.join("share/examples/kqx"),
-        ),
+        file("kqx/include/sys/kqx.h", "include/sys"),
+        file("kmod/packaging/dtrace/lateness.d", "share/examples/kqx"),
     ];
     for section in ["3", "4", "9"] {
-        files.push((
-            root().join(format!("kqx/man/kqx.{section}")),
-            prefix.join(format!("share/man/man{section}")),
-        ));
+        let page = format!("kqx/man/kqx.{section}");
+        files.push(file(&page, &format!("share/man/man{section}")));
     }
     let below = |directory: PathBuf| match directory.strip_prefix("/") {
         Ok(below) => destination.join(below),
         Err(_) => destination.join(directory),
     };
+    let files = files.into_iter();
     files
-        .into_iter()
-        .map(|(source, directory)| (source, below(directory)))
+        .map(|(file, directory)| (file, below(directory)))
         .collect()
 }
 
@@ -77,13 +70,7 @@ fn copy(source: &Path, directory: &Path) -> Result<()> {
     let target = directory.join(name);
     fs::create_dir_all(directory)
         .and_then(|()| fs::copy(source, &target))
-        .with_context(|| {
-            format!(
-                "cannot install {} as {}",
-                source.display(),
-                target.display()
-            )
-        })?;
+        .with_context(|| format!("cannot install {} as {target:?}", source.display()))?;
     println!("install: {}", target.display());
     Ok(())
 }
@@ -119,12 +106,8 @@ mod tests {
                 "/usr/local/share/man/man9/kqx.9",
             ]
         );
-        let set = [
-            ("DESTDIR", "/stage"),
-            ("PREFIX", "/opt"),
-            ("KMODDIR", "/boot/kernel"),
-        ];
-        let installed = installed(&set);
+        let kmoddir = ("KMODDIR", "/boot/kernel");
+        let installed = installed(&[("DESTDIR", "/stage"), ("PREFIX", "/opt"), kmoddir]);
         assert_eq!(installed[0], "/stage/boot/kernel/kqx.ko");
         assert_eq!(installed[1], "/stage/opt/include/sys/kqx.h");
     }

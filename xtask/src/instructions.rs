@@ -11,6 +11,6 @@ use crate::toolchain::{cargo, run};
 /// Runs the benchmarks. They fail if a cost is over its limit.
 pub fn guard() -> Result<()> {
     let mut bench = cargo("bench --quiet --package kqx-filters --bench instructions");
-    run(bench.env("GUNGRAUN_RUNNER", setup::gungraun()))
+    run(bench.env("GUNGRAUN_RUNNER", setup::GUNGRAUN.file()))
         .context("a filter takes more instructions than filters/benches/instructions.rs allows")
 }

@@ -39,9 +39,6 @@ pub struct Mutants {
     /// All mutants by rule [without this option: the hand-picked, and one in 200 by rule]
     #[arg(long)]
     all: bool,
-    /// Only the hand-picked races, which `kqx-test orders` must find
-    #[arg(long, conflicts_with = "all")]
-    races: bool,
     /// Only mutants whose name contains FILTER; for mutants by rule, a regular expression
     filter: Option<String>,
 }
@@ -49,7 +46,7 @@ pub struct Mutants {
 impl Mutants {
     /// Tries the mutants. A mutant that survives is an error.
     pub fn run(&self) -> Result<()> {
-        let home = home();
+        let home = root().join("target/kqx/mutants");
         let tree = copy(&home)?;
         let test = |program: &Path| {
             let mut test = Command::new(program);
@@ -62,14 +59,8 @@ impl Mutants {
         let mut missed = Vec::new();
         if !self.all {
             let wanted = self.filter.as_deref().unwrap_or_default();
-            let picked = picked()
-                .filter(|picked| picked.name.contains(wanted))
-                .filter(|picked| !self.races || picked.orders.is_some());
+            let picked = picked().filter(|picked| picked.name.contains(wanted));
             missed.extend(try_picked(picked, &tree, || test("timeout".as_ref()))?);
-        }
-        if self.races {
-            ensure!(missed.is_empty(), "no order shows {}", missed.join("; "));
-            return Ok(());
         }
         let mut by_rule = test(&setup::cargo_mutants()?);
         by_rule
@@ -91,14 +82,9 @@ impl Mutants {
     }
 }
 
-/// Where everything about the mutants is.
-fn home() -> PathBuf {
-    root().join("target/kqx/mutants")
-}
-
 /// Where cargo puts what it builds of the mutants.
 fn cargo_target() -> PathBuf {
-    home().join("cargo")
+    root().join("target/kqx/mutants/cargo")
 }
 
 /// Makes a copy of the source tree for the defects. The tree itself is never touched.
@@ -134,14 +120,8 @@ struct Picked {
     file: &'static str,
     old: String,
     new: String,
-    /// The defect is a race, which these orders must show.
-    orders: Option<Orders>,
-}
-
-/// Arguments of `kqx-test orders`. The seed is the program's default.
-struct Orders {
-    filter: &'static str,
-    count: &'static str,
+    /// The defect is a race. So many orders of these cases must show the race.
+    orders: Option<(&'static str, &'static str)>,
 }
 
 /// All hand-picked mutants.
@@ -155,10 +135,9 @@ fn picked() -> impl Iterator<Item = Picked> {
             lines.filter_map(|line| line.strip_prefix(sign)).collect()
         };
         let (old, new) = (behind('-').join("\n"), behind('+').join("\n"));
-        let orders = lines.clone().find_map(|line| {
-            let (filter, count) = line.strip_prefix("? orders ")?.split_once(' ')?;
-            Some(Orders { filter, count })
-        });
+        let orders = lines
+            .clone()
+            .find_map(|line| line.strip_prefix("? orders ")?.split_once(' '));
         Some(Picked {
             name,
             file,
@@ -206,8 +185,8 @@ fn try_picked(
         let file = tree.join(mutant.file);
         let whole = fs::read_to_string(&file).context(mutant.file)?;
         fs::write(&file, mutant.defect(&whole)?)?;
-        let caught = match &mutant.orders {
-            Some(orders) => orders.catch(&config.profile, &timeout),
+        let caught = match mutant.orders {
+            Some(orders) => orders_catch(orders, &config.profile, &timeout),
             None => tests_catch(&config, &timeout),
         };
         fs::write(&file, whole)?;
@@ -239,27 +218,27 @@ fn tests_catch(config: &Config, timeout: impl Fn() -> Command) -> Result<Option<
     Ok((!passed).then(String::new))
 }
 
-impl Orders {
-    /// Runs the orders. Returns the line that plays the order again that shows the defect. None:
-    /// no order shows the defect in time.
-    fn catch(&self, profile: &str, timeout: impl Fn() -> Command) -> Result<Option<String>> {
-        let mut build = timeout();
-        build.args([DEADLINE, "cargo", "build", "--quiet"]);
-        build.args(["--profile", profile, "--package", "kqx-test"]);
-        ensure!(build.output()?.status.success(), "does not compile");
-        // Not by cargo, whose own time is not the orders'.
-        let mut orders = timeout();
-        orders
-            .arg(ORDERS_DEADLINE)
-            .arg(cargo_target().join(profile).join("kqx-test"));
-        orders.args(["--on", "native", "orders", self.filter]);
-        orders.args(["--count", self.count]);
-        let since = Instant::now();
-        let output = String::from_utf8(orders.output()?.stdout)?;
-        let seconds = since.elapsed().as_secs_f64();
-        let again = output.lines().find(|line| line.contains("KQX_SEED="));
-        Ok(again.map(|line| format!("{}, in {seconds:.1} s", line.trim())))
-    }
+/// Runs so many orders of the cases. Returns the line that plays the order again that shows the
+/// defect. None: no order shows the defect in time.
+fn orders_catch(
+    (filter, count): (&str, &str),
+    profile: &str,
+    timeout: impl Fn() -> Command,
+) -> Result<Option<String>> {
+    let mut build = timeout();
+    build.args([DEADLINE, "cargo", "build", "--quiet"]);
+    build.args(["--profile", profile, "--package", "kqx-test"]);
+    ensure!(build.output()?.status.success(), "does not compile");
+    // Not by cargo, whose own time is not the orders'.
+    let mut orders = timeout();
+    orders.arg(ORDERS_DEADLINE);
+    orders.arg(cargo_target().join(profile).join("kqx-test"));
+    orders.args(["--on", "native", "orders", filter, "--count", count]);
+    let since = Instant::now();
+    let output = String::from_utf8(orders.output()?.stdout)?;
+    let seconds = since.elapsed().as_secs_f64();
+    let again = output.lines().find(|line| line.contains("KQX_SEED="));
+    Ok(again.map(|line| format!("{}, in {seconds:.1} s", line.trim())))
 }
 
 #[cfg(test)]
@@ -272,7 +251,7 @@ mod tests {
         let lines = include_str!("mutants/picked.txt").lines();
         let lines = lines.filter(|line| line.starts_with("? ")).count();
         let orders = picked().filter_map(|mutant| mutant.orders);
-        let numbered = orders.filter(|orders| orders.count.parse::<u32>().is_ok());
+        let numbered = orders.filter(|(_, count)| count.parse::<u32>().is_ok());
         assert_eq!(numbered.count(), lines);
     }
 

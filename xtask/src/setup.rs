@@ -15,7 +15,7 @@ use crate::release::{Release, relative, setup_directory};
 use crate::toolchain::{self, cargo, run, runs, ziglang};
 
 /// The program that runs the filters' benchmarks. filters/Cargo.toml names the same version.
-const GUNGRAUN: Program = Program {
+pub const GUNGRAUN: Program = Program {
     name: "gungraun-runner",
     version: "0.17.0",
     why: "count the filters' instructions",
@@ -92,11 +92,6 @@ pub fn install_missing() -> Result<()> {
     Ok(())
 }
 
-/// The path of the program that runs the filters' benchmarks, after set-up.
-pub fn gungraun() -> PathBuf {
-    GUNGRAUN.file()
-}
-
 /// Installs cargo-mutants on its first use, because its build takes minutes. Returns the path.
 pub fn cargo_mutants() -> Result<PathBuf> {
     CARGO_MUTANTS.install()?;
@@ -104,7 +99,7 @@ pub fn cargo_mutants() -> Result<PathBuf> {
 }
 
 /// A program from crates.io.
-struct Program {
+pub struct Program {
     name: &'static str,
     version: &'static str,
     /// The purpose, for a person.
@@ -116,7 +111,8 @@ impl Program {
         setup_directory().join(format!("{}-{}", self.name, self.version))
     }
 
-    fn file(&self) -> PathBuf {
+    /// Where set-up installs the program.
+    pub fn file(&self) -> PathBuf {
         self.directory().join("bin").join(self.name)
     }
 

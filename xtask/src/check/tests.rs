@@ -64,53 +64,55 @@ fn a_module_that_keeps_every_rule_is_good() {
     );
 }
 
-#[test]
-fn a_relocation_through_a_global_offset_table_is_refused() {
-    refused(
-        &with_relocation("R_X86_64_GOTPCREL"),
-        "relocation type 9 in .text at 0x0",
-    );
+/// A test for each module that breaks a rule, and what the refusal says.
+macro_rules! refused {
+    ($($name:ident: $module:expr => $reason:literal;)+) => {
+        $(
+            #[test]
+            fn $name() {
+                refused(&$module, $reason);
+            }
+        )+
+    };
 }
 
-#[test]
-fn a_32_bit_absolute_relocation_is_refused() {
-    refused(&with_relocation("R_X86_64_32"), "relocation type 10");
-}
-
-#[test]
-fn a_relocation_for_thread_local_storage_is_refused() {
-    refused(&with_relocation("R_X86_64_TPOFF32"), "relocation type 23");
-}
-
-#[test]
-fn an_sse_instruction_is_refused() {
-    refused(&with_code("movaps %xmm0, %xmm1"), "FPU");
-}
-
-#[test]
-fn an_avx_instruction_is_refused() {
-    refused(&with_code("vxorps %ymm0, %ymm0, %ymm0"), "FPU");
-}
-
-#[test]
-fn an_x87_instruction_is_refused() {
-    refused(&with_code("fld1"), "FPU");
+refused! {
+    a_relocation_through_a_global_offset_table_is_refused:
+        with_relocation("R_X86_64_GOTPCREL") => "relocation type 9 in .text at 0x0";
+    a_32_bit_absolute_relocation_is_refused:
+        with_relocation("R_X86_64_32") => "relocation type 10";
+    a_relocation_for_thread_local_storage_is_refused:
+        with_relocation("R_X86_64_TPOFF32") => "relocation type 23";
+    an_sse_instruction_is_refused: with_code("movaps %xmm0, %xmm1") => "FPU";
+    an_avx_instruction_is_refused: with_code("vxorps %ymm0, %ymm0, %ymm0") => "FPU";
+    an_x87_instruction_is_refused: with_code("fld1") => "FPU";
+    an_access_below_the_stack_pointer_is_refused: with_code("mov %rdi, -8(%rsp)") => "red zone";
+    an_access_below_a_frame_that_was_never_made_is_refused:
+        good_but("\tpop", "\tmov %rdi, -8(%rbp)\n\tpop") => "red zone";
+    a_linker_set_in_two_sections_is_refused:
+        format!("{GOOD}\t.section set_sysctl_set, \"aw\", @progbits, unique, 1\n\t.quad 0\n")
+        => "set_sysctl_set is there 2 times";
+    a_table_of_callbacks_that_a_later_kernel_reads_past_is_refused:
+        good_but(".zero\t32", "") => "the table of callbacks ends after 40 bytes";
+    a_word_behind_the_callbacks_is_refused:
+        good_but(".zero\t32", ".quad 0, 1, 0, 0") => "not zero at 0x30";
+    a_pointer_behind_the_callbacks_is_refused:
+        good_but(".zero\t32", ".quad function, 0, 0, 0") => "not zero at 0x28";
+    an_unknown_symbol_is_refused:
+        with_code("call rust_eh_personality") => "symbol rust_eh_personality is not in";
+    a_symbol_that_others_could_link_with_is_refused:
+        good_but("depend:", "\t.globl depend\ndepend:") => "symbol depend is global";
+    a_common_symbol_is_refused:
+        good_but("depend:", "\t.comm shared, 8, 8\ndepend:") => "symbol shared is common";
+    a_module_without_a_kernel_version_is_refused:
+        good_but("set_modmetadata_set", "another") => "MODULE_VERSION";
+    a_module_for_an_unknown_release_is_refused:
+        good_but("1400097", "1302001") => "kernel 1302001";
 }
 
 #[test]
 fn a_fence_is_no_use_of_the_fpu() {
     verdict(&with_code("mfence")).expect("good");
-}
-
-#[test]
-fn an_access_below_the_stack_pointer_is_refused() {
-    refused(&with_code("mov %rdi, -8(%rsp)"), "red zone");
-}
-
-#[test]
-fn an_access_below_a_frame_that_was_never_made_is_refused() {
-    let access = good_but("\tpop", "\tmov %rdi, -8(%rbp)\n\tpop");
-    refused(&access, "red zone");
 }
 
 #[test]
@@ -125,72 +127,6 @@ fn each_linker_set_is_missed() {
         let source = good_but(&format!("{missing},"), "another,");
         refused(&source, &format!("linker set {missing} is missing"));
     }
-}
-
-#[test]
-fn a_linker_set_in_two_sections_is_refused() {
-    let twin =
-        format!("{GOOD}\t.section set_sysctl_set, \"aw\", @progbits, unique, 1\n\t.quad 0\n");
-    refused(&twin, "set_sysctl_set is there 2 times");
-}
-
-#[test]
-fn a_table_of_callbacks_that_a_later_kernel_reads_past_is_refused() {
-    refused(
-        &good_but(".zero\t32", ""),
-        "the table of callbacks ends after 40 bytes",
-    );
-}
-
-#[test]
-fn a_word_behind_the_callbacks_is_refused() {
-    refused(
-        &good_but(".zero\t32", ".quad 0, 1, 0, 0"),
-        "not zero at 0x30",
-    );
-}
-
-#[test]
-fn a_pointer_behind_the_callbacks_is_refused() {
-    let pointer = good_but(".zero\t32", ".quad function, 0, 0, 0");
-    refused(&pointer, "not zero at 0x28");
-}
-
-#[test]
-fn an_unknown_symbol_is_refused() {
-    refused(
-        &with_code("call rust_eh_personality"),
-        "symbol rust_eh_personality is not in",
-    );
-}
-
-#[test]
-fn a_symbol_that_others_could_link_with_is_refused() {
-    refused(
-        &good_but("depend:", "\t.globl depend\ndepend:"),
-        "symbol depend is global",
-    );
-}
-
-#[test]
-fn a_common_symbol_is_refused() {
-    refused(
-        &good_but("depend:", "\t.comm shared, 8, 8\ndepend:"),
-        "symbol shared is common",
-    );
-}
-
-#[test]
-fn a_module_without_a_kernel_version_is_refused() {
-    refused(
-        &good_but("set_modmetadata_set", "another"),
-        "MODULE_VERSION",
-    );
-}
-
-#[test]
-fn a_module_for_an_unknown_release_is_refused() {
-    refused(&good_but("1400097", "1302001"), "kernel 1302001");
 }
 
 #[test]
