@@ -101,7 +101,9 @@ fn dump(sys: &dyn System) -> Outcome {
     let dumping = || {
         while !done.load(Ordering::Relaxed) {
             equal!(sys.knotes(queue.fd)?, 3);
-            sys.pass(Duration::from_micros(10));
+            // On a virtual clock a reading takes a fixed time. A loop of 40 us in all, which
+            // divides the intervals between retries, could meet every retry with a reading.
+            sys.pass(Duration::from_micros(7));
         }
         queue.apply(delete(TIMER))?;
         Ok(())
