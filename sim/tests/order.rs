@@ -310,16 +310,22 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// Plays `body` on a machine that explores, for each of some seeds. Returns the different results.
+/// Plays `body` on a machine that explores: without a preemption, and for each of some seeds.
+/// Returns the different results.
 fn each_order<T: Ord>(body: impl Fn(&Machine) -> T) -> BTreeSet<T> {
-    let result = |seed| {
+    let result = |strategy| {
         let machine = machine();
-        machine.explore(&random(seed), true);
+        machine.explore(&strategy, true);
         let result = body(&machine);
         machine.end_exploring();
         result
     };
-    (0..SEEDS).map(result).collect()
+    let seeds = (0..SEEDS).map(random);
+    [Strategy::Given(Vec::new())]
+        .into_iter()
+        .chain(seeds)
+        .map(result)
+        .collect()
 }
 
 /// Whether two callouts of two CPUs were seen beside each other.
