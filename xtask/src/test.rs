@@ -44,7 +44,7 @@ pub fn all() -> Result<()> {
     step("the cases in many orders of their threads, the small cases in all");
     let later = format!("{}+later", loaded(Release::V15));
     for (release, machine) in [(Release::V14, loaded(Release::V14)), (Release::V15, later)] {
-        for orders in ["orders --count 50", "orders --all"] {
+        for orders in ["orders --count 30", "orders --all"] {
             run(harness(release)
                 .args(["--on", &machine])
                 .args(orders.split(' ')))?;
