@@ -4,13 +4,13 @@
 
 use kqx::errno::Errno;
 use kqx::event::{EV_ADD, EV_CLEAR, EV_FORCEONESHOT, EV_RECEIPT, Kevent};
-use kqx_filters::{Arm, Context, Filter, Report, Words};
+use kqx_filters::{Arm, Context, Filter, Report};
 
 use crate::delivery::{self, Mode, Next, Said};
 use crate::kernel::clock::KernelClock;
 use crate::kernel::knote::{
     Accepted, Active, Attached, Attaching, Changing, Delivering, Detached, Detaching, Expiring,
-    Filled, Knote, Slot, Stores,
+    Filled, Knote, Slot, Stores, Times,
 };
 use crate::kernel::stats::{Stat, counter_u64_add};
 use crate::kernel::timer::{Armable, Expire};
@@ -18,8 +18,10 @@ use crate::kernel::trace;
 
 /// What the filter says of a registration.
 #[inline(always)]
-fn said<F: Filter>(words: Words, timed: Option<&F::Timed>, mode: Mode) -> Said {
-    let filter = F::load(words);
+fn said<F: Filter, P: Times>(kn: &mut Knote<'_, P>, mode: Mode) -> Said {
+    let filter = F::load(kn.words());
+    let mut timer = kn.timer();
+    let timed = timer.as_mut().map(|timer| &*timer.timed());
     let (clears, due) = after(&filter, timed, mode);
     let cx = Context::new(&KernelClock, mode.added());
     Said {
@@ -124,11 +126,7 @@ pub(crate) fn event<F: Filter>(mut kn: Knote<'_, Active>) -> bool {
 #[cold]
 #[inline(never)]
 fn show<F: Filter>(mut kn: Knote<'_, Active>, mode: Mode) -> bool {
-    let words = kn.words();
-    let said = match kn.timer() {
-        None => said::<F>(words, None, mode),
-        Some(mut timer) => said::<F>(words, Some(timer.timed()), mode),
-    };
+    let said = said::<F, _>(&mut kn, mode);
     delivery::show(kn, &said)
 }
 
@@ -267,11 +265,7 @@ fn deliver_error<'a, F: Filter>(
     mode: Mode,
     errno: Errno,
 ) -> Filled<'a> {
-    let words = kn.words();
-    let said = match kn.timer() {
-        None => said::<F>(words, None, mode),
-        Some(mut timer) => said::<F>(words, Some(timer.timed()), mode),
-    };
+    let said = said::<F, _>(&mut kn, mode);
     delivery::deliver_error(kn, slot, errno, &said)
 }
 
