@@ -19,8 +19,8 @@ static LISTS: Mutex<Lists> = Mutex::new(Lists(BTreeMap::new()));
 
 fn new_list() -> Shared<EventhandlerList> {
     let list = Box::into_raw(Box::<EventhandlerList>::default());
-    // SAFETY: a box that `Lists` takes back when it is dropped. Whoever follows the pointer to
-    // an entry holds the list's mutex.
+    // SAFETY: a box that `Lists` takes back when it is dropped. A thread that follows the
+    // pointer to an entry holds the list's mutex.
     let list = unsafe { Shared::new(list, "eventhandler_list") };
     part!(list, el_entries).init();
     mtx::init(&list.el_lock, c"eventhandler", mtx::MTX_DEF);

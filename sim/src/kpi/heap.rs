@@ -38,7 +38,7 @@ pub(crate) type Owner = usize;
 #[repr(C, align(16))]
 struct Line([u8; 16]);
 
-/// While a block is live, whoever allocated it uses the memory, and the heap leaves `lines` alone.
+/// While a block is live, its owner uses the memory, and the heap leaves `lines` alone.
 struct Block {
     owner: Owner,
     size: usize,

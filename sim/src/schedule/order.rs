@@ -84,7 +84,7 @@ impl FromStr for Strategy {
     }
 }
 
-/// What a thread is about to do at a point where a kernel could switch threads.
+/// What a thread does at a point where a kernel could switch threads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Point {
     /// The function of the kernel.
@@ -93,12 +93,12 @@ pub(crate) struct Point {
     pub(crate) on: String,
 }
 
-/// A step of a run: a thread, and what it was about to do.
+/// A step of a run: a thread, and what the thread did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// The thread, as [`Machine::threads`](crate::Machine::threads) names it.
+    /// `thread N`, by the order in which threads come to the machine, or `softclock CPU`.
     pub thread: String,
-    /// What the thread was about to do.
+    /// The function of the kernel, and what the function acts on.
     pub action: String,
 }
 
@@ -142,6 +142,8 @@ const FAIR: u32 = 10_000;
 
 /// Chooses, and writes down what it chose.
 pub(super) struct Explorer {
+    /// Time may pass although a thread could run.
+    pub(super) time_passes: bool,
     chooser: Chooser,
     order: Order,
     log: Vec<(TaskId, Point)>,
@@ -164,7 +166,7 @@ enum Chooser {
 }
 
 impl Explorer {
-    pub(super) fn new(strategy: &Strategy) -> Explorer {
+    pub(super) fn new(strategy: &Strategy, time_passes: bool) -> Explorer {
         let chooser = match *strategy {
             Strategy::Random { seed } => Chooser::Random(Rng::with_seed(seed)),
             Strategy::Pct {
@@ -185,6 +187,7 @@ impl Explorer {
             Strategy::Given(ref choices) => Chooser::Given(choices.clone()),
         };
         Explorer {
+            time_passes,
             chooser,
             order: Order::default(),
             log: Vec::new(),
@@ -317,7 +320,7 @@ mod tests {
 
     #[test]
     fn given_choices_are_taken_and_then_the_running_thread_goes_on() {
-        let mut explorer = Explorer::new(&Strategy::Given(vec![1]));
+        let mut explorer = Explorer::new(&Strategy::Given(vec![1]), false);
         let options = [Candidate::Task(0), Candidate::Task(1)];
         assert_eq!(explorer.choose(&options, true), Candidate::Task(1));
         assert_eq!(explorer.choose(&options, true), Candidate::Task(0));
@@ -326,7 +329,7 @@ mod tests {
     #[test]
     fn a_thread_that_never_waits_gives_way_in_the_end() {
         for strategy in ["given:", "pct:1:1:10"] {
-            let mut explorer = Explorer::new(&strategy.parse().unwrap());
+            let mut explorer = Explorer::new(&strategy.parse().unwrap(), false);
             let first = explorer.choose(&[Candidate::Task(0), Candidate::Task(1)], true);
             let Candidate::Task(first) = first else {
                 unreachable!()

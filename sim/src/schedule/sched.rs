@@ -173,14 +173,21 @@ impl Schedule {
         timeouts.chain(self.wheel.next()).min()
     }
 
-    /// The first callout that is due at that time, with its CPU and what runs the callout. None
-    /// once the machine is dead: what the callout is given may be gone with the thread that
-    /// died.
-    fn next_due(&mut self, now: Sbintime) -> Option<(Softclock, usize, Shared<Callout>)> {
+    /// The first callout of that CPU, or of any, that is due at that time, with its CPU and what
+    /// runs the callout. None once the machine is dead: what the callout is given may be gone
+    /// with the thread that died.
+    fn next_due(
+        &mut self,
+        cpu: Option<usize>,
+        now: Sbintime,
+    ) -> Option<(Softclock, usize, Shared<Callout>)> {
         if self.dead.is_some() {
             return None;
         }
-        let (cpu, callout) = self.wheel.pop_due(now)?;
+        let (cpu, callout) = match cpu {
+            Some(cpu) => (cpu, self.wheel.pop_due_on(cpu, now)?),
+            None => self.wheel.pop_due(now)?,
+        };
         Some((self.softclock.expect("set at boot"), cpu, callout))
     }
 
@@ -188,7 +195,8 @@ impl Schedule {
     fn choose(&mut self, me: TaskId) -> Option<Candidate> {
         let now = clock::uptime();
         let soon = |time: Sbintime| time > now && time - now <= INTERRUPTED;
-        let time = self.turns.time_passes
+        let explorer = self.turns.explorer.as_ref();
+        let time = explorer.is_some_and(|explorer| explorer.time_passes)
             && self.turns.state(me) == TaskState::Ready
             && self.wheel.next().is_some_and(soon);
         let wheel = &self.wheel;
@@ -230,7 +238,7 @@ pub(crate) fn has_called() {
     if !is_virtual() {
         return;
     }
-    if EXPLORING.load(Ordering::Relaxed) {
+    if explores() {
         return switch_point("return", String::new);
     }
     let mut schedule = lock();
@@ -275,7 +283,7 @@ pub(crate) fn expect_thread() -> TaskId {
     lock().turns.add(TaskState::Ready)
 }
 
-/// This host thread is the one that was expected: waits for its turn.
+/// This host thread is the thread that was expected: waits for its turn.
 pub(crate) fn adopt(me: TaskId) {
     become_cpu();
     if is_virtual() {
@@ -310,7 +318,7 @@ fn end_task(mut schedule: Guard, me: TaskId) -> Guard {
     schedule
 }
 
-/// Gives the turn to whoever goes on. Moves the clock while no thread can.
+/// Gives the turn to the next thread. Moves the clock while no thread can go on.
 fn pass_turn(mut schedule: Guard, me: TaskId) -> Guard {
     while schedule.dead.is_none() {
         match schedule.choose(me) {
@@ -339,11 +347,12 @@ fn take_turn(mut schedule: Guard, me: TaskId) -> Guard {
     schedule
 }
 
-/// A point where a kernel could switch threads: `call` is about to act on what `on` says.
-/// Under an explorer, another thread may go on first. The caller has no lock of the host.
+/// A point where a kernel could switch threads, before `call` acts on what `on` says, or after
+/// the call where others can notice only what it has done. Under an explorer, another thread
+/// may go on first. The caller has no lock of the host.
 #[inline(always)]
 pub(crate) fn switch_point(call: &'static str, on: impl FnOnce() -> String) {
-    if EXPLORING.load(Ordering::Relaxed) {
+    if explores() {
         come_to(Point { call, on: on() });
     }
 }
@@ -366,8 +375,7 @@ fn come_to(point: Point) {
 /// a thread can run.
 pub(crate) fn explore(strategy: &Strategy, time_passes: bool) {
     let mut schedule = lock();
-    schedule.turns.explorer = Some(Explorer::new(strategy));
-    schedule.turns.time_passes = time_passes;
+    schedule.turns.explorer = Some(Explorer::new(strategy, time_passes));
     EXPLORING.store(true, Ordering::Relaxed);
 }
 
@@ -571,7 +579,7 @@ fn happen(mut schedule: Guard, time: Sbintime) -> Guard {
     clock::set_uptime(time);
     let mut left = STORM;
     while schedule.turns.explorer.is_none()
-        && let Some((softclock, cpu, callout)) = schedule.next_due(time)
+        && let Some((softclock, cpu, callout)) = schedule.next_due(None, time)
     {
         schedule = softclock(schedule, cpu, callout);
         left -= 1;
@@ -606,8 +614,7 @@ pub(crate) fn run_softclock(me: TaskId, cpu: usize) {
     let mut schedule = lock();
     while !schedule.stopping && schedule.dead.is_none() {
         schedule.turns.set_state(me, TaskState::Ready);
-        while let Some(callout) = schedule.wheel.pop_due_on(cpu, clock::uptime()) {
-            let softclock = schedule.softclock.expect("set at boot");
+        while let Some((softclock, cpu, callout)) = schedule.next_due(Some(cpu), clock::uptime()) {
             schedule = softclock(schedule, cpu, callout);
         }
         schedule.turns.set_state(me, TaskState::Idle(cpu));
@@ -624,7 +631,7 @@ pub(crate) fn expect_softclock(cpu: usize) -> TaskId {
 pub(crate) fn run_real_time() {
     let mut schedule = lock();
     while !schedule.stopping && schedule.dead.is_none() {
-        while let Some((softclock, cpu, callout)) = schedule.next_due(clock::uptime()) {
+        while let Some((softclock, cpu, callout)) = schedule.next_due(None, clock::uptime()) {
             schedule = softclock(schedule, cpu, callout);
         }
         match schedule.wheel.next() {

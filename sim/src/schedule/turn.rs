@@ -47,8 +47,6 @@ pub(super) struct Turns {
     tasks: Vec<Task>,
     pub(super) current: Option<TaskId>,
     pub(super) explorer: Option<Explorer>,
-    /// Time may pass although a thread could run, while the explorer explores.
-    pub(super) time_passes: bool,
     /// System calls that the current thread has made since it last waited.
     calls: u32,
 }
@@ -63,7 +61,6 @@ impl Turns {
             tasks: Vec::new(),
             current: None,
             explorer: None,
-            time_passes: false,
             calls: 0,
         }
     }
@@ -120,10 +117,10 @@ impl Turns {
         self.tasks.iter().all(over)
     }
 
-    /// A thread has made a system call. Whether the thread is to give way.
+    /// A thread has made a system call without an explorer. Whether the thread is to give way.
     pub(super) fn has_called(&mut self) -> bool {
         self.calls += 1;
-        self.calls >= CALLS && self.explorer.is_none()
+        self.calls >= CALLS
     }
 
     /// The thread that runs from now on.

@@ -42,7 +42,7 @@ pub(crate) struct Migration {
     pub(crate) arg: *mut c_void,
 }
 
-// SAFETY: whoever set the callout promised that softclock may call the function with the
+// SAFETY: the thread that set the callout promised that softclock may call the function with the
 // argument.
 unsafe impl Send for Migration {}
 

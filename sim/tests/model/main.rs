@@ -6,7 +6,7 @@
 //! a model of its own; with several, each on a thread. After every step what the kernel
 //! answered must be what the model says. A run is a number: the number alone decides what
 //! happens. Each is played three times: the second time, every change asks for a receipt; the
-//! third, changes take what is due in the same call. Those that failed once are in `runs.txt` and
+//! third, changes take what is due in the same call. Runs that failed once are in `runs.txt` and
 //! are played first.
 //!
 //! The calls of several players overlap, in an order that the run's number chooses. The models
