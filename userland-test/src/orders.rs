@@ -4,15 +4,14 @@
 //! order shows at once, and shows again.
 
 use std::fmt::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use kqx_sim::{Decision, Order, Strategy};
 
 use crate::case::Case;
-use crate::outcome::{Failure, Outcome};
-use crate::run::{Live, watch};
+use crate::outcome::{Failure, caught};
+use crate::run::{checked, watch};
 use crate::system::sim::Sim;
 use crate::system::{Feature, System};
 
@@ -165,8 +164,8 @@ fn all(preemptions: u32, most: u32, play: Play<'_>) -> Result<Tried, Box<Found>>
     Ok(Tried { orders, all: true })
 }
 
-/// The choices of the order after one with these decisions, the last decision varying first:
-/// one that preempts at most so often.
+/// The choices of the order after the order with these decisions, the last decision varying
+/// first. The next order has at most so many preemptions.
 fn successor(decisions: &[Decision], preemptions: u32) -> Option<Vec<u8>> {
     let preempts = |decision: &Decision| u32::from(decision.preempts && decision.taken > 0);
     let mut before: u32 = decisions.iter().map(preempts).sum();
@@ -186,17 +185,14 @@ fn successor(decisions: &[Decision], preemptions: u32) -> Option<Vec<u8>> {
 fn play(sim: &Sim, case: &Case, strategy: &Strategy) -> Result<Order, Box<Found>> {
     let passes = !case.needs.contains(&Feature::VirtualClock);
     let mut order = Order::default();
-    let outcome = catch_unwind(AssertUnwindSafe(|| -> Outcome {
-        let before = Live::of(sim)?;
+    let explored = || {
         sim.machine().explore(strategy, passes);
-        let outcome = catch_unwind(AssertUnwindSafe(|| (case.run)(sim)));
+        let outcome = caught(|| (case.run)(sim));
         order = sim.machine().end_exploring();
-        outcome.unwrap_or_else(|panic| Err(Failure::from_panic(&*panic)))?;
-        before.is_back(sim)?;
-        sim.verdict()
-    }));
-    let outcome = outcome.unwrap_or_else(|panic| Err(Failure::from_panic(&*panic)));
-    match outcome {
+        outcome
+    };
+    // Where the order has killed the machine, the checks panic.
+    match caught(|| checked(sim, explored)) {
         Ok(()) => Ok(order),
         Err(failure) => Err(Box::new(Found {
             failure,

@@ -4,6 +4,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Why a case failed: one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,11 @@ impl fmt::Display for Failure {
 
 /// The outcome of a case.
 pub type Outcome = Result<(), Failure>;
+
+/// Runs `body`, and turns a panic into a failure.
+pub fn caught(body: impl FnOnce() -> Outcome) -> Outcome {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(Failure::from_panic(&*panic)))
+}
 
 /// Fails the case with the place and a reason. The arguments are those of format!.
 #[macro_export]

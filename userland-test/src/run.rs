@@ -2,12 +2,11 @@
 
 //! Runs jobs one after another under a watchdog.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use crate::job::{Job, Tally, Verdict};
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::{Failure, Outcome, caught};
 use crate::report::Report;
 use crate::system::System;
 
@@ -63,18 +62,19 @@ pub(crate) fn watch(sys: &dyn System, patience: Duration, told: &Receiver<String
     }
 }
 
+/// Runs `body`, which has to restore the numbers of [`Live`] and to leave no fault.
+pub(crate) fn checked(sys: &dyn System, body: impl FnOnce() -> Outcome) -> Outcome {
+    let before = Live::of(sys)?;
+    caught(body)?;
+    before.is_back(sys)?;
+    sys.verdict()
+}
+
 fn verdict(sys: &dyn System, job: &Job) -> Verdict {
     if let Some(missing) = job.needs.iter().find(|feature| !sys.has(**feature)) {
         return Verdict::Skipped(*missing);
     }
-    let outcome = Live::of(sys).and_then(|before| {
-        let outcome = catch_unwind(AssertUnwindSafe(|| (job.run)(sys)))
-            .unwrap_or_else(|panic| Err(Failure::from_panic(&*panic)));
-        outcome
-            .and_then(|()| before.is_back(sys))
-            .and_then(|()| sys.verdict())
-    });
-    match outcome {
+    match checked(sys, || (job.run)(sys)) {
         Ok(()) => Verdict::Passed,
         Err(failure) => Verdict::Failed(failure),
     }
@@ -82,14 +82,14 @@ fn verdict(sys: &dyn System, job: &Job) -> Verdict {
 
 /// The numbers that every job has to restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Live {
+struct Live {
     counters: i64,
     timers: i64,
     allocations: Option<u64>,
 }
 
 impl Live {
-    pub(crate) fn of(sys: &dyn System) -> Result<Live, Failure> {
+    fn of(sys: &dyn System) -> Result<Live, Failure> {
         Ok(Live {
             counters: sys.sysctl("kern.kqx.counters")?,
             timers: sys.sysctl("kern.kqx.timers")?,
@@ -98,7 +98,7 @@ impl Live {
     }
 
     /// A process that exits may still be giving back after its last message.
-    pub(crate) fn is_back(self, sys: &dyn System) -> Outcome {
+    fn is_back(self, sys: &dyn System) -> Outcome {
         let mut now = Live::of(sys)?;
         for _ in 0..LOOKS {
             if now == self {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use kqx::event::Kevent;
 
 use super::{Body, Clock, Errno, Fd, Feature, SharedMemory, System};
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::{Failure, Outcome, caught};
 
 const _: () = assert!(
     size_of::<Kevent>() == size_of::<libc::kevent>(),
@@ -238,12 +238,6 @@ fn die_with_parent() {
     };
 }
 
-/// Calls `body`, and turns a panic into a failure.
-fn guarded(body: Body<'_>) -> Outcome {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(body))
-        .unwrap_or_else(|panic| Err(Failure::from_panic(&*panic)))
-}
-
 /// Waits for process `pid` to end. If its status is not 0, the error says how the process
 /// ended.
 fn wait_for(pid: libc::pid_t) -> Outcome {
@@ -412,7 +406,7 @@ impl System for Kernel {
         match check(unsafe { libc::fork() })? {
             0 => {
                 die_with_parent();
-                exit_with(guarded(body), &to)
+                exit_with(caught(body), &to)
             }
             pid => {
                 drop(to);
@@ -477,7 +471,7 @@ impl System for Kernel {
         // SAFETY: as in `in_process`.
         match check(unsafe { libc::fork() })? {
             0 => {
-                if let Err(failure) = guarded(owner) {
+                if let Err(failure) = caught(owner) {
                     exit_with(Err(failure), &to);
                 }
                 // SAFETY: this process has one thread. So no thread holds a lock that
@@ -486,7 +480,7 @@ impl System for Kernel {
                     0 => {
                         let told = wait.read_exact(&mut [0]);
                         let outcome = match told {
-                            Ok(()) => guarded(heir),
+                            Ok(()) => caught(heir),
                             Err(_) => {
                                 Err(Failure("no message says that the owner is gone".to_owned()))
                             }

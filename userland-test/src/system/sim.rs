@@ -3,7 +3,6 @@
 //! A simulated kernel, through the crate `kqx-sim`.
 
 use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,7 +11,7 @@ use kqx::event::Kevent;
 use kqx_sim::{ClockMode, Config, Machine, Process, Release, UNLIMITED};
 
 use super::{Clock, Errno, Fd, Feature, SharedMemory, System};
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::{Failure, Outcome, caught};
 
 /// The name of the module's file in the simulated kernel.
 const MODULE: &str = "kqx.ko";
@@ -54,9 +53,9 @@ thread_local! {
 /// Runs `body` on this thread in process `process`, and turns a panic into a failure.
 fn run_in(process: &Process, body: &(dyn Fn() -> Outcome + Sync)) -> Outcome {
     let before = PROCESS.replace(Some(process.clone()));
-    let outcome = catch_unwind(AssertUnwindSafe(body));
+    let outcome = caught(body);
     PROCESS.set(before);
-    outcome.unwrap_or_else(|panic| Err(Failure::from_panic(&*panic)))
+    outcome
 }
 
 impl Sim {

@@ -3,13 +3,13 @@
 //! Two threads, or a thread and an expiry, with few calls each: so few that `kqx-test orders
 //! --all` tries every order with up to two preemptions.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kqx::abi::{KQX_TIMER, ident};
 use kqx::event::{EV_ADD, EV_DISPATCH, EV_ONESHOT, Kevent, NOTE_TRIGGER};
 
 use crate::case::case;
-use crate::outcome::Outcome;
+use crate::outcome::{Failure, Outcome};
 use crate::system::{Clock, Errno, System};
 use crate::tools::change::{
     COUNTER, EDGE, GATE, TIMER, US, add, delete, disable, enable, oneshot, periodic, trigger,
@@ -130,14 +130,7 @@ fn add_same(sys: &dyn System) -> Outcome {
 /// event, and the registration is gone.
 #[case("races.pairs.oneshot_takers", orders(all))]
 fn oneshot_takers(sys: &dyn System) -> Outcome {
-    let queue = Queue::new(sys)?;
-    queue.apply(Kevent {
-        flags: EV_ADD | EV_ONESHOT,
-        fflags: NOTE_TRIGGER,
-        data: 7,
-        ..add(COUNTER)
-    })?;
-    taken_once(sys, &queue, 7)?;
+    let queue = taken_once(sys, EV_ONESHOT)?;
     equal!(queue.apply(delete(COUNTER)), Err(Errno::ENOENT));
     Ok(())
 }
@@ -146,33 +139,35 @@ fn oneshot_takers(sys: &dyn System) -> Outcome {
 /// event, and the registration is disabled.
 #[case("races.pairs.dispatch_takers", orders(all))]
 fn dispatch_takers(sys: &dyn System) -> Outcome {
-    let queue = Queue::new(sys)?;
-    queue.apply(Kevent {
-        flags: EV_ADD | EV_DISPATCH,
-        fflags: NOTE_TRIGGER,
-        data: 7,
-        ..add(COUNTER)
-    })?;
-    taken_once(sys, &queue, 7)?;
+    let queue = taken_once(sys, EV_DISPATCH)?;
     apply(&queue, enable(COUNTER))?;
     equal!(queue.take()?.data, 7);
     Ok(())
 }
 
-/// Two threads look for the event of `queue`. A scan waits for a registration that another scan has
-/// in hand, so that a thread finds nothing only if the other thread has taken the event.
-fn taken_once(sys: &dyn System, queue: &Queue, data: i64) -> Outcome {
-    let events = AtomicI64::new(0);
+/// Two threads look for the event of a counter of 7, added with `flags`: returns its kqueue. A
+/// scan waits for a registration that another scan has in hand, so that a thread finds nothing
+/// only if the other thread has taken the event.
+fn taken_once(sys: &dyn System, flags: u16) -> Result<Queue<'_>, Failure> {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        flags: EV_ADD | flags,
+        fflags: NOTE_TRIGGER,
+        data: 7,
+        ..add(COUNTER)
+    })?;
+    let events = Sum::default();
     let take = || {
         if let Some(event) = queue.poll()? {
-            equal!(event.data, data);
-            events.fetch_add(1, Ordering::Relaxed);
+            equal!(event.data, 7);
+            events.add(1);
         }
         Ok(())
     };
     sys.parallel(&[&take, &take])?;
-    equal!(events.load(Ordering::Relaxed), 1);
-    queue.quiet()
+    equal!(events.get(), 1);
+    queue.quiet()?;
+    Ok(queue)
 }
 
 /// A trigger that comes while a one-shot event is delivered is in the event, or gets ENOENT.
@@ -184,16 +179,16 @@ fn oneshot_and_trigger(sys: &dyn System) -> Outcome {
         fflags: NOTE_TRIGGER,
         ..add(COUNTER)
     })?;
-    let taken = AtomicI64::new(0);
+    let taken = Sum::default();
     let take = || {
-        taken.store(queue.take()?.data, Ordering::Relaxed);
+        taken.add(queue.take()?.data);
         Ok(())
     };
     sys.parallel(&[
         &|| Ok(unless_gone(queue.apply(trigger(COUNTER, 1)))?),
         &take,
     ])?;
-    let taken = taken.load(Ordering::Relaxed);
+    let taken = taken.get();
     ensure!(taken == 1 || taken == 2, "{taken}");
     equal!(queue.apply(delete(COUNTER)), Err(Errno::ENOENT));
     queue.quiet()
@@ -271,18 +266,18 @@ fn expiry_and_delivery(sys: &dyn System) -> Outcome {
 fn expiry_takers(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(oneshot(10 * US))?;
-    let events = AtomicI64::new(0);
+    let events = Sum::default();
     let take = || {
         if let Some(event) = queue.poll()? {
-            events.fetch_add(event.data, Ordering::Relaxed);
+            events.add(event.data);
         }
         Ok(())
     };
     sys.parallel(&[&take, &take])?;
-    if events.load(Ordering::Relaxed) == 0 {
-        events.store(queue.wait()?.data, Ordering::Relaxed);
+    if events.get() == 0 {
+        events.add(queue.wait()?.data);
     }
-    equal!(events.load(Ordering::Relaxed), 1);
+    equal!(events.get(), 1);
     queue.quiet()?;
     equal!(queue.apply(delete(TIMER)), Err(Errno::ENOENT));
     Ok(())

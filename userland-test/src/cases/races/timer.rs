@@ -187,7 +187,7 @@ fn timer_dump(sys: &dyn System) -> Outcome {
     sys.parallel(&[&dumping, &adding])
 }
 
-/// A timer costs the user who added it, whoever adds another while it is deleted.
+/// A timer costs the user who added the timer, also while another user adds a timer.
 #[case("races.timer.users", needs(Processes, Credentials))]
 fn timer_users(sys: &dyn System) -> Outcome {
     let timer = |id| Kevent {
