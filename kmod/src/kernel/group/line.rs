@@ -158,7 +158,7 @@ impl<P> Member<'_, P> {
         line.remove(self.watcher);
     }
 
-    /// Puts the watcher behind those that were missed, unless the watcher is in a line.
+    /// Puts the watcher behind the watchers that were missed, unless the watcher is in a line.
     pub(super) fn join_missed(&self) {
         if self.watcher.links.place.get() != Place::Away {
             return;
