@@ -19,8 +19,8 @@ use std::sync::atomic::{
 use freebsd_kernel_sys as sys;
 use kqx::event::Kevent;
 
+pub(crate) use crate::pointer::{CText, Out, Passed, Ptr, part};
 use crate::queue::{self, Element, Tailq, TailqEntry};
-pub(crate) use crate::shared::{CText, Out, Passed, Shared, part};
 
 /// Where a lock was taken: LOCK_FILE, null for the kernel itself, and LOCK_LINE.
 #[derive(Clone, Copy)]
@@ -72,10 +72,10 @@ pub(crate) struct Mtx {
 #[repr(C)]
 pub(crate) struct Knlist {
     pub(crate) kl_list: Link,
-    pub(crate) kl_lock: Cell<Option<extern "C-unwind" fn(Shared<Mtx>)>>,
-    pub(crate) kl_unlock: Cell<Option<extern "C-unwind" fn(Shared<Mtx>)>>,
-    pub(crate) kl_assert_lock: Cell<Option<extern "C-unwind" fn(Shared<Mtx>, c_int)>>,
-    pub(crate) kl_lockarg: Cell<Option<Shared<Mtx>>>,
+    pub(crate) kl_lock: Cell<Option<extern "C-unwind" fn(Ptr<Mtx>)>>,
+    pub(crate) kl_unlock: Cell<Option<extern "C-unwind" fn(Ptr<Mtx>)>>,
+    pub(crate) kl_assert_lock: Cell<Option<extern "C-unwind" fn(Ptr<Mtx>, c_int)>>,
+    pub(crate) kl_lockarg: Cell<Option<Ptr<Mtx>>>,
     pub(crate) kl_autodestroy: Cell<c_int>,
 }
 
@@ -83,10 +83,10 @@ pub(crate) struct Knlist {
 #[repr(C)]
 pub(crate) struct Filterops {
     pub(crate) f_isfd: c_int,
-    pub(crate) f_attach: Option<unsafe extern "C-unwind" fn(Shared<Knote>) -> c_int>,
-    pub(crate) f_detach: Option<unsafe extern "C-unwind" fn(Shared<Knote>)>,
-    pub(crate) f_event: Option<unsafe extern "C-unwind" fn(Shared<Knote>, c_long) -> c_int>,
-    pub(crate) f_touch: Option<unsafe extern "C-unwind" fn(Shared<Knote>, &mut Kevent, c_ulong)>,
+    pub(crate) f_attach: Option<unsafe extern "C-unwind" fn(Ptr<Knote>) -> c_int>,
+    pub(crate) f_detach: Option<unsafe extern "C-unwind" fn(Ptr<Knote>)>,
+    pub(crate) f_event: Option<unsafe extern "C-unwind" fn(Ptr<Knote>, c_long) -> c_int>,
+    pub(crate) f_touch: Option<unsafe extern "C-unwind" fn(Ptr<Knote>, &mut Kevent, c_ulong)>,
 }
 
 /// Where a list points to its next knote.
@@ -181,7 +181,7 @@ pub(crate) struct Knote {
     pub(crate) kn_link: Link,
     /// The next of its knlist.
     pub(crate) kn_selnext: Link,
-    pub(crate) kn_knlist: Cell<Option<Shared<Knlist>>>,
+    pub(crate) kn_knlist: Cell<Option<Ptr<Knlist>>>,
     /// Its neighbours on the kqueue's queue.
     pub(crate) kn_tqe: TailqEntry<Knote>,
     pub(crate) kn_kq: Cell<*const c_void>,
@@ -194,11 +194,11 @@ pub(crate) struct Knote {
     pub(crate) kn_sfflags: Cell<u32>,
     pub(crate) kn_sdata: Cell<i64>,
     pub(crate) kn_ptr: Cell<*mut c_void>,
-    pub(crate) kn_fop: Cell<Option<Shared<Filterops>>>,
+    pub(crate) kn_fop: Cell<Option<Ptr<Filterops>>>,
 }
 
 impl Element for Knote {
-    fn entry(this: Shared<Self>) -> Shared<TailqEntry<Self>> {
+    fn entry(this: Ptr<Self>) -> Ptr<TailqEntry<Self>> {
         part!(this, kn_tqe)
     }
 }
@@ -214,7 +214,7 @@ pub(crate) struct Callout {
     pub(crate) c_precision: Cell<i64>,
     pub(crate) c_arg: Cell<*mut c_void>,
     pub(crate) c_func: Cell<Option<unsafe extern "C-unwind" fn(*mut c_void)>>,
-    pub(crate) c_lock: Cell<Option<Shared<Mtx>>>,
+    pub(crate) c_lock: Cell<Option<Ptr<Mtx>>>,
     /// Read and cleared inline by callout_active() and callout_deactivate().
     pub(crate) c_flags: AtomicI16,
     /// Read inline by callout_pending().
@@ -246,7 +246,7 @@ pub(crate) struct EventhandlerEntry {
 }
 
 impl Element for EventhandlerEntry {
-    fn entry(this: Shared<Self>) -> Shared<TailqEntry<Self>> {
+    fn entry(this: Ptr<Self>) -> Ptr<TailqEntry<Self>> {
         part!(this, ee_link)
     }
 }
@@ -284,7 +284,7 @@ pub(crate) struct SysctlOid {
 
 /// What a sysctl calls: SYSCTL_HANDLER_ARGS.
 pub(crate) type SysctlHandler =
-    unsafe extern "C-unwind" fn(Shared<SysctlOid>, *mut c_void, i64, &SysctlReq<'_>) -> c_int;
+    unsafe extern "C-unwind" fn(Ptr<SysctlOid>, *mut c_void, i64, &SysctlReq<'_>) -> c_int;
 
 /// A value on its way: no sysctl here has more bytes.
 pub(crate) type SysctlValue = [Cell<u8>; 8];

@@ -36,7 +36,7 @@
 //!              schedule    who runs when: CPUs and threads, the clock, sleep and wakeup
 //!                 │
 //!                 ▼
-//!        abi, queue, shared, errno    what the module shares with the kernel
+//!        abi, queue, pointer, errno   what the module shares with the kernel
 //! ```
 //!
 //! The parts of the kernel are static, as a kernel's are. At boot `machine` hands down what
@@ -82,9 +82,9 @@ mod kpi;
 mod kqueue;
 mod linker;
 mod machine;
+mod pointer;
 mod queue;
 mod schedule;
-mod shared;
 
 pub use debug::fault::{Fault, FaultKind};
 pub use debug::inject::Failure;

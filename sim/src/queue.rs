@@ -4,29 +4,29 @@
 
 use std::cell::Cell;
 
-use crate::shared::{Shared, part};
+use crate::pointer::{Ptr, part};
 
 /// Where a list points to its next element.
-pub(crate) type Link<T> = Cell<Option<Shared<T>>>;
+pub(crate) type Link<T> = Cell<Option<Ptr<T>>>;
 
 /// TAILQ_ENTRY: the next element, and what points to this one.
 #[repr(C)]
 pub(crate) struct TailqEntry<T> {
     tqe_next: Link<T>,
-    tqe_prev: Cell<Option<Shared<Link<T>>>>,
+    tqe_prev: Cell<Option<Ptr<Link<T>>>>,
 }
 
 /// What may be on a [`Tailq`]. It is taken off the queue before it goes.
 pub(crate) trait Element: Sized {
     /// Its neighbours on the queue.
-    fn entry(this: Shared<Self>) -> Shared<TailqEntry<Self>>;
+    fn entry(this: Ptr<Self>) -> Ptr<TailqEntry<Self>>;
 }
 
 /// TAILQ_HEAD: the first element, and the last link, to which the next element is added.
 #[repr(C)]
 pub(crate) struct Tailq<T> {
     tqh_first: Link<T>,
-    tqh_last: Cell<Option<Shared<Link<T>>>>,
+    tqh_last: Cell<Option<Ptr<Link<T>>>>,
 }
 
 impl<T> Default for TailqEntry<T> {
@@ -38,7 +38,7 @@ impl<T> Default for TailqEntry<T> {
     }
 }
 
-/// [`Shared::init`] sets the queue up, once it does not move any more.
+/// [`Ptr::init`] sets the queue up, once it does not move any more.
 impl<T> Default for Tailq<T> {
     fn default() -> Self {
         Tailq {
@@ -48,7 +48,7 @@ impl<T> Default for Tailq<T> {
     }
 }
 
-impl<T> Shared<Tailq<T>> {
+impl<T> Ptr<Tailq<T>> {
     /// TAILQ_INIT.
     pub(crate) fn init(self) {
         self.tqh_last.set(Some(part!(self, tqh_first)));
@@ -57,12 +57,12 @@ impl<T> Shared<Tailq<T>> {
 
 impl<T: Element> Tailq<T> {
     /// TAILQ_FIRST.
-    pub(crate) fn first(&self) -> Option<Shared<T>> {
+    pub(crate) fn first(&self) -> Option<Ptr<T>> {
         self.tqh_first.get()
     }
 
     /// TAILQ_INSERT_TAIL.
-    pub(crate) fn push_back(&self, element: Shared<T>) {
+    pub(crate) fn push_back(&self, element: Ptr<T>) {
         let entry = T::entry(element);
         let last = self.tqh_last.replace(Some(part!(entry, tqe_next)));
         let last = last.expect("the queue is initialised");
@@ -72,7 +72,7 @@ impl<T: Element> Tailq<T> {
     }
 
     /// TAILQ_REMOVE.
-    pub(crate) fn remove(&self, element: Shared<T>) {
+    pub(crate) fn remove(&self, element: Ptr<T>) {
         let entry = T::entry(element);
         let (next, prev) = (entry.tqe_next.get(), entry.tqe_prev.get());
         match next {

@@ -6,7 +6,7 @@ use std::ffi::{c_int, c_void};
 use std::sync::atomic::Ordering;
 
 use super::mtx;
-use crate::abi::{Callout, Mtx, Passed, Place, Shared};
+use crate::abi::{Callout, Mtx, Passed, Place, Ptr};
 use crate::debug::kassert;
 use crate::debug::witness::may_sleep;
 use crate::schedule::clock::{self, Sbintime};
@@ -34,7 +34,7 @@ fn drain_channel() -> usize {
 }
 
 /// softclock: runs one callout, which is off the wheel of that CPU, with its lock held.
-pub(crate) fn softclock(mut schedule: Guard, cpu: usize, c: Shared<Callout>) -> Guard {
+pub(crate) fn softclock(mut schedule: Guard, cpu: usize, c: Ptr<Callout>) -> Guard {
     let (func, arg, lock) = (c.c_func.get(), c.c_arg.get(), c.c_lock.get());
     let returns_unlocked = c.c_iflags.load(Ordering::Relaxed) & CALLOUT_RETURNUNLOCKED != 0;
     schedule.wheel.start(cpu, c);
@@ -77,7 +77,7 @@ pub(crate) fn softclock(mut schedule: Guard, cpu: usize, c: Shared<Callout>) -> 
 /// callout_cc_add: puts a callout on the wheel of its CPU.
 fn add(
     schedule: &mut Schedule,
-    c: Shared<Callout>,
+    c: Ptr<Callout>,
     time: Sbintime,
     precision: Sbintime,
     func: unsafe extern "C-unwind" fn(*mut c_void),
@@ -96,16 +96,16 @@ fn add(
 
 /// callout_reset_sbt_on(9) with a function of this kernel's.
 pub(crate) fn reset<T>(
-    c: Shared<Callout>,
+    c: Ptr<Callout>,
     time: Sbintime,
     precision: Sbintime,
-    func: extern "C-unwind" fn(Shared<T>),
-    arg: Shared<T>,
+    func: extern "C-unwind" fn(Ptr<T>),
+    arg: Ptr<T>,
     flags: c_int,
 ) {
-    // SAFETY: a `Shared` is a pointer, and Rust calls functions of any pointer alike.
+    // SAFETY: a `Ptr` is a pointer, and Rust calls functions of any pointer alike.
     let func: extern "C-unwind" fn(*mut c_void) = unsafe { std::mem::transmute(func) };
-    // SAFETY: the function is safe for a `Shared<T>`. By the invariant of `Shared`, the
+    // SAFETY: the function is safe for a `Ptr<T>`. By the invariant of `Ptr`, the
     // argument stays as long as the callout has it.
     unsafe { set(c, time, precision, func, arg.as_ptr().cast(), -1, flags) };
 }
@@ -116,7 +116,7 @@ pub(crate) fn reset<T>(
 /// `func` may be called with `arg` at any time until the callout is drained or, with its
 /// lock, stopped.
 unsafe fn set(
-    c: Shared<Callout>,
+    c: Ptr<Callout>,
     time: Sbintime,
     precision: Sbintime,
     func: unsafe extern "C-unwind" fn(*mut c_void),
@@ -152,7 +152,7 @@ unsafe fn set(
 /// Puts a callout on the wheel of that CPU, at once or when the callout's run on another CPU is
 /// over. Whether the callout was pending.
 fn put(
-    c: Shared<Callout>,
+    c: Ptr<Callout>,
     cpu: usize,
     time: Sbintime,
     precision: Sbintime,
@@ -191,7 +191,7 @@ fn put(
 
 /// callout_stop(9). Returns 1 if the callout will not run, 0 if it runs, -1 if it was not
 /// pending.
-fn stop(c: Shared<Callout>) -> c_int {
+fn stop(c: Ptr<Callout>) -> c_int {
     if let Some(m) = c.c_lock.get() {
         mtx::assert_owned(&m);
     }
@@ -223,7 +223,7 @@ fn stop(c: Shared<Callout>) -> c_int {
 
 /// callout_drain(9): the callout is neither pending nor running when it returns. Returns as
 /// [`stop`].
-pub(crate) fn drain(c: Shared<Callout>) -> c_int {
+pub(crate) fn drain(c: Ptr<Callout>) -> c_int {
     may_sleep("callout_drain");
     sched::switch_point("callout_drain", String::new);
     loop {
@@ -245,7 +245,7 @@ pub(crate) fn drain(c: Shared<Callout>) -> c_int {
 }
 
 /// callout_init_mtx(9), and without a lock callout_init(9).
-fn init_lock(c: &Callout, lock: Option<Shared<Mtx>>, flags: c_int) {
+fn init_lock(c: &Callout, lock: Option<Ptr<Mtx>>, flags: c_int) {
     kassert!(
         flags & c_int::from(!(CALLOUT_RETURNUNLOCKED | CALLOUT_SHAREDLOCK)) == 0,
         "callout_init_lock: bad flags {flags}"

@@ -9,30 +9,30 @@ use std::ffi::{c_int, c_void};
 use parking_lot::Mutex;
 
 use super::mtx;
-use crate::abi::{CText, EventhandlerEntry, EventhandlerList, Place, Shared, part};
+use crate::abi::{CText, EventhandlerEntry, EventhandlerList, Place, Ptr, part};
 use crate::debug::kassert;
 
 /// Lists, by name. Freed when dropped.
-pub(crate) struct Lists(BTreeMap<String, Shared<EventhandlerList>>);
+pub(crate) struct Lists(BTreeMap<String, Ptr<EventhandlerList>>);
 
 static LISTS: Mutex<Lists> = Mutex::new(Lists(BTreeMap::new()));
 
-fn new_list() -> Shared<EventhandlerList> {
+fn new_list() -> Ptr<EventhandlerList> {
     let list = Box::into_raw(Box::<EventhandlerList>::default());
     // SAFETY: a box that `Lists` takes back when it is dropped. A thread that follows the
     // pointer to an entry holds the list's mutex.
-    let list = unsafe { Shared::new(list, "eventhandler_list") };
+    let list = unsafe { Ptr::new(list, "eventhandler_list") };
     part!(list, el_entries).init();
     mtx::init(&list.el_lock, c"eventhandler", mtx::MTX_DEF);
     list
 }
 
-impl Shared<EventhandlerList> {
+impl Ptr<EventhandlerList> {
     /// Puts an entry at the end: the priorities of what is kept do not matter.
-    fn push(self, arg: *mut c_void, priority: c_int) -> Shared<EventhandlerEntry> {
+    fn push(self, arg: *mut c_void, priority: c_int) -> Ptr<EventhandlerEntry> {
         let entry = Box::into_raw(Box::<EventhandlerEntry>::default());
         // SAFETY: a box that `Lists` takes back when it is dropped.
-        let entry = unsafe { Shared::new(entry, "eventhandler_entry") };
+        let entry = unsafe { Ptr::new(entry, "eventhandler_entry") };
         entry.ee_priority.set(priority);
         entry.ee_arg.set(arg);
         mtx::lock(&self.el_lock, Place::KERNEL);
@@ -75,7 +75,7 @@ impl Drop for Lists {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn eventhandler_find_list(
     name: CText,
-) -> Option<Shared<EventhandlerList>> {
+) -> Option<Ptr<EventhandlerList>> {
     let list = LISTS.lock().0.get(&name.to_string()).copied()?;
     mtx::lock(&list.el_lock, Place::KERNEL);
     Some(list)
@@ -92,7 +92,7 @@ pub unsafe extern "C-unwind" fn eventhandler_register(
     _func: *mut c_void,
     arg: *mut c_void,
     priority: c_int,
-) -> Shared<EventhandlerEntry> {
+) -> Ptr<EventhandlerEntry> {
     kassert!(
         list.is_null(),
         "eventhandler_register: lists go by their names here"

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::RawMutex;
 use parking_lot::lock_api::{RawMutex as _, RawMutexTimed as _};
 
-use crate::abi::{CText, Mtx, Place, Shared};
+use crate::abi::{CText, Mtx, Place, Ptr};
 use crate::debug::fault::{self, FaultKind};
 use crate::debug::inject::{self, Failure};
 use crate::debug::kassert;
@@ -244,15 +244,15 @@ fn assert_as(m: &Mtx, what: c_int, place: Place) {
 /// The lock word of a mutex: the interface passes `&(m)->mtx_lock`.
 ///
 /// # Invariant
-/// The pointer is the lock word of a `struct mtx`, for which the invariant of [`Shared`] holds.
+/// The pointer is the lock word of a `struct mtx`, for which the invariant of [`Ptr`] holds.
 #[repr(transparent)]
 pub struct LockWord(*const usize);
 
 impl LockWord {
-    fn mtx(self) -> Shared<Mtx> {
+    fn mtx(self) -> Ptr<Mtx> {
         let m = self.0.wrapping_byte_sub(offset_of!(Mtx, mtx_lock));
         // SAFETY: the invariant.
-        unsafe { Shared::new(m.cast(), "mutex") }
+        unsafe { Ptr::new(m.cast(), "mutex") }
     }
 }
 

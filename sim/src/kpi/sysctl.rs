@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Rel
 use parking_lot::{Mutex, RwLock};
 
 use super::{console, counter, kmem};
-use crate::abi::{CText, Out, Passed, Shared, SysctlOid, SysctlReq, SysctlValue};
+use crate::abi::{CText, Out, Passed, Ptr, SysctlOid, SysctlReq, SysctlValue};
 use crate::errno::{EINVAL, ENOENT, ENOMEM, EPERM, Errno, check, code};
 
 const CTLTYPE: u32 = 0xf;
@@ -20,7 +20,7 @@ const CTLFLAG_WR: u32 = 0x4000_0000;
 const CTLFLAG_TUN: u32 = 0x0008_0000;
 const CTLFLAG_NOFETCH: u32 = 0x0000_1000;
 
-type Oid = Shared<SysctlOid>;
+type Oid = Ptr<SysctlOid>;
 
 /// The modules' entries. A thread that follows one of them holds this lock, so that no entry
 /// goes meanwhile with its module.

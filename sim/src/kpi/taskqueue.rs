@@ -7,7 +7,7 @@
 use std::ffi::{c_int, c_void};
 
 use super::callout;
-use crate::abi::{Passed, Shared, TimeoutTask, part};
+use crate::abi::{Passed, Ptr, TimeoutTask, part};
 use crate::debug::kassert;
 use crate::schedule::curthread::run_as_taskqueue;
 use crate::schedule::sched::switch_point;
@@ -75,7 +75,7 @@ pub unsafe extern "C-unwind" fn taskqueue_enqueue_timeout_sbt(
     0
 }
 
-extern "C-unwind" fn run(task: Shared<TimeoutTask>) {
+extern "C-unwind" fn run(task: Ptr<TimeoutTask>) {
     let func = task.ta_func.get();
     let func = func.expect("TIMEOUT_TASK_INIT was given a function");
     let context = task.ta_context.get();

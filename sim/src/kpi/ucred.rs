@@ -9,7 +9,7 @@ use freebsd_kernel_sys::{KQX_CR_PRISON, KQX_CR_RUIDINFO, KQX_CR_UID, KQX_PR_PARE
 use parking_lot::Mutex;
 
 use super::uidinfo::UidInfo;
-use crate::abi::{Passed, Shared};
+use crate::abi::{Passed, Ptr};
 use crate::debug::fault::{self, FaultKind};
 
 /// Where a word that the module reads is, counted in words.
@@ -96,7 +96,7 @@ pub(crate) unsafe fn take() -> Vec<Arc<Ucred>> {
 /// # Safety
 /// `cr` is a credential that somebody holds.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn crhold(cr: Passed<Ucred>) -> Shared<Ucred> {
+pub unsafe extern "C-unwind" fn crhold(cr: Passed<Ucred>) -> Ptr<Ucred> {
     let ucred = cr.borrow("crhold");
     ucred.references.fetch_add(1, Ordering::Relaxed);
     ucred

@@ -6,7 +6,7 @@ use freebsd_kernel_sys::{KN_ACTIVE, KN_DETACHED, KN_DISABLED, KN_QUEUED};
 use kqx::event::Kevent;
 
 use super::kq::Kqueue;
-use crate::abi::{Knote, Shared};
+use crate::abi::{Knote, Ptr};
 
 /// One registration as kern.proc.kq shows it: `struct kinfo_knote`.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ impl Kqueue {
 
     /// Puts each knote into flux in turn, without KN_SCAN, so that knote(9) passes the knote by.
     /// `during` runs then, with the kqueue unlocked, and is told how the knote was.
-    fn each_in_flux(&self, mut during: impl FnMut(Shared<Knote>, KnoteInfo)) {
+    fn each_in_flux(&self, mut during: impl FnMut(Ptr<Knote>, KnoteInfo)) {
         let mut locked = self.lock();
         for chain in 0..locked.chains().len() {
             let mut next = locked.chains()[chain].get();

@@ -17,7 +17,7 @@ use super::filedesc::Filedesc;
 use super::filterops::Builtin;
 use super::knote::drop_attached;
 use super::kq::{Kqueue, Locked};
-use crate::abi::{Filterops, Knote, Shared, part};
+use crate::abi::{Filterops, Knote, Ptr, part};
 use crate::errno::{EBADF, EINVAL, Errno, code};
 use crate::kpi::callout;
 use crate::schedule::curthread::run_as_taskqueue;
@@ -35,11 +35,11 @@ pub(super) static READ: Builtin<File> = Builtin::new(Filterops {
 });
 
 /// The kqueue that an attached knote watches.
-fn watched(kn: Shared<Knote>) -> Shared<Kqueue> {
+fn watched(kn: Ptr<Knote>) -> Ptr<Kqueue> {
     READ.kept(kn).kqueue()
 }
 
-extern "C-unwind" fn attach(kn: Shared<Knote>) -> c_int {
+extern "C-unwind" fn attach(kn: Ptr<Knote>) -> c_int {
     let outer = Kqueue::of(kn);
     let inner = outer.neighbour(kn.kn_kevent.get().ident);
     code(inner.and_then(|inner| {
@@ -53,13 +53,13 @@ extern "C-unwind" fn attach(kn: Shared<Knote>) -> c_int {
     }))
 }
 
-extern "C-unwind" fn detach(kn: Shared<Knote>) {
+extern "C-unwind" fn detach(kn: Ptr<Knote>) {
     watched(kn).notes().remove(kn, false);
     // SAFETY: the knote is in flux and on no list: no other callback runs.
     drop(unsafe { READ.release(kn) });
 }
 
-extern "C-unwind" fn event(kn: Shared<Knote>, _hint: c_long) -> c_int {
+extern "C-unwind" fn event(kn: Ptr<Knote>, _hint: c_long) -> c_int {
     // kqueue holds the lock of the knote's list, which is the inner kqueue's.
     let count = watched(kn).count();
     kn.kn_kevent.set_data(count.into());
@@ -96,13 +96,13 @@ impl Locked<'_> {
     pub(super) fn tell_watchers(&self) {
         if self.kq_sel.si_note.kl_list.get().is_some() {
             // SAFETY: a kqueue drains its task before it goes.
-            let kq = unsafe { Shared::from_ref(self.kqueue()) };
+            let kq = unsafe { Ptr::from_ref(self.kqueue()) };
             callout::reset(part!(kq, task), AT_ONCE, 0, tell, kq, 0);
         }
     }
 }
 
-extern "C-unwind" fn tell(kq: Shared<Kqueue>) {
+extern "C-unwind" fn tell(kq: Ptr<Kqueue>) {
     run_as_taskqueue(|| {
         let _locked = kq.lock();
         kq.notes().knote(0, KNF_LISTLOCKED);

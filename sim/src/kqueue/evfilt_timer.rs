@@ -18,7 +18,7 @@ use kqx::event::{
 
 use super::filterops::Builtin;
 use super::kq::Kqueue;
-use crate::abi::{Callout, Filterops, Knote, Shared, part};
+use crate::abi::{Callout, Filterops, Knote, Ptr, part};
 use crate::errno::{EINVAL, ENOMEM, Errno, code};
 use crate::kpi::callout;
 use crate::schedule::clock::{self, Sbintime};
@@ -34,7 +34,7 @@ pub(super) static TIMER: Builtin<Timer> = Builtin::new(Filterops {
 /// What an EVFILT_TIMER keeps beside its knote.
 pub(super) struct Timer {
     callout: Callout,
-    knote: Shared<Knote>,
+    knote: Ptr<Knote>,
     next: Cell<Sbintime>,
     /// 0: it fires once.
     period: Cell<Sbintime>,
@@ -52,7 +52,7 @@ pub(super) fn boot(calloutmax: u32) {
 }
 
 /// The time in `kn_sdata`, by the unit in `kn_sfflags`.
-fn duration(kn: Shared<Knote>) -> Result<Sbintime, Errno> {
+fn duration(kn: Ptr<Knote>) -> Result<Sbintime, Errno> {
     const UNITS: u32 = NOTE_SECONDS | NOTE_MSECONDS | NOTE_USECONDS | NOTE_NSECONDS;
     if kn.kn_sdata.get() < 0 {
         return Err(EINVAL);
@@ -91,7 +91,7 @@ fn timer2sbintime(time: u64, per_second: u64) -> Sbintime {
     (seconds << 32) as Sbintime | fraction as Sbintime
 }
 
-fn start(kn: Shared<Knote>, time: Sbintime) {
+fn start(kn: Ptr<Knote>, time: Sbintime) {
     let timer = TIMER.kept(kn);
     if kn.kn_sfflags.get() & NOTE_ABSTIME != 0 {
         timer.next.set(time);
@@ -103,7 +103,7 @@ fn start(kn: Shared<Knote>, time: Sbintime) {
     timer.schedule();
 }
 
-impl Shared<Timer> {
+impl Ptr<Timer> {
     /// `detach` drains the callout before the timer goes.
     fn schedule(self) {
         let (callout, next) = (part!(self, callout), self.next.get());
@@ -111,7 +111,7 @@ impl Shared<Timer> {
     }
 }
 
-extern "C-unwind" fn expire(timer: Shared<Timer>) {
+extern "C-unwind" fn expire(timer: Ptr<Timer>) {
     let kn = timer.knote;
     let kq = Kqueue::of(kn);
     let (period, now) = (timer.period.get(), clock::uptime());
@@ -133,7 +133,7 @@ extern "C-unwind" fn expire(timer: Shared<Timer>) {
     timer.schedule();
 }
 
-extern "C-unwind" fn attach(kn: Shared<Knote>) -> c_int {
+extern "C-unwind" fn attach(kn: Ptr<Knote>) -> c_int {
     code(duration(kn).and_then(|time| {
         if NCALLOUTS.fetch_add(1, Ordering::Relaxed) >= CALLOUTMAX.load(Ordering::Relaxed) {
             NCALLOUTS.fetch_sub(1, Ordering::Relaxed);
@@ -156,7 +156,7 @@ extern "C-unwind" fn attach(kn: Shared<Knote>) -> c_int {
     }))
 }
 
-extern "C-unwind" fn detach(kn: Shared<Knote>) {
+extern "C-unwind" fn detach(kn: Ptr<Knote>) {
     callout::drain(part!(TIMER.kept(kn), callout));
     // SAFETY: the callout is drained, and the knote is in flux: no other callback runs.
     unsafe { TIMER.release(kn) };
@@ -164,11 +164,11 @@ extern "C-unwind" fn detach(kn: Shared<Knote>) {
     kn.set(KN_DETACHED);
 }
 
-extern "C-unwind" fn event(kn: Shared<Knote>, _hint: c_long) -> c_int {
+extern "C-unwind" fn event(kn: Ptr<Knote>, _hint: c_long) -> c_int {
     (kn.kn_kevent.data() != 0).into()
 }
 
-extern "C-unwind" fn touch(kn: Shared<Knote>, kev: &mut Kevent, kind: c_ulong) {
+extern "C-unwind" fn touch(kn: Ptr<Knote>, kev: &mut Kevent, kind: c_ulong) {
     if kind == c_ulong::from(EVENT_PROCESS) {
         *kev = kn.kn_kevent.get();
         if kn.kn_kevent.flags() & EV_CLEAR != 0 {

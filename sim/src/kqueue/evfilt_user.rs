@@ -11,7 +11,7 @@ use kqx::event::{
 };
 
 use super::filterops::Builtin;
-use crate::abi::{Filterops, Knote, Shared};
+use crate::abi::{Filterops, Knote, Ptr};
 
 pub(super) static USER: Builtin<()> = Builtin::new(Filterops {
     f_isfd: 0,
@@ -21,20 +21,20 @@ pub(super) static USER: Builtin<()> = Builtin::new(Filterops {
     f_touch: Some(touch),
 });
 
-extern "C-unwind" fn attach(kn: Shared<Knote>) -> c_int {
+extern "C-unwind" fn attach(kn: Ptr<Knote>) -> c_int {
     // A trigger is lost here: kqueue_register has moved fflags to kn_sfflags.
     let triggered = kn.kn_kevent.get().fflags & NOTE_TRIGGER != 0;
     kn.kn_hookid.set(triggered.into());
     0
 }
 
-extern "C-unwind" fn detach(_kn: Shared<Knote>) {}
+extern "C-unwind" fn detach(_kn: Ptr<Knote>) {}
 
-extern "C-unwind" fn event(kn: Shared<Knote>, _hint: c_long) -> c_int {
+extern "C-unwind" fn event(kn: Ptr<Knote>, _hint: c_long) -> c_int {
     kn.kn_hookid.get()
 }
 
-extern "C-unwind" fn touch(kn: Shared<Knote>, kev: &mut Kevent, kind: c_ulong) {
+extern "C-unwind" fn touch(kn: Ptr<Knote>, kev: &mut Kevent, kind: c_ulong) {
     let clears = if kind == c_ulong::from(EVENT_REGISTER) {
         if kev.fflags & NOTE_TRIGGER != 0 {
             kn.kn_hookid.set(1);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::knote::drop_attached;
 use super::kq::Kqueue;
-use crate::abi::{Shared, part};
+use crate::abi::{Ptr, part};
 use crate::kpi::uidinfo::{UidInfo, charge};
 use crate::kpi::{callout, mtx};
 use crate::schedule::sched;
@@ -23,7 +23,7 @@ use crate::schedule::sched;
 #[derive(Clone)]
 pub(crate) struct File(Arc<Open>);
 
-struct Open(Shared<Kqueue>);
+struct Open(Ptr<Kqueue>);
 
 impl Deref for File {
     type Target = Kqueue;
@@ -46,14 +46,14 @@ impl File {
     ) -> File {
         let kq = Box::new(Kqueue::uninit(owner, fdp, copied_on_fork));
         // SAFETY: a box that stays where it is until the last reference takes it back.
-        let kq = unsafe { Shared::new(Box::into_raw(kq), "kqueue") };
+        let kq = unsafe { Ptr::new(Box::into_raw(kq), "kqueue") };
         kq.init();
         kq.notes().init(part!(kq, kq_lock));
         File(Arc::new(Open(kq)))
     }
 
     /// The kqueue, which stays as long as a reference.
-    pub(super) fn kqueue(&self) -> Shared<Kqueue> {
+    pub(super) fn kqueue(&self) -> Ptr<Kqueue> {
         self.0.0
     }
 }

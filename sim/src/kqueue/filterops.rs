@@ -9,7 +9,7 @@ use std::ptr;
 use freebsd_kernel_sys::{EVENT_PROCESS, EVENT_REGISTER};
 use kqx::event::Kevent;
 
-use crate::abi::{Filterops, Knote, Shared};
+use crate::abi::{Filterops, Knote, Ptr};
 use crate::debug::fault::{self, FaultKind};
 use crate::errno::{ENXIO, Errno, check};
 
@@ -44,34 +44,34 @@ impl<T> Builtin<T> {
     }
 
     /// As a slot has it. A release may read past the end of a `Filterops`.
-    pub(super) fn filterops(&'static self) -> Shared<Filterops> {
+    pub(super) fn filterops(&'static self) -> Ptr<Filterops> {
         // SAFETY: static, constant, and a `Filterops` is its first field.
-        unsafe { Shared::new(ptr::from_ref(self).cast(), "a filter of the kernel's own") }
+        unsafe { Ptr::new(ptr::from_ref(self).cast(), "a filter of the kernel's own") }
     }
 
-    fn assert_own(&'static self, kn: Shared<Knote>) {
+    fn assert_own(&'static self, kn: Ptr<Knote>) {
         assert!(kn.filterops() == self.filterops(), "another filter's knote");
     }
 
     /// Keeps a value with a knote of this filter.
-    pub(super) fn keep(&'static self, kn: Shared<Knote>, value: T) {
+    pub(super) fn keep(&'static self, kn: Ptr<Knote>, value: T) {
         self.assert_own(kn);
         kn.kn_ptr.set(Box::into_raw(Box::new(value)).cast());
     }
 
     /// What is kept with a knote of this filter, until the filter detaches the knote.
-    pub(super) fn kept(&'static self, kn: Shared<Knote>) -> Shared<T> {
+    pub(super) fn kept(&'static self, kn: Ptr<Knote>) -> Ptr<T> {
         self.assert_own(kn);
         // SAFETY: the invariant of `Builtin`. The filter's callbacks alone come here, and they
         // are over before its f_detach takes the box back.
-        unsafe { Shared::new(kn.kn_ptr.get().cast(), "kn_ptr") }
+        unsafe { Ptr::new(kn.kn_ptr.get().cast(), "kn_ptr") }
     }
 
     /// Takes back what is kept.
     ///
     /// # Safety
     /// Nobody follows what [`Builtin::kept`] has returned for the knote any more.
-    pub(super) unsafe fn release(&'static self, kn: Shared<Knote>) -> T {
+    pub(super) unsafe fn release(&'static self, kn: Ptr<Knote>) -> T {
         let kept = self.kept(kn);
         kn.kn_ptr.set(ptr::null_mut());
         // SAFETY: by the invariant of `Builtin` this is a box of `keep`. `kn_ptr` no longer has
@@ -80,27 +80,27 @@ impl<T> Builtin<T> {
     }
 }
 
-extern "C-unwind" fn null_attach(_kn: Shared<Knote>) -> c_int {
+extern "C-unwind" fn null_attach(_kn: Ptr<Knote>) -> c_int {
     ENXIO.number().into()
 }
 
 const MISSING: &str = "the filter has no such function";
 
-impl Shared<Filterops> {
-    pub(super) fn attach(self, kn: Shared<Knote>) -> Result<(), Errno> {
+impl Ptr<Filterops> {
+    pub(super) fn attach(self, kn: Ptr<Knote>) -> Result<(), Errno> {
         let attach = self.f_attach.expect(MISSING);
         // SAFETY: the filter's own function, on a knote of its own, in flux.
         check(unsafe { attach(kn) })
     }
 
-    pub(super) fn detach(self, kn: Shared<Knote>) {
+    pub(super) fn detach(self, kn: Ptr<Knote>) {
         let detach = self.f_detach.expect(MISSING);
         // SAFETY: the filter's own function, on a knote that it attached, in flux.
         unsafe { detach(kn) }
     }
 
     /// Whether the event is due. `hint` is 0, or what the caller of knote() says.
-    pub(super) fn event(self, kn: Shared<Knote>, hint: c_long) -> bool {
+    pub(super) fn event(self, kn: Ptr<Knote>, hint: c_long) -> bool {
         let event = self.f_event.expect(MISSING);
         // SAFETY: the filter's own function, on its knote, with the list's lock held.
         unsafe { event(kn, hint) != 0 }
@@ -111,15 +111,15 @@ impl Shared<Filterops> {
         self.f_isfd == 0 && self.f_touch.is_some()
     }
 
-    pub(super) fn touch_register(self, kn: Shared<Knote>, kev: &mut Kevent) {
+    pub(super) fn touch_register(self, kn: Ptr<Knote>, kev: &mut Kevent) {
         self.touch(kn, kev, EVENT_REGISTER);
     }
 
-    pub(super) fn touch_process(self, kn: Shared<Knote>, kev: &mut Kevent) {
+    pub(super) fn touch_process(self, kn: Ptr<Knote>, kev: &mut Kevent) {
         self.touch(kn, kev, EVENT_PROCESS);
     }
 
-    fn touch(self, kn: Shared<Knote>, kev: &mut Kevent, kind: u32) {
+    fn touch(self, kn: Ptr<Knote>, kev: &mut Kevent, kind: u32) {
         let touch = self.f_touch.expect(MISSING);
         // SAFETY: the filter's own function, on its knote, with the list's lock held.
         unsafe { touch(kn, kev, c_ulong::from(kind)) }

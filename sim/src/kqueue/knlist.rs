@@ -10,7 +10,7 @@ use freebsd_kernel_sys::{KN_DETACHED, KNF_LISTLOCKED, KNF_NOKQLOCK};
 
 use super::knote::unlink;
 use super::kq::Kqueue;
-use crate::abi::{Knlist, Knote, Mtx, Passed, Place, Shared};
+use crate::abi::{Knlist, Knote, Mtx, Passed, Place, Ptr};
 use crate::debug::kassert;
 use crate::kpi::mtx;
 use crate::schedule::sched::switch_point;
@@ -30,8 +30,8 @@ pub(crate) fn notified() -> u64 {
 
 const UNINITIALISED: &str = "knlist is initialised";
 
-impl Shared<Knlist> {
-    fn mtx(self) -> Shared<Mtx> {
+impl Ptr<Knlist> {
+    fn mtx(self) -> Ptr<Mtx> {
         self.kl_lockarg.get().expect(UNINITIALISED)
     }
 
@@ -62,15 +62,15 @@ impl Shared<Knlist> {
     }
 }
 
-extern "C-unwind" fn mtx_lock(lock: Shared<Mtx>) {
+extern "C-unwind" fn mtx_lock(lock: Ptr<Mtx>) {
     mtx::lock(&lock, Place::KERNEL);
 }
 
-extern "C-unwind" fn mtx_unlock(lock: Shared<Mtx>) {
+extern "C-unwind" fn mtx_unlock(lock: Ptr<Mtx>) {
     mtx::unlock(&lock);
 }
 
-extern "C-unwind" fn mtx_assert(lock: Shared<Mtx>, what: c_int) {
+extern "C-unwind" fn mtx_assert(lock: Ptr<Mtx>, what: c_int) {
     if what == LA_LOCKED {
         mtx::assert_owned(&lock);
     } else {
@@ -78,9 +78,9 @@ extern "C-unwind" fn mtx_assert(lock: Shared<Mtx>, what: c_int) {
     }
 }
 
-impl Shared<Knlist> {
+impl Ptr<Knlist> {
     /// knlist_init_mtx(9).
-    pub(super) fn init(self, lock: Shared<Mtx>) {
+    pub(super) fn init(self, lock: Ptr<Mtx>) {
         self.kl_list.set(None);
         self.kl_lock.set(Some(mtx_lock));
         self.kl_unlock.set(Some(mtx_unlock));
@@ -90,7 +90,7 @@ impl Shared<Knlist> {
     }
 
     /// knlist_add(9): clears KN_DETACHED.
-    pub(super) fn add(self, kn: Shared<Knote>, locked: bool) {
+    pub(super) fn add(self, kn: Ptr<Knote>, locked: bool) {
         kassert!(kn.in_flux(), "knlist_add: knote not in flux");
         kassert!(kn.has(KN_DETACHED), "knlist_add: knote was not detached");
         self.locked(locked, || {
@@ -103,7 +103,7 @@ impl Shared<Knlist> {
     }
 
     /// knlist_remove(9): sets KN_DETACHED.
-    pub(super) fn remove(self, kn: Shared<Knote>, locked: bool) {
+    pub(super) fn remove(self, kn: Ptr<Knote>, locked: bool) {
         kassert!(kn.in_flux(), "knlist_remove: knote not in flux");
         kassert!(
             !kn.has(KN_DETACHED),
@@ -194,7 +194,7 @@ pub unsafe extern "C-unwind" fn knote(knl: Passed<Knlist>, hint: c_long, flags: 
     }
 }
 
-fn notify(kn: Shared<Knote>, hint: c_long, without_lock: bool) {
+fn notify(kn: Ptr<Knote>, hint: c_long, without_lock: bool) {
     NOTIFIED.fetch_add(1, Ordering::Relaxed);
     let kq = Kqueue::of(kn);
     let mut locked = kq.lock();

@@ -10,7 +10,7 @@ use freebsd_kernel_sys::{KN_ACTIVE, KN_DETACHED, KN_DISABLED, KN_MARKER, KN_QUEU
 use super::filterops::NULL_FILTEROPS;
 use super::kq::{Kqueue, Locked};
 use super::slots;
-use crate::abi::{Filterops, Knlist, Knote, Link, Shared};
+use crate::abi::{Filterops, Knlist, Knote, Link, Ptr};
 use crate::debug::kassert;
 use crate::kpi::heap::{self, M_WAITOK, M_ZERO};
 
@@ -25,18 +25,18 @@ pub(super) fn name_zone() {
 }
 
 /// A knote that is on no kqueue; freed when dropped.
-pub(super) struct Spare(Shared<Knote>);
+pub(super) struct Spare(Ptr<Knote>);
 
 impl Spare {
     pub(super) fn new() -> Self {
         let kn = heap::allocate(zone(), size_of::<Knote>(), M_WAITOK | M_ZERO);
         // SAFETY: all zero is a valid knote. The memory stays until a `Spare` of it is dropped,
         // which `drop_detached` does when nobody can find the knote any more.
-        Spare(unsafe { Shared::new(kn.cast(), "knote_alloc") })
+        Spare(unsafe { Ptr::new(kn.cast(), "knote_alloc") })
     }
 
     /// The knote, which [`drop_detached`] frees from now on.
-    pub(super) fn take(self) -> Shared<Knote> {
+    pub(super) fn take(self) -> Ptr<Knote> {
         let kn = self.0;
         std::mem::forget(self);
         kn
@@ -51,19 +51,19 @@ impl Drop for Spare {
 
 /// A scan's marker on the queue. If the scan panics with the marker queued, the marker's memory
 /// is leaked, for other threads may come to it.
-pub(super) struct Marker(Shared<Knote>);
+pub(super) struct Marker(Ptr<Knote>);
 
 impl Marker {
     pub(super) fn new() -> Marker {
         let marker = Box::into_raw(Box::<Knote>::default());
         // SAFETY: the box stays until the marker is dropped.
-        let marker = unsafe { Shared::new(marker, "marker") };
+        let marker = unsafe { Ptr::new(marker, "marker") };
         marker.set(KN_MARKER);
         Marker(marker)
     }
 
     /// The marker, as the queue has it.
-    pub(super) fn knote(&self) -> Shared<Knote> {
+    pub(super) fn knote(&self) -> Ptr<Knote> {
         self.0
     }
 }
@@ -77,7 +77,7 @@ impl Drop for Marker {
     }
 }
 
-impl Shared<Knote> {
+impl Ptr<Knote> {
     pub(super) fn has(self, status: u32) -> bool {
         self.kn_status.load(Relaxed) as u32 & status != 0
     }
@@ -95,7 +95,7 @@ impl Shared<Knote> {
     }
 
     /// The filter that attached it, or is about to.
-    pub(super) fn filterops(self) -> Shared<Filterops> {
+    pub(super) fn filterops(self) -> Ptr<Filterops> {
         self.kn_fop.get().expect("kqueue_register set it")
     }
 
@@ -122,7 +122,7 @@ impl Shared<Knote> {
     }
 
     /// Takes the lock of the knlist that it is on, if it is on one.
-    pub(super) fn lock_list(self) -> Option<Shared<Knlist>> {
+    pub(super) fn lock_list(self) -> Option<Ptr<Knlist>> {
         let list = self.kn_knlist.get();
         if let Some(list) = list {
             list.lock();
@@ -133,7 +133,7 @@ impl Shared<Knote> {
 
 impl Locked<'_> {
     /// Puts a knote at the end of the queue, and wakes the threads that wait for an event.
-    pub(super) fn enqueue(&self, kn: Shared<Knote>) {
+    pub(super) fn enqueue(&self, kn: Ptr<Knote>) {
         kassert!(!kn.has(KN_QUEUED), "knote already queued");
         self.kq_head.push_back(kn);
         kn.set(KN_QUEUED);
@@ -142,14 +142,14 @@ impl Locked<'_> {
     }
 
     /// Takes a queued knote off the queue.
-    pub(super) fn dequeue(&self, kn: Shared<Knote>) {
+    pub(super) fn dequeue(&self, kn: Ptr<Knote>) {
         self.kq_head.remove(kn);
         kn.clear(KN_QUEUED);
         self.kq_count.set(self.kq_count.get() - 1);
     }
 
     /// KNOTE_ACTIVATE.
-    pub(super) fn activate(&self, kn: Shared<Knote>) {
+    pub(super) fn activate(&self, kn: Ptr<Knote>) {
         kn.set(KN_ACTIVE);
         if !kn.has(KN_QUEUED | KN_DISABLED) {
             self.enqueue(kn);
@@ -158,13 +158,13 @@ impl Locked<'_> {
 
     /// Whether knote(9) passes the knote by: the thread that has it in flux may not ask the
     /// filter again.
-    pub(super) fn skips(&self, kn: Shared<Knote>) -> bool {
+    pub(super) fn skips(&self, kn: Ptr<Knote>) -> bool {
         kn.in_flux() && !kn.has(KN_SCAN)
     }
 }
 
 /// Detaches a knote that the caller has in flux, and frees it.
-pub(super) fn drop_attached(kn: Shared<Knote>) {
+pub(super) fn drop_attached(kn: Ptr<Knote>) {
     if !kn.has(KN_DETACHED) {
         kn.filterops().detach(kn);
     }
@@ -172,7 +172,7 @@ pub(super) fn drop_attached(kn: Shared<Knote>) {
 }
 
 /// Takes a detached knote, which the caller has in flux, off its kqueue and frees it.
-pub(super) fn drop_detached(kn: Shared<Knote>) {
+pub(super) fn drop_detached(kn: Ptr<Knote>) {
     kassert!(kn.has(KN_DETACHED), "knote still attached");
     let kq = Kqueue::of(kn);
     let mut locked = kq.lock();
@@ -194,13 +194,13 @@ pub(super) fn drop_detached(kn: Shared<Knote>) {
 
 impl Locked<'_> {
     /// Puts a knote on its hash chain.
-    pub(super) fn chain_in(&self, kn: Shared<Knote>) {
+    pub(super) fn chain_in(&self, kn: Ptr<Knote>) {
         let chain = self.chain(kn.kn_kevent.get().ident);
         let chain = chain.expect("EV_ADD made the chains");
         kn.kn_link.set(chain.replace(Some(kn)));
     }
 
-    fn unchain(&self, kn: Shared<Knote>) {
+    fn unchain(&self, kn: Ptr<Knote>) {
         if let Some(chain) = self.chain(kn.kn_kevent.get().ident) {
             unlink(chain, kn, |kn| &kn.kn_link);
         }
@@ -208,8 +208,8 @@ impl Locked<'_> {
 }
 
 /// Takes a knote out of a singly linked list, in which `link` leads to the next knote.
-pub(super) fn unlink(head: &Link, kn: Shared<Knote>, link: fn(&Knote) -> &Link) {
-    let mut before: Option<Shared<Knote>> = None;
+pub(super) fn unlink(head: &Link, kn: Ptr<Knote>, link: fn(&Knote) -> &Link) {
+    let mut before: Option<Ptr<Knote>> = None;
     let mut next = head.get();
     while let Some(at) = next {
         if at == kn {

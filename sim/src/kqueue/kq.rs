@@ -12,7 +12,7 @@ use std::sync::Arc;
 use freebsd_kernel_sys as sys;
 use freebsd_kernel_sys::{KQ_FLUXWAIT, KQ_SLEEP};
 
-use crate::abi::{Callout, Knlist, Knote, Link, Mtx, Place, Selinfo, Shared, part};
+use crate::abi::{Callout, Knlist, Knote, Link, Mtx, Place, Ptr, Selinfo, part};
 use crate::debug::fault::{self, FaultKind};
 use crate::errno::Errno;
 use crate::kpi::uidinfo::UidInfo;
@@ -114,10 +114,10 @@ impl Kqueue {
     }
 
     /// The kqueue of a knote that has been added.
-    pub(super) fn of(kn: Shared<Knote>) -> Shared<Kqueue> {
+    pub(super) fn of(kn: Ptr<Knote>) -> Ptr<Kqueue> {
         // SAFETY: kqueue_register set it when it added the knote; a kqueue drops its knotes
         // before it goes.
-        unsafe { Shared::new(kn.kn_kq.get().cast(), "kn_kq") }
+        unsafe { Ptr::new(kn.kn_kq.get().cast(), "kn_kq") }
     }
 
     /// How many knotes are active and queued, for a thread that took the lock as a list's.
@@ -136,7 +136,7 @@ impl Kqueue {
     }
 }
 
-impl Shared<Kqueue> {
+impl Ptr<Kqueue> {
     /// Sets up what knows its own address.
     pub(super) fn init(self) {
         mtx::init(&self.kq_lock, c"kqueue", mtx::MTX_DEF | mtx::MTX_DUPOK);
@@ -145,7 +145,7 @@ impl Shared<Kqueue> {
     }
 
     /// The list of the knotes that watch this kqueue. Its lock is the kqueue's.
-    pub(super) fn notes(self) -> Shared<Knlist> {
+    pub(super) fn notes(self) -> Ptr<Knlist> {
         part!(self, protected.kq_sel.si_note)
     }
 }
@@ -222,7 +222,7 @@ impl<'a> Locked<'a> {
     }
 
     /// The knote of a registration.
-    pub(super) fn find(&self, ident: usize, filter: i16) -> Option<Shared<Knote>> {
+    pub(super) fn find(&self, ident: usize, filter: i16) -> Option<Ptr<Knote>> {
         let mut next = self.chain(ident)?.get();
         while let Some(kn) = next {
             let kev = kn.kn_kevent.get();

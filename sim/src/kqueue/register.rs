@@ -13,7 +13,7 @@ use kqx::event::{
 use super::knote::{Spare, drop_attached, drop_detached};
 use super::kq::{CHAINS, Kqueue, Locked};
 use super::slots::{self, Reference};
-use crate::abi::{Knlist, Knote, Shared};
+use crate::abi::{Knlist, Knote, Ptr};
 use crate::errno::{EBADF, EINVAL, ENOENT, Errno};
 use crate::schedule::sched::switch_point;
 
@@ -55,7 +55,7 @@ impl Kqueue {
     }
 
     /// The knote of a change, once no thread has it in flux.
-    fn find_stable(&self, kev: &Kevent) -> (Locked<'_>, Option<Shared<Knote>>) {
+    fn find_stable(&self, kev: &Kevent) -> (Locked<'_>, Option<Ptr<Knote>>) {
         let mut locked = self.lock();
         if kev.flags & EV_ADD != 0 {
             locked
@@ -105,7 +105,7 @@ impl Kqueue {
     }
 
     /// A change of a registration that exists.
-    fn change(&self, locked: Locked<'_>, filter: &Reference, kn: Shared<Knote>, kev: &mut Kevent) {
+    fn change(&self, locked: Locked<'_>, filter: &Reference, kn: Ptr<Knote>, kev: &mut Kevent) {
         if kev.flags & EV_FORCEONESHOT != 0 {
             kn.kn_kevent.raise_flags(EV_ONESHOT);
             locked.activate(kn);
@@ -133,7 +133,7 @@ impl Kqueue {
 
     /// Asks the filter whether the event is due, takes the knote out of flux, and unlocks its
     /// list.
-    fn evaluate(&self, kn: Shared<Knote>, list: Option<Shared<Knlist>>) {
+    fn evaluate(&self, kn: Ptr<Knote>, list: Option<Ptr<Knlist>>) {
         let due = !kn.has(KN_DISABLED) && kn.filterops().event(kn, 0);
         let locked = self.lock();
         if due {

@@ -10,7 +10,7 @@ use kqx::event::{EV_CLEAR, EV_DISPATCH, EV_ONESHOT, Kevent};
 use super::knote::{Marker, drop_attached};
 use super::kq::{Kqueue, Locked};
 use super::wait::Wait;
-use crate::abi::{Knote, Shared};
+use crate::abi::{Knote, Ptr};
 use crate::errno::Errno;
 use crate::schedule::sched::switch_point;
 
@@ -57,7 +57,7 @@ impl Kqueue {
     fn deliver<'a>(
         &'a self,
         mut locked: Locked<'a>,
-        marker: Shared<Knote>,
+        marker: Ptr<Knote>,
         events: &mut [Kevent],
     ) -> (Locked<'a>, usize) {
         locked.kq_head.push_back(marker);
@@ -100,7 +100,7 @@ impl Kqueue {
     fn deliver_one<'a>(
         &'a self,
         locked: Locked<'a>,
-        kn: Shared<Knote>,
+        kn: Ptr<Knote>,
         was_in_flux: &mut bool,
     ) -> (Locked<'a>, Option<Kevent>) {
         locked.kq_head.remove(kn);

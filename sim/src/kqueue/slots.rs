@@ -9,7 +9,7 @@ use kqx::event::EVFILT_SENDFILE;
 use parking_lot::Mutex;
 
 use super::filterops::NULL_FILTEROPS;
-use crate::abi::{Filterops, Passed, Shared};
+use crate::abi::{Filterops, Passed, Ptr};
 use crate::debug::inject::{self, Failure};
 use crate::errno::{EBUSY, EEXIST, EINVAL, Errno, code};
 use crate::kpi::{console, kmem};
@@ -19,7 +19,7 @@ use crate::kpi::{console, kmem};
 const FREE: i16 = EVFILT_SENDFILE;
 
 struct Slot {
-    filterops: Shared<Filterops>,
+    filterops: Ptr<Filterops>,
     /// A filter of the kernel's own, which is never counted and never replaced. This kernel
     /// plays three of them, and refuses an EV_ADD of the others with ENXIO.
     builtin: bool,
@@ -35,12 +35,12 @@ static SLOTS: Mutex<Vec<Slot>> = Mutex::new(Vec::new());
 /// A reference to a slot, given back when dropped, unless a knote keeps it.
 pub(super) struct Reference {
     filter: i16,
-    pub(super) filterops: Shared<Filterops>,
+    pub(super) filterops: Ptr<Filterops>,
 }
 
 impl Reference {
     /// The reference is a knote's now, until [`drop_reference`].
-    pub(super) fn keep(self) -> Shared<Filterops> {
+    pub(super) fn keep(self) -> Ptr<Filterops> {
         let filterops = self.filterops;
         std::mem::forget(self);
         filterops
@@ -57,12 +57,12 @@ fn index(filter: c_int) -> Option<usize> {
     usize::try_from(!filter).ok()
 }
 
-fn empty() -> Shared<Filterops> {
-    Shared::from_static(&NULL_FILTEROPS)
+fn empty() -> Ptr<Filterops> {
+    Ptr::from_static(&NULL_FILTEROPS)
 }
 
 /// Starts with as many slots as the release has, and with the filters of the kernel's own.
-pub(super) fn boot(slots: usize, builtin: &[(i16, Shared<Filterops>)]) {
+pub(super) fn boot(slots: usize, builtin: &[(i16, Ptr<Filterops>)]) {
     let slot = |i: usize| {
         let played = builtin
             .iter()
@@ -113,7 +113,7 @@ pub(crate) fn dangle() -> bool {
     })
 }
 
-fn add(filter: c_int, filterops: Shared<Filterops>) -> Result<(), Errno> {
+fn add(filter: c_int, filterops: Ptr<Filterops>) -> Result<(), Errno> {
     let mut slots = SLOTS.lock();
     if filter > 0 || filter + (slots.len() as c_int) < 0 {
         console::print(&format!(

@@ -5,17 +5,17 @@
 use super::mapping::Mapping;
 use super::refusal::Refusal;
 use crate::abi::{
-    CText, Metadata, ModDepend, ModMetadata, ModVersion, Moduledata, Shared, SysctlOid, Sysinit,
+    CText, Metadata, ModDepend, ModMetadata, ModVersion, Moduledata, Ptr, SysctlOid, Sysinit,
 };
 use crate::errno::ENOEXEC;
 
 /// What a module declares: its linker sets. Their elements are part of the module, and are
 /// there as long as the image.
 pub(super) struct ModuleImage {
-    pub(super) sysinits: Vec<Shared<Sysinit>>,
-    pub(super) sysuninits: Vec<Shared<Sysinit>>,
-    pub(super) sysctls: Vec<Shared<SysctlOid>>,
-    metadata: Vec<Shared<ModMetadata>>,
+    pub(super) sysinits: Vec<Ptr<Sysinit>>,
+    pub(super) sysuninits: Vec<Ptr<Sysinit>>,
+    pub(super) sysctls: Vec<Ptr<SysctlOid>>,
+    metadata: Vec<Ptr<ModMetadata>>,
     /// Its memory; None for a module that is part of this process.
     mapping: Option<Mapping>,
 }
@@ -68,7 +68,7 @@ impl ModuleImage {
     }
 
     /// The metadata of a kind, by name.
-    fn metadata<T: Metadata>(&self) -> Result<Vec<(String, Shared<T>)>, Refusal> {
+    fn metadata<T: Metadata>(&self) -> Result<Vec<(String, Ptr<T>)>, Refusal> {
         let entries = self
             .metadata
             .iter()
@@ -82,12 +82,12 @@ impl ModuleImage {
     }
 
     /// The metadata of a kind, all of which `new` has checked.
-    fn checked<T: Metadata>(&self) -> impl Iterator<Item = (String, Shared<T>)> {
+    fn checked<T: Metadata>(&self) -> impl Iterator<Item = (String, Ptr<T>)> {
         self.metadata().into_iter().flatten()
     }
 
     /// The modules of the file.
-    pub(super) fn modules(&self) -> impl Iterator<Item = Shared<Moduledata>> {
+    pub(super) fn modules(&self) -> impl Iterator<Item = Ptr<Moduledata>> {
         self.checked().map(|(_, data)| data)
     }
 
@@ -114,7 +114,7 @@ impl ModuleImage {
 
 /// The `T` of the module at that address. Refuses an address at which none can be. Of a native
 /// module nothing is known but that an address is one.
-fn part<T>(mapping: &Option<Mapping>, address: usize, what: &str) -> Result<Shared<T>, Refusal> {
+fn part<T>(mapping: &Option<Mapping>, address: usize, what: &str) -> Result<Ptr<T>, Refusal> {
     let outside = mapping
         .as_ref()
         .is_some_and(|mapping| !mapping.contains(address, size_of::<T>()));
@@ -124,7 +124,7 @@ fn part<T>(mapping: &Option<Mapping>, address: usize, what: &str) -> Result<Shar
         "has an entry that is no address"
     } else {
         // SAFETY: a part of the module, aligned, and there as long as the image.
-        return Ok(unsafe { Shared::new(address as *const T, what) });
+        return Ok(unsafe { Ptr::new(address as *const T, what) });
     };
     Err(Refusal::new(ENOEXEC, format!("{what} {wrong}")))
 }
@@ -133,7 +133,7 @@ fn elements<T>(
     mapping: &Option<Mapping>,
     name: &str,
     set: &impl Fn(&str) -> Vec<usize>,
-) -> Result<Vec<Shared<T>>, Refusal> {
+) -> Result<Vec<Ptr<T>>, Refusal> {
     let addresses = set(name).into_iter();
     addresses
         .map(|address| part(mapping, address, name))

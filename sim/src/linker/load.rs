@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::image::ModuleImage;
 use super::refusal::{LoadError, Refusal};
 use super::{elf, module, native};
-use crate::abi::{Shared, Sysinit};
+use crate::abi::{Ptr, Sysinit};
 use crate::errno::{EEXIST, ENOENT, ENOEXEC, Errno};
 use crate::kpi::{console, sysctl};
 
@@ -26,7 +26,7 @@ static KLD: Mutex<u32> = Mutex::new(0);
 
 static FILES: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
-fn run(sysinits: impl Iterator<Item = Shared<Sysinit>>) {
+fn run(sysinits: impl Iterator<Item = Ptr<Sysinit>>) {
     for sysinit in sysinits.filter(|sysinit| sysinit.subsystem != 0) {
         if let Some(func) = sysinit.func {
             // SAFETY: the module's own function and argument; its file is loaded.

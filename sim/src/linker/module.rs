@@ -8,7 +8,7 @@ use std::ptr;
 use parking_lot::Mutex;
 
 use super::refusal::Refusal;
-use crate::abi::{Moduledata, Passed, Shared};
+use crate::abi::{Moduledata, Passed, Ptr};
 use crate::debug::kassert;
 use crate::errno::{EEXIST, EINVAL, EOPNOTSUPP, Errno, check};
 use crate::kpi::console;
@@ -19,7 +19,7 @@ const MOD_QUIESCE: c_int = 3;
 
 struct Module {
     name: String,
-    data: Shared<Moduledata>,
+    data: Ptr<Moduledata>,
     /// The number of its file.
     file: u32,
 }
@@ -27,7 +27,7 @@ struct Module {
 static MODULES: Mutex<Vec<Module>> = Mutex::new(Vec::new());
 
 /// Has a module hear an event.
-fn event(data: Shared<Moduledata>, what: c_int) -> Result<(), Errno> {
+fn event(data: Ptr<Moduledata>, what: c_int) -> Result<(), Errno> {
     match data.evhand {
         // SAFETY: the module's own handler and argument; its file is loaded.
         Some(handler) => check(unsafe { handler(data.as_ptr().cast(), what, data.priv_) }),
@@ -36,11 +36,7 @@ fn event(data: Shared<Moduledata>, what: c_int) -> Result<(), Errno> {
 }
 
 /// module_register: the module is known from now on. `file` is the number of its file.
-pub(super) fn register(
-    data: Shared<Moduledata>,
-    file: u32,
-    file_name: &str,
-) -> Result<(), Refusal> {
+pub(super) fn register(data: Ptr<Moduledata>, file: u32, file_name: &str) -> Result<(), Refusal> {
     let name = data.name.to_string();
     let mut modules = MODULES.lock();
     if modules.iter().any(|module| module.name == name) {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use super::image::ModuleImage;
 use super::refusal::Refusal;
-use crate::abi::Shared;
+use crate::abi::Ptr;
 use crate::errno::ENOENT;
 
 // Weak, so that a process without a module links too: both ends are then 0.
@@ -65,7 +65,7 @@ pub(super) fn image() -> Result<ModuleImage, Refusal> {
 /// A file's variables are new at each load. Here the variables behind sysctls, which tunables
 /// and writes have changed, get back what they held at the first load.
 pub(super) fn restore_variables(image: &ModuleImage) {
-    static FIRST: OnceLock<Vec<(Shared<AtomicI32>, i32)>> = OnceLock::new();
+    static FIRST: OnceLock<Vec<(Ptr<AtomicI32>, i32)>> = OnceLock::new();
     /// CTLTYPE_INT and CTLTYPE_UINT.
     const INTEGERS: [u32; 2] = [2, 6];
     let first = FIRST.get_or_init(|| {
@@ -74,7 +74,7 @@ pub(super) fn restore_variables(image: &ModuleImage) {
         });
         let variables = integers.map(|oid| {
             // SAFETY: the variable of SYSCTL_INT or SYSCTL_UINT, which is part of this process.
-            unsafe { Shared::<AtomicI32>::new(oid.oid_arg1.cast(), "a sysctl's variable") }
+            unsafe { Ptr::<AtomicI32>::new(oid.oid_arg1.cast(), "a sysctl's variable") }
         });
         variables
             .map(|variable| (variable, variable.load(Relaxed)))

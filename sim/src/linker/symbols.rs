@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use super::mapping::Blank;
 use super::module;
-use crate::abi::{Shared, SysctlOid};
+use crate::abi::{Ptr, SysctlOid};
 use crate::kpi::{
     callout, console, counter, eventhandler, kmem, libkern, malloc, mtx, sdt, sysctl, taskqueue,
     time, ucred, uidinfo, uma,
@@ -115,8 +115,8 @@ struct Variables {
     taskqueue_thread: usize,
 }
 
-fn variables() -> Shared<Variables> {
-    static VARIABLES: OnceLock<Shared<Variables>> = OnceLock::new();
+fn variables() -> Ptr<Variables> {
+    static VARIABLES: OnceLock<Ptr<Variables>> = OnceLock::new();
     *VARIABLES.get_or_init(|| {
         let Ok(page) = Blank::new(size_of::<Variables>()) else {
             panic!("no page below 2 GB for the kernel's variables");
@@ -136,7 +136,7 @@ fn variables() -> Shared<Variables> {
         // node, which is made of cells.
         unsafe {
             variables.write(initial);
-            Shared::new(variables, "the kernel's variables")
+            Ptr::new(variables, "the kernel's variables")
         }
     })
 }

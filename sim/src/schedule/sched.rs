@@ -20,7 +20,7 @@ use super::curthread::{become_cpu, curthread, run_on};
 use super::order::{Candidate, Explorer, Order, Point, Strategy, TaskId};
 use super::turn::{TaskState, Turns};
 use super::wheel::{CPUS, Wheel};
-use crate::abi::{Callout, Shared};
+use crate::abi::{Callout, Ptr};
 use crate::errno::{EINTR, EWOULDBLOCK, Errno};
 
 /// What a thread sleeps on: an address, as in sleep(9).
@@ -84,7 +84,7 @@ pub(crate) type Guard = MutexGuard<'static, Schedule>;
 
 /// Runs a callout that is off the wheel, on that CPU, without the lock, and returns with the
 /// lock.
-pub(crate) type Softclock = fn(Guard, usize, Shared<Callout>) -> Guard;
+pub(crate) type Softclock = fn(Guard, usize, Ptr<Callout>) -> Guard;
 
 static SCHEDULE: Mutex<Schedule> = Mutex::new(Schedule::new());
 /// The number of the machine that plays: each has its own, and none is 0.
@@ -180,7 +180,7 @@ impl Schedule {
         &mut self,
         cpu: Option<usize>,
         now: Sbintime,
-    ) -> Option<(Softclock, usize, Shared<Callout>)> {
+    ) -> Option<(Softclock, usize, Ptr<Callout>)> {
         if self.dead.is_some() {
             return None;
         }

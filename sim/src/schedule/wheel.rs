@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use super::clock::Sbintime;
-use crate::abi::{Callout, Shared};
+use crate::abi::{Callout, Ptr};
 
 pub(crate) const CALLOUT_ACTIVE: i16 = 0x0002;
 pub(crate) const CALLOUT_PENDING: i16 = 0x0004;
@@ -22,7 +22,7 @@ pub(crate) const CPUS: usize = 2;
 
 /// The callout that a CPU runs, or that waits for its lock to run.
 pub(crate) struct Running {
-    callout: Shared<Callout>,
+    callout: Ptr<Callout>,
     /// callout_stop(9) came before the handler had its lock. Also true once the handler runs,
     /// when nothing can stop it.
     pub(crate) cancelled: bool,
@@ -52,7 +52,7 @@ type Key = (Sbintime, u64);
 /// The pending callouts of a CPU, and the callout that the CPU runs.
 struct Cpu {
     /// By the time from which a callout may run.
-    due: BTreeMap<Key, Shared<Callout>>,
+    due: BTreeMap<Key, Ptr<Callout>>,
     /// By the time until which a callout may wait.
     latest: BTreeSet<Key>,
     running: Option<Running>,
@@ -62,7 +62,7 @@ struct Cpu {
 pub(crate) struct Wheel {
     cpus: [Cpu; CPUS],
     /// The pending callouts by their place in memory.
-    addresses: BTreeMap<usize, Shared<Callout>>,
+    addresses: BTreeMap<usize, Ptr<Callout>>,
     next_sequence: u64,
 }
 
@@ -88,7 +88,7 @@ impl Wheel {
     }
 
     /// Puts a callout on the wheel of its CPU, on which it is not, for its time and precision.
-    pub(crate) fn insert(&mut self, c: Shared<Callout>) {
+    pub(crate) fn insert(&mut self, c: Ptr<Callout>) {
         c.c_links[0].set(self.next_sequence);
         self.next_sequence += 1;
         let [due, latest] = Self::keys(&c);
@@ -101,7 +101,7 @@ impl Wheel {
     }
 
     /// Takes a callout off its wheel. False: it was on none.
-    pub(crate) fn remove(&mut self, c: Shared<Callout>) -> bool {
+    pub(crate) fn remove(&mut self, c: Ptr<Callout>) -> bool {
         if self.addresses.remove(&(c.as_ptr() as usize)).is_none() {
             return false;
         }
@@ -127,7 +127,7 @@ impl Wheel {
 
     /// The first callout of a CPU that is due at that time, taken off the wheel. None while the
     /// CPU runs a callout.
-    pub(super) fn pop_due_on(&mut self, cpu: usize, now: Sbintime) -> Option<Shared<Callout>> {
+    pub(super) fn pop_due_on(&mut self, cpu: usize, now: Sbintime) -> Option<Ptr<Callout>> {
         if self.cpus[cpu].running.is_some() || !self.is_due(cpu, now) {
             return None;
         }
@@ -138,7 +138,7 @@ impl Wheel {
 
     /// The first callout of all CPUs that is due at that time, with its CPU, taken off the
     /// wheel. None while a CPU runs a callout.
-    pub(super) fn pop_due(&mut self, now: Sbintime) -> Option<(usize, Shared<Callout>)> {
+    pub(super) fn pop_due(&mut self, now: Sbintime) -> Option<(usize, Ptr<Callout>)> {
         if self.cpus.iter().any(|cpu| cpu.running.is_some()) {
             return None;
         }
@@ -149,7 +149,7 @@ impl Wheel {
     }
 
     /// The CPU runs the callout from now on.
-    pub(crate) fn start(&mut self, cpu: usize, callout: Shared<Callout>) {
+    pub(crate) fn start(&mut self, cpu: usize, callout: Ptr<Callout>) {
         self.cpus[cpu].running = Some(Running {
             callout,
             cancelled: false,
@@ -164,7 +164,7 @@ impl Wheel {
     }
 
     /// What is known of that callout, if a CPU runs it.
-    pub(crate) fn running(&mut self, c: Shared<Callout>) -> Option<&mut Running> {
+    pub(crate) fn running(&mut self, c: Ptr<Callout>) -> Option<&mut Running> {
         let running = self.cpus.iter_mut().filter_map(|cpu| cpu.running.as_mut());
         running.into_iter().find(|running| running.callout == c)
     }

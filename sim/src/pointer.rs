@@ -14,18 +14,18 @@ use std::ptr::NonNull;
 ///
 /// # Invariant
 /// The structure is there as long as any copy of the pointer is followed, and every thread
-/// that follows one holds the locks that the kernel asks for. [`Shared::new`] and
-/// [`Shared::from_ref`] are unsafe because the compiler checks neither.
+/// that follows one holds the locks that the kernel asks for. [`Ptr::new`] and
+/// [`Ptr::from_ref`] are unsafe because the compiler checks neither.
 #[repr(transparent)]
-pub(crate) struct Shared<T>(NonNull<T>);
+pub(crate) struct Ptr<T>(NonNull<T>);
 
-impl<T> Shared<T> {
+impl<T> Ptr<T> {
     /// A pointer that came over the kernel's interface. Null is a kernel panic.
     ///
     /// # Safety
     /// If `p` is not null, the invariant holds for it.
     pub(crate) unsafe fn new(p: *const T, what: &str) -> Self {
-        Passed(NonNull::new(p.cast_mut()).map(Shared)).borrow(what)
+        Passed(NonNull::new(p.cast_mut()).map(Ptr)).borrow(what)
     }
 
     /// A pointer to a structure of this kernel.
@@ -33,7 +33,7 @@ impl<T> Shared<T> {
     /// # Safety
     /// The invariant holds for `r`, also after the borrow has ended.
     pub(crate) unsafe fn from_ref(r: &T) -> Self {
-        Shared(NonNull::from(r))
+        Ptr(NonNull::from(r))
     }
 
     /// A pointer to a structure that stays, and that needs no lock.
@@ -41,7 +41,7 @@ impl<T> Shared<T> {
     where
         T: Sync,
     {
-        Shared(NonNull::from(r))
+        Ptr(NonNull::from(r))
     }
 
     pub(crate) fn as_ptr(self) -> *mut T {
@@ -49,32 +49,32 @@ impl<T> Shared<T> {
     }
 }
 
-/// A field of a structure behind a [`Shared`], as a [`Shared`] of its own.
+/// A field of a structure behind a [`Ptr`], as a [`Ptr`] of its own.
 macro_rules! part {
     ($whole:expr, $($field:ident).+) => {{
-        let whole: $crate::shared::Shared<_> = $whole;
+        let whole: $crate::pointer::Ptr<_> = $whole;
         // SAFETY: a field is there as long as its structure, and the structure's locks are
         // the field's.
-        unsafe { $crate::shared::Shared::from_ref(&whole.$($field).+) }
+        unsafe { $crate::pointer::Ptr::from_ref(&whole.$($field).+) }
     }};
 }
 pub(crate) use part;
 
-impl<T> Clone for Shared<T> {
+impl<T> Clone for Ptr<T> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for Shared<T> {}
+impl<T> Copy for Ptr<T> {}
 
-impl<T> PartialEq for Shared<T> {
+impl<T> PartialEq for Ptr<T> {
     fn eq(&self, other: &Self) -> bool {
         self.0 == other.0
     }
 }
 
-impl<T> Deref for Shared<T> {
+impl<T> Deref for Ptr<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -86,26 +86,26 @@ impl<T> Deref for Shared<T> {
 
 // SAFETY: by the invariant, whichever thread follows the pointer holds the locks that the
 // kernel asks for.
-unsafe impl<T> Send for Shared<T> {}
+unsafe impl<T> Send for Ptr<T> {}
 // SAFETY: the same.
-unsafe impl<T> Sync for Shared<T> {}
+unsafe impl<T> Sync for Ptr<T> {}
 
 /// A pointer as a caller of the kernel's interface passes it.
 ///
 /// # Invariant
-/// The pointer is null, or the invariant of [`Shared`] holds for it.
+/// The pointer is null, or the invariant of [`Ptr`] holds for it.
 #[repr(transparent)]
-pub(crate) struct Passed<T>(Option<Shared<T>>);
+pub(crate) struct Passed<T>(Option<Ptr<T>>);
 
 impl<T> Passed<T> {
     /// The pointer. Null is a kernel panic.
-    pub(crate) fn borrow(self, what: &str) -> Shared<T> {
+    pub(crate) fn borrow(self, what: &str) -> Ptr<T> {
         self.0
             .unwrap_or_else(|| panic!("panic: {what}: null pointer"))
     }
 
     /// The pointer, where the interface lets a caller pass null.
-    pub(crate) fn get(self) -> Option<Shared<T>> {
+    pub(crate) fn get(self) -> Option<Ptr<T>> {
         self.0
     }
 }
@@ -117,7 +117,7 @@ impl<T> Passed<T> {
 /// pointer is read.
 #[derive(Clone, Copy, Default)]
 #[repr(transparent)]
-pub(crate) struct CText(Option<Shared<c_char>>);
+pub(crate) struct CText(Option<Ptr<c_char>>);
 
 impl CText {
     pub(crate) const NULL: CText = CText(None);
@@ -136,7 +136,7 @@ impl CText {
 
 impl From<&'static CStr> for CText {
     fn from(text: &'static CStr) -> CText {
-        CText(NonNull::new(text.as_ptr().cast_mut()).map(Shared))
+        CText(NonNull::new(text.as_ptr().cast_mut()).map(Ptr))
     }
 }
 
