@@ -12,7 +12,6 @@ mod document;
 mod harness;
 mod header;
 mod install;
-mod instructions;
 mod missing;
 mod mutants;
 mod new_filter;
@@ -91,7 +90,7 @@ fn main() -> ExitCode {
         Command::Test => test::all(),
         Command::Run => harness::demo(),
         Command::Bench(bench) => bench.run(),
-        Command::Instructions => instructions::guard(),
+        Command::Instructions => toolchain::run(&mut test::instructions()),
         Command::Results => results::write(),
         Command::Header => header::write(),
         Command::NewFilter { name } => new_filter::create(&name),

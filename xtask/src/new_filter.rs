@@ -21,12 +21,6 @@ use crate::toolchain::{cargo, run};
 const LIST: &str = "kqx/src/members.rs";
 const LIST_END: &str = "        }\n    };\n}\n";
 
-/// Names that no file and no module can have: the reserved words of the 2024 edition.
-const KEYWORDS: &str = "abstract as async await become box break const continue crate do dyn \
-    else enum extern false final fn for gen if impl in let loop macro match mod move mut \
-    override priv pub ref return self static struct super trait true try type typeof unsafe \
-    unsized use virtual where while yield";
-
 const FILTER: &str = include_str!("new_filter/filter.rs.txt");
 const CASES: &str = include_str!("new_filter/cases.rs.txt");
 
@@ -86,17 +80,13 @@ fn plan(root: &Path, name: &str) -> Result<[(String, String); 3]> {
 /// Refuses a name that no member can have, and a name that is taken. `files` are the
 /// member's files.
 fn ensure_free(root: &Path, name: &str, files: [&String; 2]) -> Result<()> {
-    let word = name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     ensure!(
-        word,
-        "`{name}`: a name is one word of small letters and digits"
-    );
-    ensure!(
-        !KEYWORDS.split_whitespace().any(|keyword| keyword == name),
-        "`{name}` is a word of Rust's own: choose another name"
+        name.chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+            && syn::parse_str::<syn::Ident>(name).is_ok()
+            // A word of the 2024 edition, which syn lets pass.
+            && name != "gen",
+        "`{name}`: a name is one word of small letters and digits, and none of Rust's own"
     );
     for file in files {
         ensure!(

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use anyhow::{Result, ensure};
-use kqx_vm::{Tap, Verdict};
+use kqx_vm::{Tally, Tap, Verdict};
 
 use crate::build;
 use crate::document::fill;
@@ -22,12 +22,8 @@ use crate::vm;
 /// The document with every case, relative to the root of the source tree.
 const DOCUMENT: &str = "userland-test/RESULTS.md";
 
-/// The verdicts of a run.
-struct Run {
-    /// The machine: the head of a column.
-    place: String,
-    tap: Tap,
-}
+/// The machine, which is the head of a column, and the verdicts of a run there.
+type Run = (String, Tap);
 
 /// Runs the suite on the simulated kernels, and writes the documents.
 pub fn write() -> Result<()> {
@@ -37,13 +33,10 @@ pub fn write() -> Result<()> {
         runs.push(suite(release, "native", "native")?);
         runs.push(suite(release, "kqx.ko", &loaded(release))?);
     }
-    let cases = runs[0].tap.verdicts().count();
+    let cases = runs[0].1.verdicts().count();
     let kept = kqx_vm::kept(&vm::home());
     for (name, tap) in newest(&kept, cases) {
-        runs.push(Run {
-            place: format!("FreeBSD {name}"),
-            tap: tap.clone(),
-        });
+        runs.push((format!("FreeBSD {name}"), tap.clone()));
     }
     fs::write(root().join(DOCUMENT), table(&runs) + &loads(&kept))?;
     let readme = root().join("README.md");
@@ -66,7 +59,7 @@ fn suite(release: Release, form: &str, machine: &str) -> Result<Run> {
         tap.verdicts().count() > 0,
         "the suite did not run on {place}"
     );
-    Ok(Run { place, tap })
+    Ok((place, tap))
 }
 
 /// The demonstration's output, as a block.
@@ -96,23 +89,19 @@ fn loads(kept: &[(String, Tap)]) -> String {
             last.insert((load, kernel), (verdict, tap));
         }
     }
-    let kernels: BTreeSet<&str> = last.keys().map(|(_, kernel)| *kernel).collect();
-    let loads: BTreeSet<&str> = last.keys().map(|(load, _)| *load).collect();
-    let places: Vec<String> = kernels
-        .iter()
-        .map(|name| format!("FreeBSD {name}"))
-        .collect();
-    let mut text = format!(
-        "\n## Loads\n\nEvery load of `cargo xtask vm run --stress` and `--hostile`, where it was \
-         run.\n\n| load | {} |\n|---{}|\n",
-        places.join(" | "),
-        "|---".repeat(places.len())
-    );
-    for load in loads {
-        let verdict = |kernel: &&str| last.get(&(load, *kernel)).map(|(verdict, _)| *verdict);
-        let marks: Vec<&str> = kernels.iter().map(|kernel| mark(verdict(kernel))).collect();
-        text += &format!("| {load} | {} |\n", marks.join(" | "));
+    let mut columns: BTreeMap<&str, BTreeMap<&str, Verdict>> = BTreeMap::new();
+    for ((load, kernel), (verdict, _)) in &last {
+        columns.entry(kernel).or_default().insert(load, *verdict);
     }
+    let columns: Vec<_> = (columns.into_iter())
+        .map(|(kernel, verdicts)| (format!("FreeBSD {kernel}"), verdicts))
+        .collect();
+    let loads: BTreeSet<&str> = last.keys().map(|(load, _)| *load).collect();
+    let mut text = String::from(
+        "\n## Loads\n\nEvery load of `cargo xtask vm run --stress` and `--hostile`, where it was \
+         run.\n\n",
+    );
+    text += &grid("load", loads, &columns);
     text.push('\n');
     for ((load, kernel), (_, tap)) in &last {
         for remark in tap.remarks(load) {
@@ -122,7 +111,7 @@ fn loads(kept: &[(String, Tap)]) -> String {
     text
 }
 
-fn mark(verdict: Option<Verdict>) -> &'static str {
+fn mark(verdict: Option<&Verdict>) -> &'static str {
     match verdict {
         Some(Verdict::Passed) => "passed",
         Some(Verdict::Failed) => "**FAILED**",
@@ -132,36 +121,41 @@ fn mark(verdict: Option<Verdict>) -> &'static str {
 }
 
 fn table(runs: &[Run]) -> String {
-    let places: Vec<&str> = runs.iter().map(|run| run.place.as_str()).collect();
-    let mut text = format!(
-        "# Results\n\nEvery case of the suite, and how it ended where it was run last. \
-         `kqx-test list` says what each is about.\nWritten by `cargo xtask results`.\n\n\
-         | case | {} |\n|---{}|\n",
-        places.join(" | "),
-        "|---".repeat(places.len())
-    );
-    let columns: Vec<BTreeMap<&str, Verdict>> = runs
-        .iter()
-        .map(|run| run.tap.verdicts().collect())
+    let columns: Vec<_> = (runs.iter())
+        .map(|(place, tap)| (place.clone(), tap.verdicts().collect()))
         .collect();
-    for (case, _) in runs[0].tap.verdicts() {
-        let marks: Vec<&str> = columns
-            .iter()
-            .map(|column| mark(column.get(case).copied()))
-            .collect();
-        text += &format!("| {case} | {} |\n", marks.join(" | "));
+    let cases = runs[0].1.verdicts().map(|(case, _)| case);
+    String::from(
+        "# Results\n\nEvery case of the suite, and how it ended where it was run last. \
+         `kqx-test list` says what each is about.\nWritten by `cargo xtask results`.\n\n",
+    ) + &grid("case", cases, &columns)
+}
+
+/// A row for each name, a column for each place.
+fn grid<'a>(
+    head: &str,
+    names: impl IntoIterator<Item = &'a str>,
+    columns: &[(String, BTreeMap<&str, Verdict>)],
+) -> String {
+    let places: Vec<&str> = columns.iter().map(|(place, _)| place.as_str()).collect();
+    let mut text = format!("| {head} | {} |\n", places.join(" | "));
+    text += &format!("|---{}|\n", "|---".repeat(places.len()));
+    for name in names {
+        let marks = columns.iter().map(|(_, verdicts)| mark(verdicts.get(name)));
+        text += &format!("| {name} | {} |\n", marks.collect::<Vec<_>>().join(" | "));
     }
     text
 }
 
 fn summary(runs: &[Run]) -> String {
     let mut text = String::from("| where | passed | failed | skipped |\n|---|---|---|---|\n");
-    for run in runs {
-        let tally = run.tap.tally();
-        text += &format!(
-            "| {} | {} | {} | {} |\n",
-            run.place, tally.passed, tally.failed, tally.skipped
-        );
+    for (place, tap) in runs {
+        let Tally {
+            passed,
+            failed,
+            skipped,
+        } = tap.tally();
+        text += &format!("| {place} | {passed} | {failed} | {skipped} |\n");
     }
     text
 }
@@ -170,19 +164,13 @@ fn summary(runs: &[Run]) -> String {
 mod tests {
     use super::*;
 
-    fn run(place: &str, tap: &str) -> Run {
-        Run {
-            place: place.to_owned(),
-            tap: Tap::of(tap),
-        }
-    }
-
     #[test]
     fn a_case_has_a_row_and_a_place_a_column() {
         let runs = [
-            run("here", "1..2\nok 1 - a.b\nnot ok 2 - c.d\n"),
-            run("there", "1..1\nok 1 - a.b # SKIP needs time\n"),
-        ];
+            ("here", "1..2\nok 1 - a.b\nnot ok 2 - c.d\n"),
+            ("there", "1..1\nok 1 - a.b # SKIP needs time\n"),
+        ]
+        .map(|(place, tap)| (place.to_owned(), Tap::of(tap)));
         let text = table(&runs);
         assert!(text.contains("| a.b | passed | skipped |\n"), "{text}");
         assert!(text.contains("| c.d | **FAILED** | not run |\n"), "{text}");

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
+use which::which;
 
 use crate::missing::Missing;
 use crate::release::{Release, relative, setup_directory};
@@ -52,10 +53,10 @@ const NEEDS: &[Need] = &[
     need("build Rust's core library for the kernel", || toolchain::rustc().is_ok(),
         ["rustc-web rust-web-src", "rustup-init"]),
     need("boot FreeBSD kernels", || runs("qemu-system-x86_64"), ["qemu-system-x86", "qemu-nox11"]),
-    need("make disk images for FreeBSD guests", || on_path("xorriso"), ["xorriso", "xorriso"]),
+    need("make disk images for FreeBSD guests", || which("xorriso").is_ok(), ["xorriso", "xorriso"]),
     need("keep FreeBSD's headers apart from this system's Python", || FREEBSD || venv_module(),
         ["python3-venv", ""]),
-    need("check the manual pages", || on_path("mandoc"), ["mandoc", ""]),
+    need("check the manual pages", || which("mandoc").is_ok(), ["mandoc", ""]),
     need("count the filters' instructions", || FREEBSD || runs("valgrind"), ["valgrind", ""]),
 ];
 
@@ -135,7 +136,7 @@ fn install(missing: &[&Need]) -> Result<()> {
         .collect();
     if FREEBSD {
         run(as_root("pkg").args(["install", "-y"]).args(packages))
-    } else if on_path("apt-get") {
+    } else if which("apt-get").is_ok() {
         let apt = || {
             let mut apt = as_root("apt-get");
             apt.args(["-q", "-o", "DPkg::Lock::Timeout=600"]);
@@ -158,7 +159,7 @@ fn install(missing: &[&Need]) -> Result<()> {
 /// A command for `program`, through sudo unless the user is root.
 fn as_root(program: &str) -> Command {
     let id = Command::new("id").arg("-u").output();
-    if id.is_ok_and(|output| output.stdout.trim_ascii() == b"0") || !on_path("sudo") {
+    if id.is_ok_and(|output| output.stdout.trim_ascii() == b"0") || which("sudo").is_err() {
         return Command::new(program);
     }
     let mut sudo = Command::new("sudo");
@@ -193,11 +194,6 @@ fn headers(release: Release) -> Result<()> {
     .map_err(|error| Missing(format!("pip cannot install {package}: {error}")))?;
     std::fs::rename(&partial, &directory)?;
     Ok(())
-}
-
-fn on_path(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
 fn libclang() -> bool {

@@ -1,73 +1,128 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `make test`: runs every test, the cheapest first.
+//! `make test`: runs every test. Formatting, lints and the modules come first. The other tests
+//! are in two lanes beside each other, as most tests keep a single CPU busy.
 
+use std::env::current_exe;
+use std::io::{self, BufRead, BufReader};
 use std::process::Command;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::harness::{harness, loaded};
 use crate::release::Release;
+use crate::setup::GUNGRAUN;
 use crate::toolchain::{cargo, run};
-use crate::{build, instructions, new_filter};
+use crate::{build, new_filter};
+
+/// A command, and what it tests.
+type Step = (String, Command);
 
 /// Runs every test, and stops at the first failure.
 pub fn all() -> Result<()> {
-    step("formatting");
+    say("formatting");
     run(&mut cargo("fmt --all --check"))?;
     run(new_filter::rustfmt().arg("--check"))?;
-    step("lints");
-    run(&mut cargo(
-        "clippy --quiet --workspace --all-targets -- -D warnings",
-    ))?;
+    say("lints");
+    let lints = "clippy --quiet --workspace --all-targets -- -D warnings";
+    run(&mut cargo(lints))?;
     for release in Release::ALL {
-        step(&format!("kqx.ko for FreeBSD {}", release.name()));
+        say(&format!("kqx.ko for FreeBSD {}", release.name()));
         build::module(release)?;
     }
-    step("unit tests, property tests");
-    run(&mut cargo("test --quiet --workspace"))?;
-    step("what has no lock, under loom");
-    loom()?;
-    step("the filters' cost, in instructions");
-    instructions::guard()?;
+    let failed = AtomicBool::new(false);
+    let lane = |name, steps: Vec<Step>| {
+        let mut steps = steps.into_iter();
+        steps.try_for_each(|(what, command)| attempt(name, &what, command, &failed))
+    };
+    thread::scope(|scope| {
+        let suites = scope.spawn(|| lane("suites", suites()?));
+        let units = lane("units", units()?);
+        units.and(suites.join().expect("a lane does not panic"))
+    })
+}
+
+/// What runs on a simulated or a real kernel.
+fn suites() -> Result<Vec<Step>> {
+    let mut steps = Vec::new();
+    let mut add = |what: &str, release, machine: &str, line: &str| {
+        let mut harness = harness(release);
+        harness.args(["--on", machine]).args(line.split(' '));
+        steps.push((format!("{what}, {}, {machine}", release.name()), harness));
+    };
     for release in Release::ALL {
         for machine in ["native".to_owned(), loaded(release)] {
-            let name = release.name();
-            step(&format!(
-                "the suite on a simulated FreeBSD {name}, {machine}"
-            ));
-            run(harness(release).args(["--on", &machine, "run"]))?;
+            add("the suite on a simulated kernel", release, &machine, "run");
         }
     }
-    step("the cases in many orders of their threads, the small cases in all");
     let later = format!("{}+later", loaded(Release::V15));
     for (release, machine) in [(Release::V14, loaded(Release::V14)), (Release::V15, later)] {
-        for orders in ["orders --count 30", "orders --all"] {
-            run(harness(release)
-                .args(["--on", &machine])
-                .args(orders.split(' ')))?;
-        }
+        add("many orders", release, &machine, "orders --count 30");
+        add("all orders", release, &machine, "orders --all");
     }
-    step("races in real time, on a simulated kernel");
-    let races = "--on native@real stress --seconds 5 again.races";
-    run(harness(Release::V14).args(races.split(' ')))?;
-    step("the suite on the FreeBSD kernels at hand");
-    run(Command::new(std::env::current_exe()?).args(["vm", "run", "--cached"]))?;
-    step("the mutants: the tests must notice a broken kqx");
-    run(Command::new(std::env::current_exe()?).arg("mutants"))
+    let races = "stress --seconds 5 again.races";
+    add("races in real time", Release::V14, "native@real", races);
+    let kernels = "the suite on the FreeBSD kernels at hand".into();
+    steps.push((kernels, xtask("vm run --cached")?));
+    Ok(steps)
 }
 
-/// Runs the tests of `kmod/loom`. `--cfg loom` builds every crate anew, so the tests have a
-/// directory of their own.
-fn loom() -> Result<()> {
-    let mut tests = cargo("test --quiet --package kqx-loom --target-dir target/loom");
-    run(tests.env("RUSTFLAGS", "--cfg loom"))
+/// What needs no kernel, and what breaks kqx on purpose.
+fn units() -> Result<Vec<Step>> {
+    let units = cargo("test --quiet --workspace");
+    // `--cfg loom` builds every crate anew, so these tests have a directory of their own.
+    let mut loom = cargo("test --quiet --package kqx-loom --target-dir target/loom");
+    loom.env("RUSTFLAGS", "--cfg loom");
+    let mutants = xtask("mutants")?;
+    Ok(vec![
+        ("unit tests, property tests".into(), units),
+        ("what has no lock, under loom".into(), loom),
+        ("the filters' cost, in instructions".into(), instructions()),
+        ("mutants, which tests must notice".into(), mutants),
+    ])
 }
 
-/// Prints the step, and when it began, so that a person sees the progress.
-fn step(what: &str) {
+/// The regression guard: the cost of the filters' own functions, in instructions of this host.
+/// It fails if a cost is over its limit in filters/benches/instructions.rs.
+pub fn instructions() -> Command {
+    let mut bench = cargo("bench --quiet --package kqx-filters --bench instructions");
+    bench.env("GUNGRAUN_RUNNER", GUNGRAUN.file());
+    bench
+}
+
+/// This program, with the words of `line` as arguments.
+fn xtask(line: &str) -> Result<Command> {
+    let mut xtask = Command::new(current_exe()?);
+    xtask.args(line.split(' '));
+    Ok(xtask)
+}
+
+/// Runs a step of a lane, unless a step of either lane has `failed`.
+fn attempt(lane: &str, what: &str, mut command: Command, failed: &AtomicBool) -> Result<()> {
+    if failed.load(Relaxed) {
+        return Ok(());
+    }
+    say(what);
+    let (reader, writer) = io::pipe()?;
+    command.stdout(writer.try_clone()?).stderr(writer);
+    let mut child = command.spawn()?;
+    // The output ends once nobody can write any more.
+    drop(command);
+    for line in BufReader::new(reader).split(b'\n') {
+        println!("{lane} | {}", String::from_utf8_lossy(&line?));
+    }
+    let status = child.wait()?;
+    failed.fetch_or(!status.success(), Relaxed);
+    ensure!(status.success(), "failed, {status}: {what}");
+    Ok(())
+}
+
+/// Prints what begins, and when, so that a person sees the progress.
+fn say(what: &str) {
     static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
     let seconds = BEGAN.elapsed().as_secs();
     println!("test: {:2}:{:02} {what}", seconds / 60, seconds % 60);

@@ -4,6 +4,8 @@
 
 use std::fmt::Write as _;
 
+use thousands::Separable as _;
+
 use super::results::{Figure, Row};
 
 /// A table for a document.
@@ -73,20 +75,11 @@ pub fn number(value: f64) -> String {
         _ => 4,
     };
     let text = format!("{value:.digits$}");
-    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
-    let fraction = fraction.trim_end_matches('0');
-    let (sign, whole) = whole
-        .strip_prefix('-')
-        .map_or(("", whole), |whole| ("-", whole));
-    let mut apart = String::new();
-    for (index, digit) in whole.char_indices() {
-        if index > 0 && (whole.len() - index).is_multiple_of(3) {
-            apart.push(',');
-        }
-        apart.push(digit);
-    }
-    let point = if fraction.is_empty() { "" } else { "." };
-    format!("{sign}{apart}{point}{fraction}")
+    let text = match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.'),
+        false => &text,
+    };
+    text.separate_with_commas()
 }
 
 #[cfg(test)]
