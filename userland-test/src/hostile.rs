@@ -17,8 +17,8 @@ mod users;
 pub const LOADS: &[Load] = &[
     Load {
         name: "hostile.unload",
-        sentence: "Under a storm of changes on its slot the module is unloaded and loaded a \
-                   thousand times, and works.",
+        sentence: "The module works after a thousand unloads and loads, while a storm of \
+                   changes is on its slot.",
         needs: &[Feature::Kernel, Feature::Module, Feature::Credentials],
         run: unload::run,
     },

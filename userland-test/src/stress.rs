@@ -96,7 +96,7 @@ pub const LOADS: &[Load] = &[
     },
     Load {
         name: "stress.module",
-        sentence: "A thousand times unloaded and loaded while threads use kqueues, it works.",
+        sentence: "The module works after a thousand unloads and loads while threads use kqueues.",
         needs: &[Feature::Module],
         run: module,
     },
