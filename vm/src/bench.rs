@@ -27,6 +27,8 @@ pub struct Bench {
     /// Where the measurements go, as JSON
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
+    /// Only benchmarks whose name contains FILTER
+    filter: Option<String>,
 }
 
 impl Bench {
@@ -43,7 +45,8 @@ impl Bench {
             println!("vm: no kernel is kept, so nothing was measured on a real one");
             return Ok(0);
         };
-        let (done, record) = Run::bench(MEASUREMENTS).on(pair, home, artefacts)?;
+        let (done, record) =
+            Run::bench(MEASUREMENTS, self.filter.clone()).on(pair, home, artefacts)?;
         let status = done.conclusion.code();
         if status == 0 {
             fs::copy(record.out().join(MEASUREMENTS), &self.to)

@@ -77,12 +77,13 @@ pub struct Run {
 
 impl Run {
     /// A run in which the harness measures, in instructions of one CPU. The guest hands
-    /// back the measurements as the file `to`.
-    pub(crate) fn bench(to: &str) -> Run {
+    /// back the measurements as the file `to`. `filter`: only those benchmarks.
+    pub(crate) fn bench(to: &str, filter: Option<String>) -> Run {
         Run {
+            filter,
             smp: 1,
             repeat: 1,
-            timeout: Some(1800),
+            timeout: Some(3600),
             icount: true,
             bench: Some(to.to_owned()),
             ..Run::default()
@@ -195,6 +196,7 @@ impl Run {
         let mut arguments: Vec<String> = Vec::new();
         if let Some(file) = &self.bench {
             arguments.extend(["bench".into(), "--json".into(), format!("{OUT}/{file}")]);
+            arguments.extend(self.filter.clone());
             return arguments;
         }
         let (command, option, number) = match (self.stress, self.hostile) {

@@ -4,6 +4,8 @@
 
 mod calls;
 mod expiry;
+mod gate;
+mod growth;
 mod late;
 mod memory;
 mod spin;
@@ -19,7 +21,10 @@ pub const BENCHMARKS: &[Benchmark] = &[
     ("counter", wake::counter),
     ("threshold", wake::threshold),
     ("producers", wake::producers),
-    ("growth", wake::growth),
+    ("gate", gate::gate),
+    ("growth", growth::growth),
+    ("armed", growth::armed),
+    ("close", growth::close),
     ("timer", timer::changes),
     ("expiry", expiry::deliver),
     ("untaken", expiry::untaken),

@@ -2,7 +2,7 @@
 
 //! The subjects of a comparison, as changes for kevent(2).
 
-use kqx::abi::{EVFILT_KQX, KQX_COUNTER, KQX_TIMER, ident};
+use kqx::abi::{EVFILT_KQX, KQX_COUNTER, KQX_GATE, KQX_TIMER, ident};
 use kqx::event::{
     EV_ADD, EV_CLEAR, EV_DELETE, EV_ONESHOT, EVFILT_TIMER, EVFILT_USER, Kevent, NOTE_NSECONDS,
     NOTE_TRIGGER,
@@ -21,6 +21,13 @@ pub const COUNTER: Wake = Wake {
     name: "KQX_COUNTER",
     filter: EVFILT_KQX,
     ident: |id| ident(KQX_COUNTER, id),
+};
+
+/// The gate of kqx.
+pub const GATE: Wake = Wake {
+    name: "KQX_GATE",
+    filter: EVFILT_KQX,
+    ident: |id| ident(KQX_GATE, id),
 };
 
 /// The kernel's EVFILT_USER.

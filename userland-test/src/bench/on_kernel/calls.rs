@@ -47,6 +47,12 @@ impl Kqueue {
             .map(drop)
     }
 
+    /// One change, then waits for events. Returns how many came.
+    #[inline]
+    pub fn change_and_wait(&self, change: &Kevent, events: &mut [Kevent]) -> Result<usize, Errno> {
+        self.kevent(ptr::from_ref(change), 1, events, ptr::null())
+    }
+
     /// Waits for events. Returns how many came.
     #[inline]
     pub fn wait(&self, events: &mut [Kevent]) -> Result<usize, Errno> {

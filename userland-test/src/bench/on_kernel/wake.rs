@@ -18,7 +18,7 @@ use crate::outcome::{Failure, Outcome};
 const COUNT: u32 = 1000;
 
 /// A kqueue with registrations 0 to `count`.
-fn queue(wake: Wake, count: u64) -> Result<Kqueue, Failure> {
+pub fn queue(wake: Wake, count: u64) -> Result<Kqueue, Failure> {
     let kq = Kqueue::new()?;
     for id in 0..count {
         kq.change(&wake.add(id))?;
@@ -91,7 +91,7 @@ pub fn counter(bench: &mut Bench<'_>) -> Outcome {
             .figure(COUNTER.name, trigger(COUNTER)?)
             .figure(USER.name, trigger(USER)?)
             .figure("eventfd(2)", cost(COUNT, || Ok(fd.post()?))?)
-            .ratio_at_most(1.10),
+            .ratio_at_most(1.09),
     );
 
     let deliver = |wake: Wake| -> Result<Spread, Failure> {
@@ -114,6 +114,22 @@ pub fn counter(bench: &mut Bench<'_>) -> Outcome {
             .figure(COUNTER.name, deliver(COUNTER)?)
             .figure(USER.name, deliver(USER)?)
             .figure("eventfd(2)", eventfd_deliver)
+            .ratio_at_most(1.06),
+    );
+
+    let in_one_call = |wake: Wake| -> Result<Spread, Failure> {
+        let kq = queue(wake, 1)?;
+        let mut events = [Kevent::default(); 1];
+        cost(COUNT, || {
+            Ok(kq
+                .change_and_wait(&wake.trigger(0), &mut events)
+                .map(drop)?)
+        })
+    };
+    bench.row(
+        Row::new("counter: trigger + deliver in one kevent(2)", unit)
+            .figure(COUNTER.name, in_one_call(COUNTER)?)
+            .figure(USER.name, in_one_call(USER)?)
             .ratio_at_most(1.08),
     );
     Ok(())
@@ -251,87 +267,4 @@ fn consume(
         };
     }
     Ok(())
-}
-
-/// The cost of trigger + deliver with many registrations on a kqueue, and spread over several.
-pub fn growth(bench: &mut Bench<'_>) -> Outcome {
-    let unit = bench.unit;
-    for count in [1, 64, 1_000, 10_000, 100_000] {
-        let measure = |wake: Wake| -> Result<Spread, Failure> {
-            let kq = queue(wake, count)?;
-            let mut events = [Kevent::default(); 1];
-            let mut ids = scattered(count);
-            cost(COUNT, || {
-                kq.change(&wake.trigger(ids()))?;
-                Ok(kq.wait(&mut events).map(drop)?)
-            })
-        };
-        bench.row(
-            Row::new(format!("trigger + deliver, {count} on a kqueue"), unit)
-                .figure(COUNTER.name, measure(COUNTER)?)
-                .figure(USER.name, measure(USER)?),
-        );
-    }
-    let count = 100_000;
-    bench.row(
-        Row::new(format!("64 triggers, then deliver, {count}"), unit)
-            .figure("on 64 kqueues in one", in_batches(COUNTER, count, BATCH)?)
-            .figure("on a kqueue", in_batches(COUNTER, count, 1)?),
-    );
-    Ok(())
-}
-
-/// How many registrations are triggered before the program takes the events.
-const BATCH: u64 = 64;
-
-/// The cost of an event with `count` registrations spread over `queues` kqueues. If there
-/// are several kqueues, a further kqueue reports them. The program triggers [`BATCH`]
-/// registrations, and then takes all events.
-fn in_batches(wake: Wake, count: u64, queues: u64) -> Result<Spread, Failure> {
-    let outer = Kqueue::new()?;
-    let mut inner = Vec::new();
-    for _ in 0..queues {
-        let kq = queue(wake, count.div_ceil(queues))?;
-        let change = Kevent {
-            udata: inner.len(),
-            ..readable(kq.ident(), EV_ADD)
-        };
-        if queues > 1 {
-            outer.change(&change)?;
-        }
-        inner.push(kq);
-    }
-    let mut ready = [Kevent::default(); BATCH as usize];
-    let mut events = [Kevent::default(); BATCH as usize];
-    let mut ids = scattered(count);
-    let batch = cost(COUNT / BATCH as u32, || {
-        for _ in 0..BATCH {
-            let id = ids();
-            inner[(id % queues) as usize].change(&wake.trigger(id / queues))?;
-        }
-        let mut taken = 0;
-        while taken < BATCH as usize {
-            let several = if queues > 1 {
-                outer.wait(&mut ready)?
-            } else {
-                1
-            };
-            for kq in &ready[..several] {
-                taken += inner[kq.udata].poll(&mut events)?;
-            }
-        }
-        Ok(())
-    })?;
-    Ok(batch.map(|batch| batch / BATCH as f64))
-}
-
-/// All numbers below `count`, in a scattered order.
-fn scattered(count: u64) -> impl FnMut() -> u64 {
-    /// A prime that divides no `count` measured here.
-    const STEP: u64 = 7_919;
-    let mut id = 0;
-    move || {
-        id = (id + STEP) % count;
-        id
-    }
 }
