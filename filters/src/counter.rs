@@ -34,7 +34,7 @@ const RESERVED: u32 = 0x0400_0000;
 pub struct Counter {
     count: u64,
     threshold: u64,
-    /// Triggers since a delivery last took the count.
+    /// Triggers since a delivery last took the count. Nobody triggers 2^64 times.
     gathered: u64,
     /// The user flags, with NOTE_KQX_SEMAPHORE and NOTE_KQX_OVERFLOW.
     flags: u32,
@@ -79,13 +79,15 @@ impl Counter {
         self.flags & NOTE_KQX_SEMAPHORE != 0
     }
 
+    /// `n` is at most [`COUNT_MAX`].
     #[inline(always)]
     fn add(&mut self, n: u64) {
-        let sum = self.count.saturating_add(n);
-        if sum > COUNT_MAX {
+        // Both are below 2^63.
+        self.count = self.count.wrapping_add(n);
+        if self.count > COUNT_MAX {
+            self.count = COUNT_MAX;
             self.flags |= NOTE_KQX_OVERFLOW;
         }
-        self.count = sum.min(COUNT_MAX);
     }
 
     #[inline(always)]
@@ -95,7 +97,7 @@ impl Counter {
             n if n > 0 => self.add(n.unsigned_abs()),
             n => self.count = self.count.saturating_sub(n.unsigned_abs()),
         }
-        self.gathered = self.gathered.saturating_add(1);
+        self.gathered = self.gathered.wrapping_add(1);
     }
 
     /// What EV_ADD sets, the first time and again.
@@ -240,6 +242,18 @@ impl Filter for Counter {
     }
 
     #[inline(always)]
+    fn usual_change(&mut self, kev: &Kevent) -> bool {
+        // A trigger that adds, and no overflow.
+        let sum = self.count.wrapping_add(kev.data.max(1).unsigned_abs());
+        let usual = kev.fflags == NOTE_TRIGGER && kev.data >= 0 && sum <= COUNT_MAX;
+        if usual {
+            self.count = sum;
+            self.gathered = self.gathered.wrapping_add(1);
+        }
+        usual
+    }
+
+    #[inline(always)]
     fn change(
         &mut self,
         delay: Option<&mut MaxDelay>,
@@ -313,7 +327,8 @@ impl Filter for Counter {
         if !self.semaphore() && cx.added & EV_CLEAR == 0 {
             return;
         }
-        self.count -= report.data.unsigned_abs();
+        // A delivery takes at most the count.
+        self.count = self.count.wrapping_sub(report.data as u64);
         self.gathered = 0;
         if let Some(delay) = delay {
             if let Wait::Passed {

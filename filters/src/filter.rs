@@ -47,6 +47,13 @@ pub trait Filter: Copy {
         cx: &mut Context<'_>,
     ) -> Result<(), Errno>;
 
+    /// [`Filter::change`] for the change that programs make most, in few instructions. `kev` has
+    /// none of EV_ADD, EV_CLEAR, EV_RECEIPT and EV_FORCEONESHOT, and the registration has no
+    /// timer. False: `kev` is another change, and nothing has changed.
+    fn usual_change(&mut self, _kev: &Kevent) -> bool {
+        false
+    }
+
     /// `ext[0]` of a receipt: the state before the change.
     fn receipt(&self, timed: Option<&Self::Timed>, cx: &Context<'_>) -> u64;
 

@@ -120,7 +120,8 @@ impl Mode {
     /// The shown flags are right, whatever the filter says.
     #[inline(always)]
     pub(crate) fn is_settled(self) -> bool {
-        self.is_usual() && self.added() & EV_ONESHOT == 0
+        const SETTLED: u32 = (Mode::ADDED & !EV_ONESHOT) as u32;
+        self.0 & !SETTLED == 0
     }
 
     /// The shown flags are right if the filter has nothing to deliver.
@@ -268,15 +269,12 @@ pub(crate) fn delivered<'a>(
     clears: bool,
     due: bool,
 ) -> Filled<'a> {
-    let flags = mode.flags_to_show(kn.flags(), clears);
-    let filled = slot.fill(kn.event(flags | mode.added(), report));
+    let kept = mode.flags_to_show(kn.flags(), false);
+    let reset = if clears { EV_CLEAR } else { 0 };
+    let filled = slot.fill(kn.event(kept | mode.added() | reset, report));
     // kqueue_scan takes a knote with EV_CLEAR off its queue, and puts a knote without
     // EV_CLEAR at the end of the queue.
-    kn.set_flags(if due {
-        flags & !EV_CLEAR
-    } else {
-        flags | EV_CLEAR
-    });
+    kn.set_flags(if due { kept } else { kept | EV_CLEAR });
     trace::deliver(kn.name(), report.data);
     filled
 }
@@ -303,4 +301,11 @@ pub(crate) fn deliver_error<'a>(
         kn.set_flags(kn.flags() | EV_CLEAR);
     }
     filled
+}
+
+/// f_touch of a delivery of a registration that is no member's, which f_attach refuses.
+#[cold]
+#[inline(never)]
+pub(crate) fn nothing<'a>(kn: Knote<'_, Delivering>, slot: Slot<'a>) -> Filled<'a> {
+    slot.fill(kn.event(0, &Report::default()))
 }

@@ -42,6 +42,14 @@ macro_rules! family {
                 }
             }
 
+            #[inline(always)]
+            fn f_event_quickly(kn: &Knote<'_, Active>) -> Option<bool> {
+                match abi::member(kn.ident()) {
+                    $(abi::$name => crate::$kind::event_quickly::<kqx_filters::$module::$filter>(kn),)+
+                    _ => None,
+                }
+            }
+
             fn f_event(kn: Knote<'_, Active>) -> bool {
                 match abi::member(kn.ident()) {
                     $(abi::$name => crate::$kind::event::<kqx_filters::$module::$filter>(kn),)+
@@ -52,14 +60,14 @@ macro_rules! family {
             fn f_touch_register(kn: Knote<'_, Changing>, kev: &mut Kevent) {
                 match abi::member(kn.ident()) {
                     $(abi::$name => crate::$kind::change::<kqx_filters::$module::$filter, Family>(kn, kev),)+
-                    _ => not_attached(),
+                    _ => {}
                 }
             }
 
             fn f_touch_process<'a>(kn: Knote<'_, Delivering>, slot: Slot<'a>) -> Filled<'a> {
                 match abi::member(kn.ident()) {
                     $(abi::$name => crate::$kind::deliver::<kqx_filters::$module::$filter>(kn, slot),)+
-                    _ => not_attached(),
+                    _ => crate::delivery::nothing(kn, slot),
                 }
             }
         }

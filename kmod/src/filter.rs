@@ -72,7 +72,7 @@ fn attach_any<'a, F: Filter, E: Expire>(kn: Knote<'a, Attaching>) -> Result<Acce
     Ok(attached(kn.attach(), &kev, &filter, None))
 }
 
-#[inline(always)]
+#[inline(never)]
 fn attach_timed<'a, F: Filter, E: Expire>(
     kn: Knote<'a, Attaching>,
     mut timed: F::Timed,
@@ -107,6 +107,14 @@ fn attached<'a, F: Filter>(
     delivery::attached(kn, kev, |mode| filter.clears(timed, mode.added_clear()))
 }
 
+/// f_event for a registration that has neither a timer nor anything to say but its state. None:
+/// [`event`] has to look.
+#[inline(always)]
+pub(crate) fn event_quickly<F: Filter>(kn: &Knote<'_, Active>) -> Option<bool> {
+    let quick = kn.is_bare() && Mode::of(kn).is_settled();
+    quick.then(|| F::load(kn.words()).due(None))
+}
+
 #[inline(never)]
 pub(crate) fn event<F: Filter>(mut kn: Knote<'_, Active>) -> bool {
     let mode = Mode::of(&kn);
@@ -130,22 +138,39 @@ fn show<F: Filter>(mut kn: Knote<'_, Active>, mode: Mode) -> bool {
     delivery::show(kn, &said)
 }
 
-/// A change. Most changes are triggers of a registration that has no timer, and ask for no
-/// answer: such a change is quick.
+/// A change. Most changes are of a registration that has no timer, and ask for no answer: such
+/// a change is quick.
 #[inline(never)]
 pub(crate) fn change<F: Filter, E: Expire>(mut kn: Knote<'_, Changing>, kev: &mut Kevent) {
     const MORE: u16 = EV_ADD | EV_CLEAR | EV_RECEIPT | EV_FORCEONESHOT;
     let mode = Mode::of(&kn);
-    if kev.flags & MORE == 0 && kn.is_bare() {
-        let mut filter = F::load(kn.words());
-        let mut cx = Context::new(&KernelClock, mode.added());
-        if filter.change(None, kev, &mut cx).is_ok() {
-            keep(&mut kn, &filter);
-            let (clears, due) = after(&filter, None, mode);
-            return delivery::conclude(kn, kev, mode, Ok(()), clears, due);
-        }
+    if kev.flags & MORE != 0 || !kn.is_bare() {
+        return change_any::<F, E>(kn, kev, mode);
     }
-    change_any::<F, E>(kn, kev, mode);
+    let mut filter = F::load(kn.words());
+    if !filter.usual_change(kev) {
+        return change_unanswered::<F, E>(kn, kev, mode);
+    }
+    keep(&mut kn, &filter);
+    let (clears, due) = after(&filter, None, mode);
+    delivery::conclude(kn, kev, mode, Ok(()), clears, due);
+}
+
+/// A change of a registration without a timer, which wants no answer unless it is refused.
+#[inline(never)]
+fn change_unanswered<F: Filter, E: Expire>(
+    mut kn: Knote<'_, Changing>,
+    kev: &mut Kevent,
+    mode: Mode,
+) {
+    let mut filter = F::load(kn.words());
+    let mut cx = Context::new(&KernelClock, mode.added());
+    if filter.change(None, kev, &mut cx).is_err() {
+        return change_any::<F, E>(kn, kev, mode);
+    }
+    keep(&mut kn, &filter);
+    let (clears, due) = after(&filter, None, mode);
+    delivery::conclude(kn, kev, mode, Ok(()), clears, due);
 }
 
 /// Whether a delivery resets the registration, and whether there is something to deliver.
@@ -237,8 +262,27 @@ fn change_filter<F: Filter>(
     filter.change(timed, kev, cx)
 }
 
+/// A delivery. Most are of a registration that has neither a timer nor an error: such a
+/// delivery is quick.
 #[inline(never)]
 pub(crate) fn deliver<'a, F: Filter>(mut kn: Knote<'_, Delivering>, slot: Slot<'a>) -> Filled<'a> {
+    if !kn.is_bare() {
+        return deliver_any::<F>(kn, slot);
+    }
+    let mode = Mode::of(&kn);
+    if !mode.is_settled() {
+        return deliver_any::<F>(kn, slot);
+    }
+    let mut filter = F::load(kn.words());
+    let mut cx = Context::new(&KernelClock, mode.added());
+    let (report, _, due) = deliver_from(&mut filter, None, mode, &mut cx);
+    keep(&mut kn, &filter);
+    // Without a timer, EV_CLEAR is reported exactly if it was added.
+    delivery::delivered(kn, slot, mode, &report, false, due)
+}
+
+#[inline(never)]
+fn deliver_any<'a, F: Filter>(mut kn: Knote<'_, Delivering>, slot: Slot<'a>) -> Filled<'a> {
     let mode = Mode::of(&kn);
     if let Next::Error(errno) = mode.next() {
         return deliver_error::<F>(kn, slot, mode, errno);

@@ -152,6 +152,12 @@ fn attach_watcher<'a, F: SharedFilter>(kn: Knote<'a, Attaching>) -> Result<Accep
     }))
 }
 
+/// A watcher is never quick: it takes what waits at its group.
+#[inline(always)]
+pub(crate) fn event_quickly<F: SharedFilter>(_kn: &Knote<'_, Active>) -> Option<bool> {
+    None
+}
+
 #[inline(never)]
 pub(crate) fn event<F: SharedFilter>(kn: Knote<'_, Active>) -> bool {
     let Some(member) = kn.member() else {

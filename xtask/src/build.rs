@@ -17,7 +17,7 @@ use crate::toolchain::{self, run};
 /// The flags for a kernel's code: linked in the top 2 GB, no global offset table, a stack
 /// that interrupts may use, frames that ddb(4) can walk.
 const KERNEL_RUSTFLAGS: &str = "-Crelocation-model=static -Ccode-model=kernel \
-    -Cforce-frame-pointers=yes -Zplt=yes -Zdirect-access-external-data=yes";
+    -Cforce-frame-pointers=non-leaf -Zunstable-options -Zplt=yes -Zdirect-access-external-data=yes";
 
 /// rustc's name for FreeBSD.
 const FREEBSD: &str = "x86_64-unknown-freebsd";
