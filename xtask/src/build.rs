@@ -15,7 +15,7 @@ use crate::release::{Release, root};
 use crate::toolchain::{self, run};
 
 /// The flags for a kernel's code: linked in the top 2 GB, no global offset table, a stack
-/// that interrupts may use, frames that ddb(4) can walk.
+/// that interrupts may use, and for ddb(4) a frame of each function that calls another.
 const KERNEL_RUSTFLAGS: &str = "-Crelocation-model=static -Ccode-model=kernel \
     -Cforce-frame-pointers=non-leaf -Zunstable-options -Zplt=yes -Zdirect-access-external-data=yes";
 

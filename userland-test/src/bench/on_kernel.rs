@@ -8,6 +8,7 @@ mod gate;
 mod growth;
 mod late;
 mod memory;
+mod smp;
 mod spin;
 mod timer;
 mod wake;
@@ -25,6 +26,7 @@ pub const BENCHMARKS: &[Benchmark] = &[
     ("growth", growth::growth),
     ("armed", growth::armed),
     ("close", growth::close),
+    ("smp", smp::throughput),
     ("timer", timer::changes),
     ("expiry", expiry::deliver),
     ("untaken", expiry::untaken),
