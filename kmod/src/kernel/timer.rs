@@ -216,7 +216,7 @@ impl Timer {
     }
 
     /// Has the timer run at `uptime` or later, at `latest` at the latest. With the mutex held.
-    #[inline(always)]
+    #[inline(never)]
     fn enter_heap(&self, place: Place, uptime: u64, latest: u64) {
         self.leave_heap();
         self.place.set(place);

@@ -156,7 +156,7 @@ impl Shard {
     ///
     /// # Safety
     /// The timer is in this heap.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) unsafe fn remove(&self, timer: &Timer) {
         // SAFETY: the caller's promise.
         unsafe { self.heap.remove(timer.node()) };
