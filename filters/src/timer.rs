@@ -222,7 +222,11 @@ impl Schedule {
                 ext: [self.next, 0],
             };
         }
-        let n = self.expired(cx.now());
+        let n = if self.period > 0 {
+            self.expired(cx.now())
+        } else {
+            1
+        };
         let last = self.next + (n - 1) * self.period;
         Report {
             fflags,

@@ -105,11 +105,29 @@ unsafe extern "C" fn f_event<O: Filterops>(kn: *mut sys::knote, hint: c_long) ->
 }
 
 /// f_event of a knote with a timer.
-#[inline(never)]
+#[inline(always)]
 fn f_event_timed<O: Filterops>(kn: Knote<'_, Active>, timer: &Timer, from_knote: bool) -> c_int {
+    if !timer.is_settled(from_knote) {
+        return f_event_unsettled::<O>(kn, timer, from_knote);
+    }
+    timer.see();
+    O::f_event(kn).into()
+}
+
+#[cold]
+#[inline(never)]
+fn f_event_unsettled<O: Filterops>(
+    kn: Knote<'_, Active>,
+    timer: &Timer,
+    from_knote: bool,
+) -> c_int {
     // kqueue_register does not take the mutex for the change that gave the knote its timer.
-    let taken = timer.lock_unless_known();
-    timer.see(from_knote);
+    let taken = timer.lock_unless_owned();
+    if from_knote {
+        timer.see();
+    } else {
+        timer.settle();
+    }
     let due = O::f_event(kn);
     if taken {
         // SAFETY: taken above.

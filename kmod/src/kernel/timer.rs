@@ -94,10 +94,12 @@ pub(super) struct Timer {
     /// kqueue has called f_event since knote(9) was last called.
     seen: Cell<bool>,
     /// kqueue_register's first f_event call since the knote has its timer is still to come.
-    /// That call may lack the mutex, precedes any scan, and is certain to happen before
-    /// kqueue can deliver: at once, or with the EV_ENABLE of a disabled knote. From then on
-    /// kqueue has the mutex whenever it calls.
-    fresh: AtomicBool,
+    /// That call precedes any scan, and is certain to happen before kqueue can deliver: at once,
+    /// or with the EV_ENABLE of a disabled knote.
+    fresh: Cell<bool>,
+    /// `fresh`, and kqueue may not have the mutex in that call, because f_touch has made the
+    /// timer. From then on kqueue has the mutex whenever it calls.
+    unlocked: AtomicBool,
     /// How often in a row the timer has run for an unseen expiry.
     tries: Cell<u8>,
     timed: UnsafeCell<MaybeUninit<[u64; TIMED_MAX / 8]>>,
@@ -124,11 +126,13 @@ impl Timer {
     /// mutex. May sleep. ENOMEM over a limit, or where the kernel has no memory even so.
     ///
     /// # Safety
-    /// `kn` is in flux and on no list, and has no timer: f_attach, or f_touch of a change.
+    /// `kn` is in flux and on no list, and has no timer: f_attach, or f_touch of a change, which
+    /// says so in `changed`.
     #[inline(always)]
     pub(super) unsafe fn attach<E: Expire, T: Copy + Send + 'static>(
         kn: NonNull<sys::knote>,
         timed: T,
+        changed: bool,
     ) -> Result<NonNull<Timer>, Errno> {
         const { assert!(size_of::<T>() <= TIMED_MAX && align_of::<T>() <= 8) };
         let kind = const {
@@ -137,7 +141,7 @@ impl Timer {
                 timed: TypeId::of::<T>(),
             }
         };
-        let timer = Timer::allocate(kn, kind)?;
+        let timer = Timer::allocate(kn, kind, changed)?;
         // SAFETY: nobody else knows the timer yet, and a T fits. The knote is on no list, so
         // nobody else looks at its `kn_knlist`, and this thread has the mutex of no other list.
         unsafe {
@@ -151,7 +155,11 @@ impl Timer {
 
     /// A charged timer without a `timed`.
     #[inline(never)]
-    fn allocate(kn: NonNull<sys::knote>, kind: &'static Kind) -> Result<NonNull<Timer>, Errno> {
+    fn allocate(
+        kn: NonNull<sys::knote>,
+        kind: &'static Kind,
+        changed: bool,
+    ) -> Result<NonNull<Timer>, Errno> {
         let charge = Charge::new()?;
         let timer = ZONE.uma_zalloc()?;
         let raw = timer.as_ptr();
@@ -165,7 +173,8 @@ impl Timer {
             (&raw mut (*raw).shard).write(Shard::here());
             (&raw mut (*raw).place).write(Cell::new(Place::Away));
             (&raw mut (*raw).seen).write(Cell::new(false));
-            (&raw mut (*raw).fresh).write(AtomicBool::new(true));
+            (&raw mut (*raw).fresh).write(Cell::new(true));
+            (&raw mut (*raw).unlocked).write(AtomicBool::new(changed));
             (&raw mut (*raw).tries).write(Cell::new(0));
         }
         Ok(timer)
@@ -233,18 +242,18 @@ impl Timer {
         }
     }
 
-    fn is_fresh(&self) -> bool {
-        self.fresh.load(Relaxed)
+    /// Whether f_event has nothing to do for the timer but to [see](Timer::see) the expiry.
+    #[inline(always)]
+    pub(super) fn is_settled(&self, from_knote: bool) -> bool {
+        let unsettled = || self.fresh.get() || self.place.get() == Place::Retry;
+        !self.unlocked.load(Relaxed) && (from_knote || !unsettled())
     }
 
     /// Takes the mutex for f_event, unless kqueue has taken it. True if taken here.
-    #[inline(always)]
-    pub(super) fn lock_unless_known(&self) -> bool {
-        self.is_fresh() && self.lock_unless_owned()
-    }
-
-    #[cold]
-    fn lock_unless_owned(&self) -> bool {
+    pub(super) fn lock_unless_owned(&self) -> bool {
+        if !self.unlocked.load(Relaxed) {
+            return false;
+        }
         let mtx = self.shard().mtx.as_ptr();
         // SAFETY: the shard has set the mutex up. mtx_owned is always right about the thread's own
         // holding. kqueue_register has no other knote's list locked, and knote(9) has this
@@ -261,26 +270,29 @@ impl Timer {
     /// Releases the mutex.
     ///
     /// # Safety
-    /// This thread took the mutex in `attach` or `lock_unless_known`, and no [`Armable`] of
+    /// This thread took the mutex in `attach` or `lock_unless_owned`, and no [`Armable`] of
     /// the timer is left.
     pub(super) unsafe fn unlock(&self) {
         // SAFETY: the caller's promise.
         unsafe { sys::kqx_mtx_unlock(self.shard().mtx.as_ptr()) };
     }
 
-    /// kqueue calls f_event, `from_knote` or by itself: an expiry needs no retry. With the
-    /// mutex held.
+    /// kqueue calls f_event: an expiry needs no retry. With the mutex held.
     #[inline(always)]
-    pub(super) fn see(&self, from_knote: bool) {
+    pub(super) fn see(&self) {
         self.seen.set(true);
         self.tries.set(0);
-        if from_knote {
-            return;
-        }
+    }
+
+    /// [`Timer::see`] in a call that is kqueue's own, and not knote(9)'s: what has begun with the
+    /// last expiry or with EV_ADD is over. With the mutex held.
+    pub(super) fn settle(&self) {
+        self.see();
         if self.place.get() == Place::Retry {
             self.leave_heap();
         }
-        self.fresh.store(false, Relaxed);
+        self.fresh.set(false);
+        self.unlocked.store(false, Relaxed);
     }
 }
 

@@ -163,6 +163,7 @@ impl Shard {
     }
 
     /// callout_reset_sbt(9), absolute, on this CPU. With the mutex held.
+    #[inline(never)]
     fn callout_reset(&self, uptime: u64, latest: u64) {
         self.latest.set(latest);
         let leeway = latest - uptime;
@@ -237,7 +238,7 @@ impl Shard {
             };
             if let Some(Armable(timer)) = kn.timer()
                 && !timer.seen.get()
-                && !timer.is_fresh()
+                && !timer.fresh.get()
             {
                 let later = now.saturating_add(backoff(&timer.tries));
                 timer.enter_heap(Place::Retry, later, later);
