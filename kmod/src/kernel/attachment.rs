@@ -173,7 +173,7 @@ impl<'a> Knote<'a, Detaching> {
     pub fn detach(self, last: Option<Last>) -> Detached<'a> {
         if !self.is_bare() {
             if let Some(timer) = self.timer_ptr() {
-                // SAFETY: from `attach_timer`, and this is f_detach. A callout that is running
+                // SAFETY: from `attach_timer`, and this is f_detach. A handler that is running
                 // still finds the timer in the knote.
                 unsafe { Timer::detach(timer) };
             } else {

@@ -81,16 +81,16 @@ unsafe extern "C" fn f_attach<O: Filterops>(kn: *mut sys::knote) -> c_int {
 /// # Safety
 /// For knote_drop alone: `kn` was attached and is in flux for good.
 unsafe extern "C" fn f_detach<O: Filterops>(kn: *mut sys::knote) {
-    // SAFETY: as in `f_attach`. The callout may still run: the filter's fields are only read
-    // until `Knote::detach` has drained the callout.
+    // SAFETY: as in `f_attach`. The callout's handler may have the knote: the filter's fields are
+    // only read until `Knote::detach` has had the handler's mutex.
     O::f_detach(unsafe { Knote::new(NonNull::new_unchecked(kn)) });
 }
 
 /// # Safety
 /// For kqueue alone: `kn` is attached, and in flux or with its list locked.
 unsafe extern "C" fn f_event<O: Filterops>(kn: *mut sys::knote, hint: c_long) -> c_int {
-    // SAFETY: as in `f_attach`. For a knote with a timer, `f_event_timed` has the mutex
-    // before the filter runs.
+    // SAFETY: as in `f_attach`. For a knote with a timer, the thread has the mutex before the
+    // filter runs.
     let kn = unsafe { Knote::<Active>::new(NonNull::new_unchecked(kn)) };
     if kn.is_bare() {
         return O::f_event(kn).into();

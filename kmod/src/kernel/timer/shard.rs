@@ -90,7 +90,10 @@ pub(super) fn init() -> Result<(), Errno> {
             (&raw mut (*shard).latest).write(Cell::new(NEVER));
             let mtx = &(*shard).mtx;
             mtx.mtx_init(c"kqx timers");
-            sys::knlist_init_mtx(UnsafeCell::raw_get(&raw const (*shard).knlist), mtx.as_ptr());
+            sys::knlist_init_mtx(
+                UnsafeCell::raw_get(&raw const (*shard).knlist),
+                mtx.as_ptr(),
+            );
             let callout = UnsafeCell::raw_get(&raw const (*shard).callout);
             sys::kqx_callout_init_mtx(callout, mtx.as_ptr());
         }
@@ -187,7 +190,9 @@ impl Shard {
     /// The first timer in the heap.
     fn first(&self) -> Option<&Timer> {
         // SAFETY: a node in the heap is a timer's, and the timer stays while the mutex is held.
-        self.heap.first().map(|node| unsafe { Timer::of_node(node).as_ref() })
+        self.heap
+            .first()
+            .map(|node| unsafe { Timer::of_node(node).as_ref() })
     }
 
     /// Asks the timers whose time has passed whether they are due, and links the knotes of those
