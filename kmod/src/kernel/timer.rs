@@ -59,7 +59,7 @@ enum Place {
 }
 
 /// The most that a filter may keep with its timer, in bytes.
-const TIMED_MAX: usize = 64;
+const TIMED_MAX: usize = 56;
 
 /// The hint that tells f_event that knote(9) asks, not kqueue.
 pub(super) const FROM_KNOTE: c_long = 1;
@@ -104,6 +104,9 @@ pub(super) struct Timer {
     tries: Cell<u8>,
     timed: UnsafeCell<MaybeUninit<[u64; TIMED_MAX / 8]>>,
 }
+
+// 28 of them fit into a page.
+const _: () = assert!(size_of::<Timer>() == 144);
 
 static ZONE: Zone<Timer> = Zone::new();
 
