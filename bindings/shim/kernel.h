@@ -22,6 +22,7 @@
 #include <sys/resourcevar.h>
 #include <sys/sdt.h>
 #include <sys/selinfo.h>
+#include <sys/smp.h>
 #include <sys/sysctl.h>
 #include <sys/taskqueue.h>
 #include <sys/ucred.h>
@@ -73,7 +74,6 @@ bool	kqx_mtx_trylock(struct mtx *m);
 void	kqx_mtx_unlock(struct mtx *m);
 bool	kqx_mtx_owned(const struct mtx *m);
 void	kqx_callout_init_mtx(struct callout *c, struct mtx *m);
-void	kqx_callout_stop(struct callout *c);
 void	kqx_callout_drain(struct callout *c);
 sbintime_t kqx_sbinuptime(void);
 struct filedesc *kqx_kq_fdp(const struct knote *kn);
@@ -85,6 +85,9 @@ rlim_t	kqx_curthread_lim_cur(int which);
 bool	kqx_curthread_is_host_root(void);
 void	*kqx_curthread_account(void);
 uint64_t kqx_physmem(void);
+u_int	kqx_mp_maxid(void);
+void	*kqx_malloc(size_t size);
+void	kqx_free(void *memory);
 void	*kqx_entry_find(void);
 void	*kqx_entry_alloc(size_t size);
 void	kqx_entry_keep(void *page);

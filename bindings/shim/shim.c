@@ -190,12 +190,6 @@ kqx_callout_init_mtx(struct callout *c, struct mtx *m)
 }
 
 void
-kqx_callout_stop(struct callout *c)
-{
-	callout_stop(c);
-}
-
-void
 kqx_callout_drain(struct callout *c)
 {
 	callout_drain(c);
@@ -277,6 +271,28 @@ uint64_t
 kqx_physmem(void)
 {
 	return (ptoa((uint64_t)physmem));
+}
+
+/* malloc(9), for what there is one of for each CPU: CPUs have numbers up to this. */
+
+u_int
+kqx_mp_maxid(void)
+{
+	return (mp_maxid);
+}
+
+static MALLOC_DEFINE(M_KQX, "kqx", "kqx timers of each CPU");
+
+void *
+kqx_malloc(size_t size)
+{
+	return (malloc(size, M_KQX, M_WAITOK | M_ZERO));
+}
+
+void
+kqx_free(void *memory)
+{
+	free(memory, M_KQX);
 }
 
 /*

@@ -34,14 +34,15 @@ const KNOWN: u32 = UNITS | NOTE_ABSTIME | NOTE_KQX_UPTIME | NOTE_TRIGGER | NOTE_
 pub struct Timer;
 
 /// A timer's state, as EV_ADD last armed the timer. Times are in ns, on CLOCK_UPTIME but for
-/// `deadline`.
+/// a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Schedule {
     /// When the first expiry is due that kqueue has not delivered.
     next: u64,
     /// From one expiry to the next; 0 where there is one expiry.
     period: u64,
-    /// The whole wait for `next`: NOTE_TRIGGER starts this wait again.
+    /// [`Kind::Relative`]: the whole wait for `next`, which NOTE_TRIGGER starts again.
+    /// [`Kind::Realtime`]: the deadline on CLOCK_REALTIME.
     interval: u64,
     leeway: u64,
     /// How late the callout ran that found `next` passed.
@@ -50,8 +51,6 @@ pub struct Schedule {
     kind: Kind,
     /// A unit bit, or 0.
     unit: u8,
-    /// [`Kind::Realtime`]: the deadline on CLOCK_REALTIME.
-    deadline: i64,
     /// The boot time when EV_ADD armed the timer, as `sbintime_t`: the boot time changes when
     /// somebody steps CLOCK_REALTIME.
     armed: i64,
@@ -79,8 +78,8 @@ enum Kind {
     Realtime,
 }
 
-// The compiler copies as much in line, through eight registers.
-const _: () = assert!(size_of::<Schedule>() == 64);
+// The compiler copies as much in line, and 28 timers fit into a page.
+const _: () = assert!(size_of::<Schedule>() == 56);
 
 impl Schedule {
     /// Of a timer that EV_ADD has yet to describe.
@@ -93,7 +92,6 @@ impl Schedule {
         stage: Stage::Waiting,
         kind: Kind::Relative,
         unit: 0,
-        deadline: 0,
         armed: 0,
     };
 
@@ -139,12 +137,12 @@ impl Schedule {
     /// The part of EV_ADD that is about a time on a clock.
     #[inline(never)]
     fn set_deadline(&mut self, kev: &Kevent, time: u64, cx: &Context<'_>) {
-        self.deadline = time as i64;
+        self.interval = time;
         self.period = 0;
         (self.kind, self.next) = if kev.fflags & NOTE_KQX_UPTIME != 0 {
             (Kind::Uptime, time)
         } else {
-            (Kind::Realtime, cx.boottime().uptime_at(self.deadline))
+            (Kind::Realtime, cx.boottime().uptime_at(self.deadline()))
         };
     }
 
@@ -188,6 +186,11 @@ impl Schedule {
         self.stage == Stage::Fired
     }
 
+    /// [`Kind::Realtime`]: the deadline on CLOCK_REALTIME, which [`check_deadline`] has found to fit.
+    fn deadline(&self) -> i64 {
+        self.interval as i64
+    }
+
     /// ns left to the next expiry, at least 1; 0 if no expiry is to come.
     fn left(&self, cx: &Context<'_>) -> u64 {
         let now = cx.now();
@@ -195,7 +198,7 @@ impl Schedule {
             (Stage::Over, _) => return 0,
             // Somebody may have set the clock back since the callout was armed.
             (Stage::Waiting, Kind::Realtime) => {
-                self.next.max(cx.boottime().uptime_at(self.deadline))
+                self.next.max(cx.boottime().uptime_at(self.deadline()))
             }
             _ => self.next,
         };
@@ -222,7 +225,11 @@ impl Schedule {
                 ext: [self.next, 0],
             };
         }
-        let n = self.expired(cx.now());
+        let n = if self.period > 0 {
+            self.expired(cx.now())
+        } else {
+            1
+        };
         let last = self.next + (n - 1) * self.period;
         Report {
             fflags,
@@ -318,7 +325,7 @@ impl Filter for Timer {
                 // callout. A callout that an earlier EV_ADD armed runs before `next`: a clock
                 // set forward must not make that run the expiry, or the receipt would be
                 // wrong.
-                schedule.next = cx.boottime().uptime_at(schedule.deadline);
+                schedule.next = cx.boottime().uptime_at(schedule.deadline());
             }
             schedule.start(cx);
             if schedule.due() {

@@ -73,9 +73,9 @@ macro_rules! family {
         }
 
         impl Expire for Family {
-            fn expire(kn: Knote<'_, Expiring>) -> bool {
+            fn expire(kn: Knote<'_, Expiring>, now: u64) -> bool {
                 match abi::member(kn.ident()) {
-                    $(abi::$name => crate::$kind::expire::<kqx_filters::$module::$filter>(kn),)+
+                    $(abi::$name => crate::$kind::expire::<kqx_filters::$module::$filter>(kn, now),)+
                     _ => not_attached(),
                 }
             }

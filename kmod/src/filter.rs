@@ -7,7 +7,7 @@ use kqx::event::{EV_ADD, EV_CLEAR, EV_FORCEONESHOT, EV_RECEIPT, Kevent};
 use kqx_filters::{Arm, Context, Filter, Report};
 
 use crate::delivery::{self, Mode, Next, Said};
-use crate::kernel::clock::KernelClock;
+use crate::kernel::clock::{ClockAt, KernelClock};
 use crate::kernel::knote::{
     Accepted, Active, Attached, Attaching, Changing, Delivering, Detached, Detaching, Expiring,
     Filled, Knote, Slot, Stores, Times,
@@ -38,8 +38,8 @@ fn follow(timer: &mut Armable<'_>, cx: &Context<'_>) {
         counter_u64_add(Stat::Expirations, cx.expirations as i64);
     }
     match cx.arm {
-        Some(Arm::At { uptime, leeway }) => timer.callout_reset(uptime, leeway),
-        Some(Arm::Off) => timer.callout_stop(),
+        Some(Arm::At { uptime, leeway }) => timer.arm(uptime, leeway),
+        Some(Arm::Off) => timer.disarm(),
         None => {}
     }
 }
@@ -329,8 +329,9 @@ fn deliver_from<F: Filter>(
 }
 
 #[inline(never)]
-pub(crate) fn expire<F: Filter>(mut kn: Knote<'_, Expiring>) -> bool {
-    let mut cx = Context::new(&KernelClock, Mode::of(&kn).added());
+pub(crate) fn expire<F: Filter>(mut kn: Knote<'_, Expiring>, now: u64) -> bool {
+    let clock = ClockAt(now);
+    let mut cx = Context::new(&clock, Mode::of(&kn).added());
     let filter = F::load(kn.words());
     let Some(mut timer) = kn.timer() else {
         return false;

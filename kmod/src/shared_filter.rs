@@ -222,8 +222,8 @@ pub(crate) fn deliver<'a, F: SharedFilter>(
     delivery::delivered(kn, slot, mode, &report, clears, left.due())
 }
 
-/// A watcher has no callout.
-pub(crate) fn expire<F: SharedFilter>(_kn: Knote<'_, Expiring>) -> bool {
+/// A watcher has no timer.
+pub(crate) fn expire<F: SharedFilter>(_kn: Knote<'_, Expiring>, _now: u64) -> bool {
     false
 }
 

@@ -152,6 +152,11 @@ type Init = extern "C" fn(*mut u8, c_int, c_int) -> c_int;
 type Fini = extern "C" fn(*mut u8, c_int);
 
 unsafe extern "C" {
+    fn _callout_stop_safe(
+        c: *mut sys::callout,
+        flags: c_int,
+        drain: Option<unsafe extern "C" fn(*mut c_void)>,
+    ) -> c_int;
     fn sim_malloc(size: usize, kind: *const MallocType, flags: c_int) -> *mut u8;
     fn sim_free(memory: *mut u8, kind: *const MallocType);
     fn malloc_init(kind: *const MallocType);
@@ -490,7 +495,7 @@ fn a_stopped_callout_does_not_run() {
     alarm.set(SECOND, 0);
     alarm.mutex.lock();
     // SAFETY: initialised, its mutex held.
-    unsafe { sys::kqx_callout_stop(alarm.callout.ptr()) };
+    unsafe { _callout_stop_safe(alarm.callout.ptr(), 0, None) };
     alarm.mutex.unlock();
     machine.advance(Duration::from_secs(2));
     assert_eq!(alarm.runs(), 0);

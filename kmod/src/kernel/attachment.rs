@@ -103,7 +103,7 @@ impl<'a> Knote<'a, Attaching> {
         then: impl FnOnce(Knote<'_, Attached>),
     ) -> Result<Accepted<'a>, Errno> {
         // SAFETY: f_attach, and the knote is on no list.
-        let timer = unsafe { Timer::attach::<E, T>(self.raw, timed)? };
+        let timer = unsafe { Timer::attach::<E, T>(self.raw, timed, false)? };
         self.set_timer(timer);
         then(self.attached());
         // SAFETY: `Timer::attach` took the mutex. `then` cannot have kept its knote, which any
@@ -143,7 +143,7 @@ impl Knote<'_, Changing> {
             return then(self, Ok(()));
         }
         // SAFETY: f_touch; a knote with neither timer nor group is on no list.
-        match unsafe { Timer::attach::<E, T>(self.raw, timed) } {
+        match unsafe { Timer::attach::<E, T>(self.raw, timed, true) } {
             Err(errno) => then(self, Err(errno)),
             Ok(timer) => {
                 self.set_timer(timer);
@@ -173,7 +173,7 @@ impl<'a> Knote<'a, Detaching> {
     pub fn detach(self, last: Option<Last>) -> Detached<'a> {
         if !self.is_bare() {
             if let Some(timer) = self.timer_ptr() {
-                // SAFETY: from `attach_timer`, and this is f_detach. A callout that is running
+                // SAFETY: from `attach_timer`, and this is f_detach. A handler that is running
                 // still finds the timer in the knote.
                 unsafe { Timer::detach(timer) };
             } else {

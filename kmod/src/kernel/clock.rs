@@ -24,3 +24,16 @@ impl Clock for KernelClock {
         }
     }
 }
+
+/// The clocks at an uptime, ns, that was read a moment ago. Any context.
+pub struct ClockAt(pub u64);
+
+impl Clock for ClockAt {
+    fn uptime(&self) -> u64 {
+        self.0
+    }
+
+    fn boottime(&self) -> Boottime {
+        KernelClock.boottime()
+    }
+}

@@ -83,16 +83,16 @@ unsafe extern "C" fn f_attach<O: Filterops>(kn: *mut sys::knote) -> c_int {
 /// # Safety
 /// For knote_drop alone: `kn` was attached and is in flux for good.
 unsafe extern "C" fn f_detach<O: Filterops>(kn: *mut sys::knote) {
-    // SAFETY: as in `f_attach`. The callout may still run: the filter's fields are only read
-    // until `Knote::detach` has drained the callout.
+    // SAFETY: as in `f_attach`. The callout's handler may have the knote: the filter's fields are
+    // only read until `Knote::detach` has had the handler's mutex.
     O::f_detach(unsafe { Knote::new(NonNull::new_unchecked(kn)) });
 }
 
 /// # Safety
 /// For kqueue alone: `kn` is attached, and in flux or with its list locked.
 unsafe extern "C" fn f_event<O: Filterops>(kn: *mut sys::knote, hint: c_long) -> c_int {
-    // SAFETY: as in `f_attach`. For a knote with a timer, `f_event_timed` has the mutex
-    // before the filter runs.
+    // SAFETY: as in `f_attach`. For a knote with a timer, the thread has the mutex before the
+    // filter runs.
     let kn = unsafe { Knote::<Active>::new(NonNull::new_unchecked(kn)) };
     match O::f_event_quickly(&kn) {
         Some(due) => due.into(),
@@ -113,11 +113,29 @@ fn f_event_any<O: Filterops>(kn: Knote<'_, Active>, from_knote: bool) -> c_int {
 }
 
 /// f_event of a knote with a timer.
-#[inline(never)]
+#[inline(always)]
 fn f_event_timed<O: Filterops>(kn: Knote<'_, Active>, timer: &Timer, from_knote: bool) -> c_int {
+    if !timer.is_settled(from_knote) {
+        return f_event_unsettled::<O>(kn, timer, from_knote);
+    }
+    timer.see();
+    O::f_event(kn).into()
+}
+
+#[cold]
+#[inline(never)]
+fn f_event_unsettled<O: Filterops>(
+    kn: Knote<'_, Active>,
+    timer: &Timer,
+    from_knote: bool,
+) -> c_int {
     // kqueue_register does not take the mutex for the change that gave the knote its timer.
-    let taken = timer.lock_unless_known();
-    timer.see(from_knote);
+    let taken = timer.lock_unless_owned();
+    if from_knote {
+        timer.see();
+    } else {
+        timer.settle();
+    }
     let due = O::f_event(kn);
     if taken {
         // SAFETY: taken above.

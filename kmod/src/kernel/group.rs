@@ -75,7 +75,7 @@ pub(super) struct Body {
     watchers: Cell<u32>,
     lines: Lines,
     /// How often in a row some watcher was missed.
-    tries: Cell<u32>,
+    tries: Cell<u8>,
     /// The task was scheduled: it is to be drained.
     retried: Cell<bool>,
     offer: Offer,

@@ -9,16 +9,16 @@
 //! | `Knote<Active>` | f_event | read, written | used | |
 //! | `Knote<Changing>` | f_touch, a change | read, written | attached, used | knote_dequeue |
 //! | `Knote<Delivering>` | f_touch, a delivery | read, written | used | makes the event for a `Slot` |
-//! | `Knote<Expiring>` | the callout | read | used | |
+//! | `Knote<Expiring>` | the callout's handler | read | used | |
 //! | `Knote<Detaching>` | f_detach | read | goes | becomes `Detached`, once |
 //!
 //! INVARIANT: while a `Knote` exists, its thread alone uses the fields that its type allows.
-//! The knote is in flux, or the thread has the mutex of the knote's list. A timer's callout
-//! does not care for flux, so where there is a timer the thread has the timer's mutex in
-//! every callback but f_detach, which only reads until the callout is drained. kqueue does not
-//! take the mutex of a timer that a callback has only just attached. So `attach_timer` takes
+//! The knote is in flux, or the thread has the mutex of the knote's list. The callout's handler
+//! does not care for flux, so where there is a timer the thread has the mutex of the timer's shard
+//! in every callback but f_detach, which only reads until it has had the mutex. kqueue does not
+//! take the mutex for a timer that a callback has only just attached. So `attach_timer` takes
 //! the mutex, lends the knote to the rest of the callback, and releases the mutex when that
-//! rest is over. The thunk of f_event takes the mutex for the call that comes next.
+//! rest is over. After f_touch, the thunk of f_event takes the mutex for the call that comes next.
 
 use core::ffi::c_int;
 use core::marker::PhantomData;

@@ -11,7 +11,7 @@
 //! | [`filterops`] | the callbacks of `struct filterops`, as a trait |
 //! | [`knote`] | a registration: one type for each callback |
 //! | `attachment` | what a knote has beside itself: a timer, a group, or nothing |
-//! | [`timer`] | mutex, knlist and callout of a registration that waits |
+//! | [`timer`] | when a registration that waits is to run: a heap, a callout and a mutex for each CPU |
 //! | [`group`] | registrations that share a state and wake each other |
 //! | `uidinfo`, `account` | the charge for a timer, and how many timers each user has |
 //! | [`clock`], [`stats`], [`trace`] | time, statistics, SDT(9) |
@@ -20,7 +20,7 @@
 //! | `mutex`, `uma`, `errno` | mutexes, zones and their items, errors of C functions |
 //! | `sysctl` | the variables of `kern.kqx` |
 //!
-//! Locks: a timer's or a group's mutex, then the kqueue's lock, which is kqueue's own
+//! Locks: a shard's or a group's mutex, then the kqueue's lock, which is kqueue's own
 //! business. A knote *in flux* belongs to the thread that put it there.
 
 #![expect(unsafe_code, reason = "this is where the crate meets the kernel")]

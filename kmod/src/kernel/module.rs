@@ -89,7 +89,7 @@ impl Registration {
         uidinfo::set_defaults();
         account::init()?;
         group::init()?;
-        timer::uma_zcreate()?;
+        timer::init()?;
         let entry = entry::find().inspect_err(|&error| {
             if error == Errno::EOPNOTSUPP {
                 printf("another kqx was loaded before; reboot to load this one");
@@ -128,7 +128,7 @@ fn unload() -> Result<(), Errno> {
     if let Some(entry) = entry::opened() {
         entry.close()?;
     }
-    timer::uma_zdestroy();
+    timer::destroy();
     group::destroy();
     account::destroy();
     LOADED.store(false, Relaxed);

@@ -12,7 +12,7 @@ use kqx_kmod::kernel::timer::Expire;
 struct Mute;
 
 impl Expire for Mute {
-    fn expire(_kn: Knote<'_, Expiring>) -> bool {
+    fn expire(_kn: Knote<'_, Expiring>, _now: u64) -> bool {
         false
     }
 }

@@ -2,7 +2,7 @@
 
 //! What the kernel exports to a loaded file.
 
-use std::ffi::{c_int, c_long};
+use std::ffi::{c_int, c_long, c_uint};
 use std::ptr;
 use std::sync::OnceLock;
 
@@ -112,6 +112,7 @@ struct Variables {
     sdt_probes_enabled: u64,
     hz: c_int,
     physmem: c_long,
+    mp_maxid: c_uint,
     taskqueue_thread: usize,
 }
 
@@ -129,6 +130,7 @@ fn variables() -> Ptr<Variables> {
             sdt_probes_enabled: 0,
             hz: 1000,
             physmem: kmem::physmem,
+            mp_maxid: pcpu::mp_maxid,
             taskqueue_thread: taskqueue::thread(),
         };
         std::mem::forget(page);
@@ -157,6 +159,7 @@ pub(super) fn find(name: &str) -> Option<Symbol> {
         "hz" => ptr::from_ref(&variables.hz) as usize,
         "taskqueue_thread" => ptr::from_ref(&variables.taskqueue_thread) as usize,
         "physmem" => ptr::from_ref(&variables.physmem) as usize,
+        "mp_maxid" => ptr::from_ref(&variables.mp_maxid) as usize,
         _ => return function(name).map(Symbol::Function),
     };
     Some(Symbol::Variable(variable))

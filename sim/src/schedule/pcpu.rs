@@ -14,6 +14,12 @@ use std::sync::atomic::AtomicU64;
 use freebsd_kernel_sys::KQX_PC_CPUID;
 use parking_lot::Mutex;
 
+use super::wheel::CPUS;
+
+/// The greatest number of a CPU.
+#[unsafe(no_mangle)]
+pub static mp_maxid: c_uint = CPUS as c_uint - 1;
+
 /// `UMA_PCPU_ALLOC_SIZE` of amd64: how far apart the words of a counter are.
 const PCPU_SIZE: usize = 4096;
 /// The most host threads that may be in the kernel at once.

@@ -14,7 +14,7 @@ use crate::tools::change::{
     COUNTER, GATE, MS, TIMER, US, add, change, deadline, delete, disable, enable, oneshot,
     periodic, trigger,
 };
-use crate::tools::growth::callouts;
+use crate::tools::growth::{LEFT, callouts};
 use crate::tools::queue::Queue;
 use crate::{ensure, equal};
 
@@ -30,7 +30,7 @@ fn attach_disabled(sys: &dyn System) -> Outcome {
         sys.pass(Duration::from_millis(50));
         Ok(())
     })?;
-    equal!(ran, 1);
+    ensure!((1..=1 + LEFT).contains(&ran), "{ran} callouts");
     queue.quiet()?;
     queue.apply(enable(TIMER))?;
     let event = queue.take()?;
@@ -47,7 +47,7 @@ fn attach_periodic(sys: &dyn System) -> Outcome {
         sys.pass(Duration::from_millis(50));
         Ok(())
     })?;
-    equal!(ran, 1);
+    ensure!((1..=1 + LEFT).contains(&ran), "{ran} callouts");
     let event = queue.take()?;
     ensure!(event.data >= 5000, "{event:?}");
     Ok(())
@@ -150,7 +150,7 @@ fn dump_backs_off(sys: &dyn System) -> Outcome {
             }
             Ok(())
         })?;
-        ensure!((10..=20).contains(&ran), "{ran} callouts");
+        ensure!((10..=20 + LEFT).contains(&ran), "{ran} callouts");
         queue.wait()?;
     }
     // The expiry was seen. So the next missed expiry is tried again as soon as the first was.
@@ -180,10 +180,11 @@ fn dump_seen(sys: &dyn System) -> Outcome {
     // The query finds the timer expired, and nobody was told about the expiry.
     equal!(queue.query(TIMER)?, 0);
     equal!(queue.take()?.data, 1);
+    // Long enough for ten tries.
     let ran = callouts(sys, || {
-        sys.pass(Duration::from_millis(1));
+        sys.pass(Duration::from_millis(50));
         Ok(())
     })?;
-    equal!(ran, 0);
+    ensure!(ran <= LEFT, "{ran} callouts");
     queue.quiet()
 }

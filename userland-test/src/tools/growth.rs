@@ -5,6 +5,11 @@
 use crate::outcome::{Failure, Outcome};
 use crate::system::System;
 
+/// How many more callouts at most may run while a case runs than the case's own timers need. A
+/// timer that goes before its time leaves the callout of its CPU pending, and that finds nothing
+/// to do then. A case leaves room for such callouts of earlier cases.
+pub const LEFT: i64 = 4;
+
 /// How many callouts of the module run while `body` runs.
 ///
 /// # Errors

@@ -262,7 +262,7 @@ fn expiry_and_delivery(sys: &dyn System) -> Outcome {
 }
 
 /// Two threads that look for the event of one expiry: one of them gets the event.
-#[case("races.pairs.expiry_takers", orders(all))]
+#[case("races.pairs.expiry_takers")]
 fn expiry_takers(sys: &dyn System) -> Outcome {
     let queue = Queue::new(sys)?;
     queue.apply(oneshot(10 * US))?;

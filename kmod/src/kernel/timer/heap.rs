@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: BSD-2-Clause
+
+//! Nodes in the order of their keys: a leftist heap, linked through the nodes themselves.
+//!
+//! No node has a lesser key than its parent. A node's *rank* is the length of the way down from
+//! the node by right children alone, and no right child has a greater rank than the left child
+//! beside it. So a way by right children passes at most log2(n + 1) of n nodes. Each function
+//! goes down such ways, and up again, in a loop: the cost of each call is bounded by log n.
+//!
+//! INVARIANT: a link leads to a node of the same heap, and that node is there: see
+//! [`Heap::insert`]. One thread at a time uses a heap and its nodes.
+
+use core::cell::Cell;
+use core::mem::swap;
+use core::ops::Deref;
+use core::ptr::NonNull;
+
+/// A node's place in a heap.
+pub(super) struct Node {
+    key: Cell<u64>,
+    parent: Cell<Option<Link>>,
+    left: Cell<Option<Link>>,
+    right: Cell<Option<Link>>,
+    rank: Cell<u32>,
+}
+
+/// To a node that is in a heap.
+#[derive(Clone, Copy)]
+struct Link(NonNull<Node>);
+
+impl Deref for Link {
+    type Target = Node;
+
+    #[inline(always)]
+    fn deref(&self) -> &Node {
+        // SAFETY: the INVARIANT of this file.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Node {
+    /// Of no heap.
+    pub(super) const fn new() -> Node {
+        Node {
+            key: Cell::new(0),
+            parent: Cell::new(None),
+            left: Cell::new(None),
+            right: Cell::new(None),
+            rank: Cell::new(1),
+        }
+    }
+
+    /// What [`Heap::insert`] was last given.
+    #[inline(always)]
+    pub(super) fn key(&self) -> u64 {
+        self.key.get()
+    }
+
+    /// Has the children in their order. Returns whether that has changed the rank.
+    #[inline(always)]
+    fn order_children(&self) -> bool {
+        let rank = |child: Option<Link>| child.map_or(0, |child| child.rank.get());
+        let (left, right) = (rank(self.left.get()), rank(self.right.get()));
+        if left < right {
+            self.left.swap(&self.right);
+        }
+        let new = left.min(right).wrapping_add(1);
+        self.rank.replace(new) != new
+    }
+}
+
+impl Link {
+    #[inline(always)]
+    fn set_left(self, child: Link) {
+        self.left.set(Some(child));
+        child.parent.set(Some(self));
+    }
+
+    #[inline(always)]
+    fn set_right(self, child: Link) {
+        self.right.set(Some(child));
+        child.parent.set(Some(self));
+    }
+}
+
+/// The nodes. The first is the root.
+pub(super) struct Heap {
+    root: Cell<Option<Link>>,
+}
+
+impl Heap {
+    pub(super) const fn new() -> Heap {
+        Heap {
+            root: Cell::new(None),
+        }
+    }
+
+    /// The node with the least key, which stays in the heap.
+    #[inline(always)]
+    pub(super) fn first(&self) -> Option<NonNull<Node>> {
+        self.root.get().map(|root| root.0)
+    }
+
+    /// Puts a node into the heap.
+    ///
+    /// # Safety
+    /// The node is in no heap. Until [`Heap::remove`], the node stays where it is, and `node` may
+    /// be used.
+    #[inline(always)]
+    pub(super) unsafe fn insert(&self, node: NonNull<Node>, key: u64) {
+        let new = Link(node);
+        new.key.set(key);
+        new.left.set(None);
+        new.right.set(None);
+        new.rank.set(1);
+        match self.root.get() {
+            Some(root) if root.key.get() <= key => below(root, new),
+            Some(root) => {
+                new.parent.set(None);
+                new.set_left(root);
+                self.root.set(Some(new));
+            }
+            None => {
+                new.parent.set(None);
+                self.root.set(Some(new));
+            }
+        }
+    }
+
+    /// Takes a node out of the heap.
+    ///
+    /// # Safety
+    /// The node is in this heap.
+    #[inline(always)]
+    pub(super) unsafe fn remove(&self, node: NonNull<Node>) {
+        let old = Link(node);
+        let (parent, left, right) = (old.parent.get(), old.left.get(), old.right.get());
+        // Without a left child there is no right child.
+        let child = match (left, right) {
+            (Some(left), Some(right)) => Some(merge(left, right)),
+            _ => left,
+        };
+        if let Some(child) = child {
+            child.parent.set(parent);
+        }
+        let Some(parent) = parent else {
+            return self.root.set(child);
+        };
+        let side = match parent.left.get() {
+            Some(left) if left.0 == node => &parent.left,
+            _ => &parent.right,
+        };
+        side.set(child);
+        order_upwards(parent);
+    }
+}
+
+/// Puts a node that has no children below `root`, whose key is not greater.
+fn below(root: Link, new: Link) {
+    let mut at = root;
+    while let Some(right) = at.right.get() {
+        if new.key.get() < right.key.get() {
+            new.set_left(right);
+            break;
+        }
+        at = right;
+    }
+    at.set_right(new);
+    order_upwards(at);
+}
+
+/// A child of `from` has another rank, or is another.
+#[inline(always)]
+fn order_upwards(from: Link) {
+    let mut next = Some(from);
+    while let Some(at) = next {
+        if !at.order_children() {
+            break;
+        }
+        next = at.parent.get();
+    }
+}
+
+/// Makes a tree of two. Its root has no parent yet.
+fn merge(one: Link, other: Link) -> Link {
+    let (mut at, mut rest) = (one, other);
+    if rest.key.get() < at.key.get() {
+        swap(&mut at, &mut rest);
+    }
+    let root = at;
+    // The lesser of two roots keeps its left child, and below it on the right goes what the
+    // greater root and its right child come to.
+    while let Some(right) = at.right.get() {
+        let mut next = right;
+        if rest.key.get() < next.key.get() {
+            swap(&mut next, &mut rest);
+        }
+        at.set_right(next);
+        at = next;
+    }
+    at.set_right(rest);
+    loop {
+        at.order_children();
+        match at.parent.get() {
+            Some(parent) if at.0 != root.0 => at = parent,
+            _ => return root,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::boxed::Box;
+    use std::vec::Vec;
+
+    use super::*;
+
+    /// A heap with its nodes, and which keys should be in the heap.
+    struct Bench {
+        heap: Heap,
+        nodes: Vec<NonNull<Node>>,
+        keys: Vec<Option<u64>>,
+    }
+
+    impl Bench {
+        fn new(nodes: usize) -> Bench {
+            let node = |_| NonNull::from(Box::leak(Box::new(Node::new())));
+            Bench {
+                heap: Heap::new(),
+                nodes: (0..nodes).map(node).collect(),
+                keys: std::vec![None; nodes],
+            }
+        }
+
+        fn insert(&mut self, n: usize, key: u64) {
+            // SAFETY: the node is in no heap, and is freed with the bench.
+            unsafe { self.heap.insert(self.nodes[n], key) };
+            self.keys[n] = Some(key);
+        }
+
+        fn remove(&mut self, n: usize) {
+            // SAFETY: the node is in the heap.
+            unsafe { self.heap.remove(self.nodes[n]) };
+            self.keys[n] = None;
+        }
+
+        /// Takes out the first node.
+        fn pop(&mut self) -> Option<u64> {
+            let first = self.heap.first()?;
+            let n = self.nodes.iter().position(|node| *node == first).unwrap();
+            let key = self.keys[n];
+            self.remove(n);
+            key
+        }
+
+        /// Panics if a node is not where it should be.
+        fn check(&self) {
+            let least = self.keys.iter().flatten().min();
+            let first = self.heap.root.get();
+            assert_eq!(first.map(|first| first.key()), least.copied());
+            assert!(first.is_none_or(|first| first.parent.get().is_none()));
+            let mut ways: Vec<Link> = first.into_iter().collect();
+            let mut found = 0;
+            while let Some(at) = ways.pop() {
+                found += 1;
+                let n = self.nodes.iter().position(|node| *node == at.0).unwrap();
+                assert_eq!(Some(at.key()), self.keys[n]);
+                let mut ranks = [0; 2];
+                for (rank, child) in ranks.iter_mut().zip([at.left.get(), at.right.get()]) {
+                    let Some(child) = child else { continue };
+                    assert_eq!(child.parent.get().map(|parent| parent.0), Some(at.0));
+                    assert!(at.key() <= child.key());
+                    *rank = child.rank.get();
+                    ways.push(child);
+                }
+                assert!(ranks[0] >= ranks[1]);
+                assert_eq!(at.rank.get(), ranks[1] + 1);
+            }
+            assert_eq!(found, self.keys.iter().flatten().count());
+        }
+    }
+
+    impl Drop for Bench {
+        fn drop(&mut self) {
+            for node in &self.nodes {
+                // SAFETY: from a Box, and nobody uses the heap any more.
+                drop(unsafe { Box::from_raw(node.as_ptr()) });
+            }
+        }
+    }
+
+    /// Numbers in no order, the same in each run.
+    fn numbers() -> impl FnMut(u64) -> u64 {
+        let mut state = 1u64;
+        move |below| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005);
+            state = state.wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        }
+    }
+
+    #[test]
+    fn nodes_leave_in_the_order_of_their_keys() {
+        let sizes = if cfg!(miri) { 12 } else { 60 };
+        let mut number = numbers();
+        for size in 0..sizes {
+            let mut bench = Bench::new(size);
+            for n in 0..size {
+                bench.insert(n, number(size as u64));
+                bench.check();
+            }
+            let mut keys: Vec<_> = bench.keys.iter().copied().flatten().collect();
+            keys.sort_unstable();
+            for key in keys {
+                assert_eq!(bench.pop(), Some(key));
+                bench.check();
+            }
+            assert_eq!(bench.pop(), None);
+        }
+    }
+
+    #[test]
+    fn any_node_can_leave_and_come_back_with_another_key() {
+        let (size, steps) = if cfg!(miri) { (12, 300) } else { (40, 10_000) };
+        let mut bench = Bench::new(size);
+        let mut number = numbers();
+        for _ in 0..steps {
+            let n = number(size as u64) as usize;
+            match bench.keys[n] {
+                Some(_) => bench.remove(n),
+                None => bench.insert(n, number(50)),
+            }
+            bench.check();
+        }
+    }
+
+    #[test]
+    fn no_way_by_right_children_is_long_however_the_keys_come() {
+        let size = if cfg!(miri) { 32 } else { 1024 };
+        let orders: [fn(u64) -> u64; 3] = [|n| n, |n| 10_000 - n, |_| 0];
+        for order in orders {
+            let mut bench = Bench::new(size);
+            for n in 0..size {
+                bench.insert(n, order(n as u64));
+            }
+            // From the last, so that the ways up are the longest.
+            for n in (0..size).rev().step_by(3) {
+                bench.remove(n);
+            }
+            bench.check();
+            let root = bench.heap.root.get().unwrap();
+            assert!(root.rank.get() <= size.ilog2());
+        }
+    }
+}
