@@ -62,7 +62,7 @@ u_int	kqx_timer_max;		/* 0: not set, see kqx_modevent() */
 u_int	kqx_timer_max_user;	/* the same */
 u_int	kqx_timers;
 u_int	kqx_watcher_max = 16384;
-static int abi_version = 1;
+static int abi_version = 2;
 
 SYSCTL_NODE(_kern, OID_AUTO, kqx, CTLFLAG_RD | CTLFLAG_MPSAFE, NULL,
     "Experimental kqueue filters");

@@ -115,7 +115,7 @@ mod tests {
     fn every_error_is_one_line() {
         let errors = [
             Error::NotLoaded,
-            Error::AbiVersion(2),
+            Error::AbiVersion(1),
             Error::Limit,
             Error::Gone,
             Error::NeedsModule("semaphore delivery"),

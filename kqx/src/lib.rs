@@ -5,7 +5,7 @@
 //!
 //! [`abi`] is the family's own ABI, the Rust twin of `include/sys/kqx.h`. [`event`] is the
 //! part of `sys/event.h` that the family uses, as kqueue(2) documents it. [`errno`] has the
-//! error numbers. All three are `no_std`, plain data, and shared by the kernel module and
+//! error numbers. [`protocol`] is how a word is counted. All four are `no_std`, plain data, and shared by the kernel module and
 //! by applications. The rest is for applications, behind the feature `std`:
 //!
 //! | type | what it is |
@@ -45,6 +45,9 @@ pub mod abi;
 pub mod errno;
 pub mod event;
 mod members;
+pub mod protocol;
+
+use core::sync::atomic;
 
 #[cfg(feature = "std")]
 mod change;

@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 
 use freebsd::{in_crate, releases, ziglang};
 use kqx::event::Kevent;
+use kqx::protocol::KqxWord;
 use kqx::{abi, event};
 
 /// Names and values of constants of one module.
@@ -23,12 +24,26 @@ macro_rules! constants {
     };
 }
 
+/// Compares size and fields of a struct in C with those of a type in Rust.
+macro_rules! layout {
+    ($source:ident, $name:literal, $rust:ident: $($field:ident)*) => {
+        let structure = concat!("struct ", $name);
+        let size = size_of::<$rust>() as i128;
+        equal(&mut $source, concat!($name, "_size"), &format!("sizeof({structure})"), size);
+        $({
+            let name = concat!($name, "_", stringify!($field));
+            let expression = format!("offsetof({structure}, {})", stringify!($field));
+            equal(&mut $source, name, &expression, offset_of!($rust, $field) as i128);
+        })*
+    };
+}
+
 /// The constants of `sys/kqx.h`.
 fn ours() -> BTreeMap<&'static str, i128> {
     let mut constants = constants!(abi:
         KQX_ABI_VERSION EVFILT_KQX KQX_ID_BITS KQX_ID_MASK
         NOTE_KQX_SET NOTE_KQX_SEMAPHORE NOTE_KQX_OVERFLOW NOTE_KQX_DELAY
-        NOTE_KQX_UPTIME NOTE_KQX_STEPPED NOTE_KQX_ONE
+        NOTE_KQX_UPTIME NOTE_KQX_STEPPED NOTE_KQX_ONE KQX_WORD KQXKICK
     );
     constants.extend(members());
     constants
@@ -65,6 +80,10 @@ fn functions() -> Vec<(String, i128)> {
                 (format!("KQX_ID({ident:#x}UL)"), abi::id(ident).into()),
             ]);
         }
+    }
+    for (fd, line) in [(0, 0), (3, 5), (i32::MAX, u32::MAX), (-1, 1)] {
+        let call = format!("KQX_WORD_AT({fd}, {line}U)");
+        calls.push((call, abi::word_at(fd, line).into()));
     }
     calls
 }
@@ -156,21 +175,13 @@ fn comparison() -> String {
     for (index, (call, value)) in functions().into_iter().enumerate() {
         equal(&mut source, &format!("call{index}"), &call, value);
     }
-    let size = size_of::<Kevent>() as i128;
-    equal(&mut source, "size", "sizeof(struct kevent)", size);
-    let fields = [
-        ("ident", offset_of!(Kevent, ident)),
-        ("filter", offset_of!(Kevent, filter)),
-        ("flags", offset_of!(Kevent, flags)),
-        ("fflags", offset_of!(Kevent, fflags)),
-        ("data", offset_of!(Kevent, data)),
-        ("udata", offset_of!(Kevent, udata)),
-        ("ext", offset_of!(Kevent, ext)),
-    ];
-    for (field, offset) in fields {
-        let expression = format!("offsetof(struct kevent, {field})");
-        equal(&mut source, field, &expression, offset as i128);
-    }
+    layout!(source, "kevent", Kevent: ident filter flags fflags data udata ext);
+    layout!(source, "kqx_word", KqxWord: count armed user);
+    let aligned = align_of::<KqxWord>() as i128;
+    equal(&mut source, "aligned", "_Alignof(struct kqx_word)", aligned);
+    let device = abi::KQX_DEVICE.to_str().unwrap();
+    source +=
+        &format!("_Static_assert(__builtin_strcmp(KQX_DEVICE, {device:?}) == 0, \"the device\");");
     source
 }
 
@@ -178,13 +189,14 @@ fn comparison() -> String {
 fn the_header_and_the_rust_constants_have_the_same_names() {
     let mut header = defined("include/sys/kqx.h", "#define");
     assert!(header.remove("_SYS_KQX_H_"), "the header has its guard");
-    let (macros, constants): (BTreeSet<_>, _) =
+    let (macros, mut constants): (BTreeSet<_>, BTreeSet<_>) =
         header.into_iter().partition(|name| name.contains('('));
 
     let mut rust = defined("src/abi.rs", "pub const ");
     assert!(rust.remove("fn"), "there are functions too");
     rust.extend(members().map(|(name, _)| name.to_owned()));
     assert_eq!(constants, rust);
+    assert!(constants.remove("KQX_DEVICE"), "the path is compared too");
     assert_eq!(constants, names(&ours()), "every one is compared below");
 
     let functions = defined("src/abi.rs", "pub const fn ")
@@ -228,7 +240,7 @@ fn the_syzkaller_description_has_no_constant_that_does_not_exist() {
 }
 
 #[test]
-fn c_and_rust_agree_on_every_value_and_on_struct_kevent() {
+fn c_and_rust_agree_on_every_value_and_on_every_struct() {
     compile("c", "c11", &comparison());
 }
 
