@@ -12,7 +12,7 @@ use kqx::event::{EV_DISPATCH, EV_RECEIPT, Kevent};
 use kqx_filters::{Report, SharedContext, SharedFilter};
 
 use crate::delivery::{self, Mode, Next, Said};
-use crate::kernel::group::{Member, Offered, Offering};
+use crate::kernel::group::{Answer, Initial, Member, Offering, Waiting};
 use crate::kernel::knote::{
     Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Filled,
     Knote, Slot,
@@ -31,7 +31,7 @@ struct Copied<F: SharedFilter> {
 impl<F: SharedFilter> Copied<F> {
     fn load<P>(member: &Member<'_, P>) -> Self {
         Copied {
-            filter: F::load(member.words()),
+            filter: member.own::<F>().get(),
             shared: member.shared::<F::Shared>().get(),
             cx: SharedContext {
                 watchers: member.watchers(),
@@ -41,7 +41,7 @@ impl<F: SharedFilter> Copied<F> {
     }
 
     fn store<P>(&self, member: &Member<'_, P>) {
-        member.set_words(self.filter.store());
+        member.own().set(self.filter);
         member.shared::<F::Shared>().set(self.shared);
     }
 
@@ -77,8 +77,14 @@ fn claim<F: SharedFilter, P>(member: &Member<'_, P>) -> bool {
     due
 }
 
-fn offer<F: SharedFilter>(member: &Member<'_, Offered>) -> bool {
-    claim::<F, _>(member)
+fn offer<F: SharedFilter>(waiting: &Waiting<'_>) {
+    waiting.each(|member| {
+        if claim::<F, _>(member) {
+            Answer::Wake
+        } else {
+            Answer::End
+        }
+    });
 }
 
 /// The watcher takes what there is for it, or waits.
@@ -133,9 +139,13 @@ pub(crate) fn attach<'a, F: SharedFilter, E: Expire>(
 fn attach_watcher<'a, F: SharedFilter>(kn: Knote<'a, Attaching>) -> Result<Accepted<'a>, Errno> {
     let kev = kn.added();
     let disabled = kn.disabled();
-    let initial = F::initial(&kev)?;
+    let initial = Initial {
+        offer: offer::<F>,
+        own: F::default(),
+        shared: F::initial(&kev)?,
+    };
     let mut state = None;
-    let kn = kn.attach_watcher(offer::<F>, initial, |member| {
+    let kn = kn.attach_watcher(&initial, |member| {
         let mut shared = member.shared::<F::Shared>().get();
         let mut cx = SharedContext {
             watchers: member.watchers(),

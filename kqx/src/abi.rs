@@ -46,10 +46,6 @@ macro_rules! numbers {
 
 crate::members!(numbers);
 
-// Until the list in members.rs has the filter.
-/// A member of the family: counting in shared memory.
-pub const KQX_WORD: u8 = 4;
-
 /// How many low bits of an ident are the application's.
 pub const KQX_ID_BITS: u32 = 56;
 /// The application's bits of an ident.

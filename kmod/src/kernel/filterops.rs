@@ -99,7 +99,7 @@ unsafe extern "C" fn f_event<O: Filterops>(kn: *mut sys::knote, hint: c_long) ->
         return f_event_timed::<O>(kn, timer, hint == FROM_KNOTE);
     }
     if let Some(member) = kn.member() {
-        member.see();
+        member.see(hint == FROM_KNOTE);
     }
     O::f_event(kn).into()
 }
