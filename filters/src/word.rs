@@ -128,19 +128,20 @@ impl Word {
         if bad || kev.data != self.at {
             return Err(Errno::EINVAL);
         }
-        self.threshold = threshold.max(1);
-        self.delay = delay;
-        self.takes = if kev.fflags & NOTE_KQX_SEMAPHORE != 0 {
+        let takes = if kev.fflags & NOTE_KQX_SEMAPHORE != 0 {
             Takes::Threshold
         } else if clear {
             Takes::All
         } else {
             Takes::Nothing
         };
-        let writes = self.takes != Takes::Nothing || kev.fflags & NOTE_TRIGGER != 0;
+        let writes = takes != Takes::Nothing || kev.fflags & NOTE_TRIGGER != 0;
         if writes && !self.writable {
             return Err(Errno::EBADF);
         }
+        self.threshold = threshold.max(1);
+        self.delay = delay;
+        self.takes = takes;
         Ok(())
     }
 
@@ -357,3 +358,6 @@ impl Word {
         self.held = None;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,13 +115,12 @@ fn ioctl(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A mapping of no length, or beyond the pad is refused.
+/// A mapping that is not all inside of the pad is refused.
 #[case("word.refused.map")]
 fn map(sys: &dyn System) -> Outcome {
     let pad = Pad::new(sys)?;
     let size = sys.sysctl("kern.kqx.pad_size")?;
     for (length, offset) in [
-        (0, 0),
         (size as usize + 1, 0),
         (4096, size),
         (8192, size - 4096),
