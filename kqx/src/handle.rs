@@ -328,7 +328,7 @@ impl WordWatcher {
         self.registration.change(EV_ENABLE, 0, 0).map(drop)
     }
 
-    /// Keeps the watcher from reporting. Producers count on, and do not kick.
+    /// Keeps the watcher from reporting. Producers go on counting.
     pub fn disable(&self) -> Result<(), Error> {
         self.registration.change(EV_DISABLE, 0, 0).map(drop)
     }
