@@ -115,10 +115,10 @@ fn clang() -> String {
         .expect("no clang: run `make setup`")
 }
 
-/// clang for `release`, checking a source in `language` and `standard` on its input.
+/// clang for `release`, with a source in `language` and `standard` on its input.
 fn check(release: &str, language: &str, standard: &str) -> Command {
     let mut command = Command::new(clang());
-    command.args(["-Wall", "-Wextra", "-Werror", "-fsyntax-only"]);
+    command.args(["-Wall", "-Wextra", "-Werror"]);
     command.args(["-x", language, &format!("-std={standard}"), "-I"]);
     command.arg(in_crate("include"));
     if !cfg!(target_os = "freebsd") {
@@ -136,15 +136,17 @@ fn check(release: &str, language: &str, standard: &str) -> Command {
 /// Compiles `source` as `language` for every release, with no warning.
 fn compile(language: &str, standard: &str, source: &str) {
     for release in releases() {
-        let (status, said) = run(&mut check(&release, language, standard), source);
+        let mut check = check(&release, language, standard);
+        let (status, said, _) = run(check.arg("-fsyntax-only"), source);
         assert!(status, "{standard} for FreeBSD {release}:\n{said}");
     }
 }
 
-/// Whether `command` succeeds with `input`, and what it says of it.
-fn run(command: &mut Command, input: &str) -> (bool, String) {
+/// Whether `command` succeeds with `input`, what it says of it, and its output.
+fn run(command: &mut Command, input: &str) -> (bool, String, String) {
     let mut child = command
         .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
@@ -152,8 +154,8 @@ fn run(command: &mut Command, input: &str) -> (bool, String) {
     let written = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
     written.unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    (output.status.success(), said)
+    let [said, text] = [output.stderr, output.stdout].map(|text| String::from_utf8(text).unwrap());
+    (output.status.success(), said, text)
 }
 
 /// A type that exists only if `expression` has `value` in C.
@@ -254,7 +256,8 @@ fn a_value_that_differs_does_not_compile() {
         i128::from(abi::KQX_COUNTER),
     );
     for release in releases() {
-        let (compiled, said) = run(&mut check(&release, "c", "c11"), &source);
+        let mut check = check(&release, "c", "c11");
+        let (compiled, said, _) = run(check.arg("-fsyntax-only"), &source);
         assert!(!compiled && said.contains("wrong_differs"), "{said}");
     }
 }
@@ -269,6 +272,57 @@ fn the_header_stands_alone_in_c99_c11_and_cxx() {
     compile("c++", "c++17", source);
 }
 
+/// A producer in C.
+const PRODUCER: &str = "#include <sys/kqx.h>\n\
+    int produce(struct kqx_word *);\n\
+    int produce(struct kqx_word *w) { return (kqx_count(w, 1) ? kqx_kick(3, 7) : 0); }\n\
+    uint64_t consume(struct kqx_word *);\n\
+    uint64_t consume(struct kqx_word *w) { return (kqx_take(w)); }\n";
+
+#[test]
+fn a_word_is_counted_and_taken_in_c99_c11_and_cxx() {
+    compile("c", "c99", PRODUCER);
+    compile("c", "c11", PRODUCER);
+    compile("c++", "c++17", PRODUCER);
+}
+
+#[test]
+fn a_count_whose_kick_is_forgotten_does_not_compile() {
+    let source = PRODUCER.replace(
+        "return (kqx_count(w, 1) ? kqx_kick(3, 7) : 0)",
+        "kqx_count(w, 1); return (0)",
+    );
+    for release in releases() {
+        let mut check = check(&release, "c", "c11");
+        let (compiled, said, _) = run(check.arg("-fsyntax-only"), &source);
+        assert!(!compiled && said.contains("unused-result"), "{said}");
+    }
+}
+
+#[test]
+fn a_count_that_wakes_nobody_takes_at_most_nine_instructions_and_one_branch() {
+    for release in releases() {
+        let mut check = check(&release, "c", "c11");
+        let (compiled, said, text) = run(check.args(["-O2", "-S", "-o", "-"]), PRODUCER);
+        assert!(compiled, "{said}");
+        let (_, produce) = text.split_once("\nproduce:").unwrap();
+        let instructions: Vec<&str> = produce
+            .lines()
+            .filter_map(|line| line.strip_prefix('\t'))
+            .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
+            .collect();
+        // A kick is behind the first branch, and a return in front of or behind the kick.
+        let branch = instructions
+            .iter()
+            .position(|i| i.starts_with('j'))
+            .unwrap();
+        let count = &instructions[..=branch];
+        assert!(count.len() + 1 <= 9, "{count:#?}");
+        let locked = count.iter().filter(|i| i.starts_with("lock")).count();
+        assert_eq!(locked, 1, "{count:#?}");
+    }
+}
+
 #[test]
 fn what_the_readme_shows_in_c_compiles() {
     let readme = fs::read_to_string(in_crate("../README.md")).unwrap();
@@ -277,8 +331,8 @@ fn what_the_readme_shows_in_c_compiles() {
     for rest in shown {
         let (code, _) = rest.split_once("\n```\n").unwrap();
         let source = format!(
-            "#include <sys/kqx.h>\n#include <stddef.h>\n\
-             void f(int);\nvoid f(int kq) {{\n{code}\n}}\n"
+            "#include <sys/kqx.h>\n#include <sys/mman.h>\n#include <fcntl.h>\n\
+             #include <stddef.h>\nvoid f(int);\nvoid f(int kq) {{\n{code}\n}}\n"
         );
         compile("c", "c11", &source);
     }

@@ -62,7 +62,7 @@ pub fn all() -> Result<()> {
 /// Runs the tests of `kmod/loom`. `--cfg loom` builds every crate anew, so the tests have a
 /// directory of their own.
 fn loom() -> Result<()> {
-    let mut tests = cargo("test --quiet --package kqx-loom --target-dir target/loom");
+    let mut tests = cargo("test --release --quiet --package kqx-loom --target-dir target/loom");
     run(tests.env("RUSTFLAGS", "--cfg loom"))
 }
 

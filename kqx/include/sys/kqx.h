@@ -19,6 +19,7 @@
 #define	KQX_COUNTER		1	/* EVFILT_USER that counts */
 #define	KQX_TIMER		2	/* nanoseconds, charged to its owner */
 #define	KQX_GATE		3	/* one event on many kqueues */
+#define	KQX_WORD		4	/* counting in shared memory */
 
 #define	KQX_ID_BITS		56	/* the application's bits of ident */
 #define	KQX_ID_MASK		(((uintptr_t)1 << KQX_ID_BITS) - 1)
@@ -59,7 +60,6 @@
  * added to the count, then the word is kicked.  Delivered: data is the count
  * taken, with NOTE_KQX_DELAY or not, ext[1] ns since the delay began.
  */
-#define	KQX_WORD		4	/* counting in shared memory */
 #define	KQX_DEVICE		"/dev/kqx" /* each open(2) makes a pad */
 #define	KQX_WORD_AT(fd, line)						\
 	((int64_t)((uint64_t)(uint32_t)(fd) << 32 | (uint32_t)(line)))
