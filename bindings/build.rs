@@ -175,6 +175,14 @@ fn bind(flags: &[String], version: u32) {
         "uma_zalloc_arg",
         "uma_zfree_arg",
         "uma_zdestroy",
+        "devfs_set_cdevpriv",
+        "devfs_get_cdevpriv",
+        "vm_pager_allocate",
+        "vm_object_reference",
+        "vm_object_deallocate",
+        "vm_page_grab_valid_unlocked",
+        "vm_page_dirty_KBI",
+        "vm_page_unwire",
     ];
     let values = [
         "KN_.*",
@@ -187,6 +195,13 @@ fn bind(flags: &[String], version: u32) {
         "MOD_.*",
         "RLIMIT_KQUEUES",
         "M_WAITOK",
+        "M_NOWAIT",
+        "D_VERSION",
+        "FWRITE",
+        "PROT_.*",
+        "VM_ALLOC_.*",
+        "VM_PAGER_OK",
+        "PQ_ACTIVE",
         "E[A-Z]+",
         "kqx_.*",
         "KQX_.*",
@@ -213,6 +228,13 @@ fn bind(flags: &[String], version: u32) {
         "timeout_task",
         "sbintime_t",
         "rlim_t",
+        "cdevsw",
+        "make_dev_args",
+        "obj_type",
+        "objtype_t",
+        "vm_ooffset_t",
+        "vm_prot_t",
+        "vm_pindex_t",
         "kqx_.*",
     ];
     let mut builder = bindgen::builder()
@@ -223,7 +245,8 @@ fn bind(flags: &[String], version: u32) {
         .layout_tests(true)
         .derive_default(false)
         // What the module only ever points to.
-        .opaque_type("thread|proc_?|filedesc|uidinfo|ucred|file|prison|aioliojob|sysctl_req")
+        .opaque_type("thread|proc_?|filedesc|uidinfo|ucred|prison|aioliojob|sysctl_req")
+        .opaque_type("cdev|vnode|vm_object|vm_page|fileops")
         .default_enum_style(bindgen::EnumVariation::Consts)
         .prepend_enum_name(false)
         .wrap_unsafe_ops(true);

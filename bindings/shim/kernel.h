@@ -12,14 +12,20 @@
 #include <sys/lock.h>
 #include <sys/mutex.h>
 #include <sys/callout.h>
+#include <sys/caprights.h>
+#include <sys/conf.h>
 #include <sys/counter.h>
 #include <sys/event.h>
 #include <sys/eventhandler.h>
+#include <sys/fcntl.h>
+#include <sys/file.h>
 #include <sys/filedesc.h>
 #include <sys/jail.h>
+#include <sys/mman.h>
 #include <sys/proc.h>
 #include <sys/refcount.h>
 #include <sys/resourcevar.h>
+#include <sys/rwlock.h>
 #include <sys/sdt.h>
 #include <sys/selinfo.h>
 #include <sys/smp.h>
@@ -29,7 +35,11 @@
 #include <sys/eventvar.h>
 
 #include <vm/vm.h>
+#include <vm/pmap.h>
 #include <vm/vm_extern.h>
+#include <vm/vm_object.h>
+#include <vm/vm_page.h>
+#include <vm/vm_pager.h>
 #include <vm/uma.h>
 
 /*
@@ -44,6 +54,9 @@ enum kqx_offset {
 	KQX_PR_PARENT = offsetof(struct prison, pr_parent),
 	KQX_PC_CPUID = offsetof(struct pcpu, pc_cpuid),
 	KQX_FD_HOLDCNT = offsetof(struct filedesc, fd_holdcnt),
+	KQX_TD_FPOP = offsetof(struct thread, td_fpop),
+	KQX_SI_USECOUNT = offsetof(struct cdev, si_usecount),
+	KQX_VM_OBJECT_SIZE = offsetof(struct vm_object, size),
 };
 
 /* The statistics of kern.kqx.stats, in the order of the table in shim.c. */
@@ -53,6 +66,7 @@ enum kqx_stat {
 	KQX_STAT_EXPIRATIONS,
 	KQX_STAT_CALLOUTS,
 	KQX_STAT_REFUSED,
+	KQX_STAT_KICKS,
 	KQX_STAT_COUNTERS,	/* live: kern.kqx.counters */
 	KQX_STAT_WATCHERS,	/* live: kern.kqx.watchers */
 	KQX_STATS		/* as a gauge: none */
@@ -65,6 +79,8 @@ void	kqx_trace_change(struct knote *kn, const struct kevent *kev,
 void	kqx_trace_expiry(struct knote *kn, uint64_t late);
 void	kqx_trace_deliver(struct knote *kn, int64_t data);
 void	kqx_trace_detach(struct knote *kn, enum kqx_stat gauge);
+
+void	kqx_trace_kick(struct vm_object *object, uint64_t line);
 
 /* Macros and inlines as functions, under the names of the manual. */
 void	kqx_mtx_init(struct mtx *m, const char *name);
@@ -98,6 +114,15 @@ void	kqx_taskqueue_enqueue_timeout_sbt(struct timeout_task *t,
 	    sbintime_t sbt);
 void	kqx_taskqueue_drain_timeout(struct timeout_task *t);
 void	kqx_counter_u64_add(enum kqx_stat stat, int64_t n);
+int	kqx_make_dev(struct cdevsw *devsw);
+void	kqx_destroy_dev(void);
+int	kqx_fget(int fd, struct file **fp);
+void	kqx_fdrop(struct file *fp);
+bool	kqx_is_kqx(const struct file *fp);
+int	kqx_devfs_set_object(struct vm_object *object);
+int	kqx_devfs_get_cdevpriv(struct file *fp, void **data);
+vm_pindex_t kqx_vm_object_size(const struct vm_object *object);
+void	*kqx_page_dmap(vm_page_t page);
 int	kqx_curcpu(void);
 void	kqx_printf(const char *line, int len);
 void	kqx_printf_filter(int filter, const char *line, int len);
@@ -110,6 +135,10 @@ extern u_int	kqx_timer_max;
 extern u_int	kqx_timer_max_user;
 extern u_int	kqx_timers;
 extern u_int	kqx_watcher_max;
+extern u_int	kqx_pad_size;
+extern u_int	kqx_words;
+extern u_int	kqx_pages;
+extern u_int	kqx_pages_max;
 
 /* The module's own event handler, in Rust: 0 or an errno. */
 int	kqx_modevent(int what);

@@ -62,7 +62,11 @@ u_int	kqx_timer_max;		/* 0: not set, see kqx_modevent() */
 u_int	kqx_timer_max_user;	/* the same */
 u_int	kqx_timers;
 u_int	kqx_watcher_max = 16384;
-static int abi_version = 1;
+u_int	kqx_pad_size = 1024 * 1024;
+u_int	kqx_words;
+u_int	kqx_pages;
+u_int	kqx_pages_max;		/* 0: not set, see kqx_modevent() */
+static int abi_version = 2;
 
 SYSCTL_NODE(_kern, OID_AUTO, kqx, CTLFLAG_RD | CTLFLAG_MPSAFE, NULL,
     "Experimental kqueue filters");
@@ -84,6 +88,15 @@ SYSCTL_UINT(_kern_kqx, OID_AUTO, timer_max_user, CTLFLAG_RWTUN,
 SYSCTL_UINT(_kern_kqx, OID_AUTO, watcher_max, CTLFLAG_RWTUN,
     &kqx_watcher_max, 0, "Most watchers of a gate");
 
+SYSCTL_UINT(_kern_kqx, OID_AUTO, pad_size, CTLFLAG_RDTUN, &kqx_pad_size, 0,
+    "Bytes of a pad");
+SYSCTL_UINT(_kern_kqx, OID_AUTO, words, CTLFLAG_RD, &kqx_words, 0,
+    "Words that are registered");
+SYSCTL_UINT(_kern_kqx, OID_AUTO, pages, CTLFLAG_RD, &kqx_pages, 0,
+    "Pages that are wired for words");
+SYSCTL_UINT(_kern_kqx, OID_AUTO, pages_max, CTLFLAG_RWTUN, &kqx_pages_max, 0,
+    "Most pages of all users together");
+
 static SYSCTL_NODE(_kern_kqx, OID_AUTO, stats, CTLFLAG_RD | CTLFLAG_MPSAFE,
     NULL, "Totals since load");
 SYSCTL_COUNTER_U64(_kern_kqx_stats, OID_AUTO, triggers, CTLFLAG_RD,
@@ -95,7 +108,9 @@ SYSCTL_COUNTER_U64(_kern_kqx_stats, OID_AUTO, expirations, CTLFLAG_RD,
 SYSCTL_COUNTER_U64(_kern_kqx_stats, OID_AUTO, callouts, CTLFLAG_RD,
     &stats[KQX_STAT_CALLOUTS], "Callouts run");
 SYSCTL_COUNTER_U64(_kern_kqx_stats, OID_AUTO, refused, CTLFLAG_RD,
-    &stats[KQX_STAT_REFUSED], "Timers refused for a limit");
+    &stats[KQX_STAT_REFUSED], "Timers and pages refused for a limit");
+SYSCTL_COUNTER_U64(_kern_kqx_stats, OID_AUTO, kicks, CTLFLAG_RD,
+    &stats[KQX_STAT_KICKS], "Kicks of words by ioctl");
 
 /* Probes, SDT(9), each with the statistic that goes with it. */
 
@@ -106,6 +121,7 @@ SDT_PROBE_DEFINE5(kqx, , , change, "struct knote *", "uintptr_t", "u_int",
 SDT_PROBE_DEFINE3(kqx, , , expiry, "struct knote *", "uintptr_t", "uint64_t");
 SDT_PROBE_DEFINE3(kqx, , , deliver, "struct knote *", "uintptr_t", "int64_t");
 SDT_PROBE_DEFINE2(kqx, , , detach, "struct knote *", "uintptr_t");
+SDT_PROBE_DEFINE2(kqx, , , kick, "struct vm_object *", "uint64_t");
 
 void
 kqx_trace_attach(struct knote *kn, int error, enum kqx_stat gauge)
@@ -143,6 +159,13 @@ kqx_trace_detach(struct knote *kn, enum kqx_stat gauge)
 	if (gauge != KQX_STATS)
 		counter_u64_add(stats[gauge], -1);
 	SDT_PROBE2(kqx, , , detach, kn, kn->kn_id);
+}
+
+void
+kqx_trace_kick(struct vm_object *object, uint64_t line)
+{
+	counter_u64_add(stats[KQX_STAT_KICKS], 1);
+	SDT_PROBE2(kqx, , , kick, object, line);
 }
 
 /* Locks, time, limits: the sections of the manual named alike. */
@@ -400,4 +423,147 @@ void
 kqx_taskqueue_drain_timeout(struct timeout_task *t)
 {
 	taskqueue_drain_timeout(taskqueue_thread, t);
+}
+
+/* Pads: the device, conf(9), and its memory. */
+
+static struct cdev *dev;
+static struct mtx dev_mtx;	/* guards the pointer for the sysctl */
+
+static void
+dev_mtx_init(void *arg __unused)
+{
+
+	mtx_init(&dev_mtx, "kqx device", NULL, MTX_DEF | MTX_NEW);
+}
+SYSINIT(kqx_dev, SI_SUB_LOCK, SI_ORDER_MIDDLE, dev_mtx_init, NULL);
+
+static void
+dev_mtx_destroy(void *arg __unused)
+{
+
+	mtx_destroy(&dev_mtx);
+}
+SYSUNINIT(kqx_dev, SI_SUB_LOCK, SI_ORDER_MIDDLE, dev_mtx_destroy, NULL);
+
+int
+kqx_make_dev(struct cdevsw *devsw)
+{
+	struct make_dev_args args;
+	struct cdev *made;
+	int error;
+
+	make_dev_args_init(&args);
+	args.mda_flags = MAKEDEV_WAITOK | MAKEDEV_CHECKNAME;
+	args.mda_devsw = devsw;
+	args.mda_mode = 0666;
+	error = make_dev_s(&args, &made, "kqx");
+	if (error == 0) {
+		mtx_lock(&dev_mtx);
+		dev = made;
+		mtx_unlock(&dev_mtx);
+	}
+	return (error);
+}
+
+/* Waits for the threads that are in a function of the devsw. */
+void
+kqx_destroy_dev(void)
+{
+	struct cdev *made;
+
+	mtx_lock(&dev_mtx);
+	made = dev;
+	dev = NULL;
+	mtx_unlock(&dev_mtx);
+	if (made != NULL)
+		destroy_dev(made);
+}
+
+static int
+sysctl_pads(SYSCTL_HANDLER_ARGS)
+{
+	uint64_t pads;
+
+	mtx_lock(&dev_mtx);
+	pads = dev == NULL ? 0 : dev->si_usecount;
+	mtx_unlock(&dev_mtx);
+	return (sysctl_handle_64(oidp, &pads, 0, req));
+}
+SYSCTL_PROC(_kern_kqx, OID_AUTO, pads, CTLTYPE_U64 | CTLFLAG_RD | CTLFLAG_MPSAFE,
+    NULL, 0, sysctl_pads, "QU", "Pads that a descriptor refers to");
+
+/* A descriptor that an event may come from, as kqueue_register() looks it up. */
+int
+kqx_fget(int fd, struct file **fp)
+{
+	return (fget(curthread, fd, &cap_event_rights, fp));
+}
+
+void
+kqx_fdrop(struct file *fp)
+{
+	(void)fdrop(fp, curthread);
+}
+
+/*
+ * What devfs_fp_check() of devfs_vnops.c asks, which is static: a file of devfs
+ * has its device as its data, and revoke(2) takes that from the vnode.
+ */
+bool
+kqx_is_kqx(const struct file *fp)
+{
+	struct cdev *of;
+	int ref;
+
+	if (fp->f_type != DTYPE_VNODE || fp->f_vnode == NULL ||
+	    fp->f_data != dev || dev == NULL ||
+	    devvn_refthread(fp->f_vnode, &of, &ref) == NULL)
+		return (false);
+	dev_relthread(of, ref);
+	return (of == dev);
+}
+
+/* In d_open: gives the file the reference, and the kernel's way to drop it. */
+int
+kqx_devfs_set_object(struct vm_object *object)
+{
+	return (devfs_set_cdevpriv(object,
+	    (d_priv_dtor_t *)vm_object_deallocate));
+}
+
+int
+kqx_devfs_get_cdevpriv(struct file *fp, void **data)
+{
+	struct file *fpop;
+	int error;
+
+	fpop = curthread->td_fpop;
+	curthread->td_fpop = fp;
+	error = devfs_get_cdevpriv(data);
+	curthread->td_fpop = fpop;
+	return (error);
+}
+
+vm_pindex_t
+kqx_vm_object_size(const struct vm_object *object)
+{
+	return (object->size);
+}
+
+/*
+ * Where the direct map has a page, or NULL: then the kernel would need a mapping
+ * that is transient.  As a function of pmap(9), not the macro, which differs
+ * between minor releases.
+ */
+void *
+kqx_page_dmap(vm_page_t page)
+{
+	vm_offset_t va;
+
+	if (pmap_map_io_transient(&page, &va, 1, false)) {
+		pmap_unmap_io_transient(&page, &va, 1, false);
+		return (NULL);
+	}
+	return ((void *)va);
 }

@@ -8,12 +8,14 @@
 
 use std::hint::black_box;
 use std::process::Command;
+use std::sync::atomic::AtomicU64;
 
 use gungraun::{
     Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
 };
 use kqx::abi::{NOTE_KQX_SEMAPHORE, NOTE_KQX_UPTIME};
 use kqx::event::{EV_ADD, EV_CLEAR, EV_ONESHOT, NOTE_ABSTIME, NOTE_NSECONDS, NOTE_TRIGGER};
+use kqx::protocol::KqxWord;
 use kqx_filters::counter::Counter;
 use kqx_filters::time::{Boottime, Clock, SECOND};
 use kqx_filters::timer::Timer;
@@ -147,6 +149,7 @@ const COUNTS: &[(&str, [u64; RUSTC.len()])] = &[
     ("timer_kick", [115, 115]),
     ("timer_expire", [91, 91]),
     ("timer_deliver", [158, 157]),
+    ("word_count", [12, 12]),
 ];
 
 /// The version of the compiler.
@@ -262,8 +265,35 @@ fn timer_deliver(mut kept: Kept<Timer>) -> Kept<Timer> {
     kept
 }
 
+/// A word with such a threshold; 0: nobody waits.
+fn word(threshold: u64) -> Box<KqxWord> {
+    let zero = || AtomicU64::new(0);
+    Box::new(KqxWord {
+        count: zero(),
+        armed: AtomicU64::new(threshold.wrapping_neg()),
+        user: std::array::from_fn(|_| zero()),
+    })
+}
+
+// Nine for the count, and three for the call.
+#[library_benchmark(config = as_counted("word_count"))]
+#[bench::unwatched(word(0))]
+#[bench::before_the_threshold(word(64))]
+fn word_count(word: Box<KqxWord>) -> Box<KqxWord> {
+    if word.count(1) {
+        kick();
+    }
+    word
+}
+
+#[cold]
+#[inline(never)]
+fn kick() {
+    black_box(());
+}
+
 library_benchmark_group!(
     name = filters;
-    benchmarks = counter_attach, counter_trigger, counter_deliver, counter_deliver_semaphore, delay_attach, delay_trigger, delay_expire, timer_attach, timer_attach_uptime, timer_rearm, timer_kick, timer_expire, timer_deliver
+    benchmarks = counter_attach, counter_trigger, counter_deliver, counter_deliver_semaphore, delay_attach, delay_trigger, delay_expire, timer_attach, timer_attach_uptime, timer_rearm, timer_kick, timer_expire, timer_deliver, word_count
 );
 main!(library_benchmark_groups = filters);

@@ -9,7 +9,7 @@
 use kqx::abi::NOTE_KQX_ONE;
 use kqx::event::{EV_ADD, NOTE_TRIGGER};
 
-use crate::{Errno, Gauge, Kevent, Report, SharedContext, SharedFilter, Words};
+use crate::{Errno, Gauge, Kevent, Report, SharedContext, SharedFilter};
 
 /// Every fflags bit that a change may have.
 const KNOWN: u32 = NOTE_KQX_ONE | NOTE_TRIGGER;
@@ -174,21 +174,6 @@ impl SharedFilter for Gate {
     fn clears(&self, shared: &Shared, _added_clear: bool) -> bool {
         !shared.wakes_one()
     }
-
-    fn store(self) -> Words {
-        Words {
-            a: self.seen,
-            flags: self.woken.into(),
-            ..Words::default()
-        }
-    }
-
-    fn load(words: Words) -> Self {
-        Gate {
-            seen: words.a,
-            woken: words.flags != 0,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -275,18 +260,5 @@ mod tests {
         }
         let most = change(NOTE_KQX_ONE | NOTE_TRIGGER, TRIGGERS_MAX);
         assert_eq!(one.change(&mut gate, &most, &mut cx), Ok(()));
-    }
-
-    #[test]
-    fn a_watcher_stored_and_loaded_is_the_same() {
-        for gate in [
-            Gate {
-                seen: u64::MAX,
-                woken: true,
-            },
-            Gate::default(),
-        ] {
-            assert_eq!(Gate::load(gate.store()), gate);
-        }
     }
 }

@@ -4,15 +4,17 @@
 //! kqueue(2) does to the registration.
 //!
 //! A filter is a value with a few methods. A filter sees no knote, no lock and no callout,
-//! so the same code runs in the kernel and in a test with a clock of its own. There are two
+//! so the same code runs in the kernel and in a test with a clock of its own. There are three
 //! kinds:
 //!
 //! | trait | state | members |
 //! |---|---|---|
 //! | [`Filter`] | of one registration | [`counter`], [`timer`] |
 //! | [`SharedFilter`] | shared by all registrations of one ident in a process | [`gate`] |
+//! | - | in memory that processes share, and beside that | [`word`] |
 //!
-//! The crate kqx-kmod calls these methods: its `filter.rs` and `shared_filter.rs` say when.
+//! The crate kqx-kmod calls these methods: its `filter.rs`, `shared_filter.rs` and
+//! `word_filter.rs` say when.
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -2,7 +2,7 @@
 
 //! A member of the family whose registrations share a state.
 
-use crate::{Errno, Gauge, Kevent, Report, Words};
+use crate::{Errno, Gauge, Kevent, Report};
 
 /// A member whose registrations of one ident, in the kqueues of one process, share a state.
 /// Such registrations are the *watchers* of that ident. `Self` is what a watcher has for
@@ -13,7 +13,7 @@ use crate::{Errno, Gauge, Kevent, Report, Words};
 ///
 /// [`SharedFilter::attach`] and [`SharedFilter::change`] get copies, which the caller drops
 /// if the method returns an error.
-pub trait SharedFilter: Copy {
+pub trait SharedFilter: Copy + Default + Send + 'static {
     /// The state that the watchers share.
     type Shared: Copy + Send + 'static;
 
@@ -64,12 +64,6 @@ pub trait SharedFilter: Copy {
     fn clears(&self, _shared: &Self::Shared, added_clear: bool) -> bool {
         added_clear
     }
-
-    /// The watcher's own state as the kernel keeps it.
-    fn store(self) -> Words;
-
-    /// The inverse of [`SharedFilter::store`].
-    fn load(words: Words) -> Self;
 }
 
 /// What a shared filter and its caller tell each other while a method runs.

@@ -45,6 +45,7 @@ use crate::kernel::stats::{Stat, counter_u64_add};
 use crate::kernel::trace;
 
 /// What the filter says of a registration.
+#[derive(Default)]
 pub(crate) struct Said {
     /// Whether there is something to deliver.
     pub due: bool,
@@ -108,8 +109,14 @@ impl Mode {
         })
     }
 
-    fn forced(self) -> bool {
+    pub(crate) fn forced(self) -> bool {
         self.0 & Self::FORCED != 0
+    }
+
+    /// Whether kqueue_scan is to deliver the event of a filter that is `due` as a one-shot.
+    #[inline(always)]
+    pub(crate) fn is_oneshot_if(self, due: bool) -> bool {
+        self.forced() || (due && self.added() & EV_ONESHOT != 0)
     }
 
     /// Neither an error nor EV_FORCEONESHOT has anything to say.
@@ -181,7 +188,7 @@ pub(crate) fn show(mut kn: Knote<'_, Active>, said: &Said) -> bool {
 /// scan looks for the flag before it asks the filter.
 #[inline(always)]
 fn show_oneshot<P: Stores>(kn: &mut Knote<'_, P>, mode: Mode, said: &Said) {
-    if mode.forced() || (said.due && mode.added() & EV_ONESHOT != 0) {
+    if mode.is_oneshot_if(said.due) {
         kn.set_flags(kn.flags() | EV_ONESHOT);
         kn.publish(&said.report);
     }

@@ -6,12 +6,11 @@
 //! |---|---|
 //! | [`kernel`] | what the kernel gives and asks, sound by type: the only unsafe code |
 //! | [`family`] | which member a registration belongs to |
-//! | `filter`, `shared_filter` | what each callback does with a registration of either kind |
+//! | `filter`, `shared_filter`, `word_filter` | what each callback does with a registration of each kind |
 //! | `delivery` | what all members have in common: events, errors, EV_ flags |
 //!
 //! The filters themselves are the crate [`kqx_filters`]. A call of kevent(2) goes from
-//! kqueue through [`kernel`] to [`family`], from there to `filter` or `shared_filter`, and
-//! then to a method of the filter. [`kernel`] knows no filter.
+//! kqueue through [`kernel`] to [`family`], from there to the module of its kind, and then to a method of the filter. [`kernel`] knows no filter.
 
 #![no_std]
 #![deny(unsafe_code)]
@@ -21,5 +20,6 @@ pub mod family;
 mod filter;
 pub mod kernel;
 mod shared_filter;
+mod word_filter;
 
 kernel::declare_module!(family::Family);

@@ -12,7 +12,7 @@ use kqx::event::{EV_DISPATCH, EV_RECEIPT, Kevent};
 use kqx_filters::{Report, SharedContext, SharedFilter};
 
 use crate::delivery::{self, Mode, Next, Said};
-use crate::kernel::group::{Member, Offered, Offering};
+use crate::kernel::group::{Answer, Initial, Member, Offering, Waiting};
 use crate::kernel::knote::{
     Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Filled,
     Knote, Slot,
@@ -31,8 +31,8 @@ struct Copied<F: SharedFilter> {
 impl<F: SharedFilter> Copied<F> {
     fn load<P>(member: &Member<'_, P>) -> Self {
         Copied {
-            filter: F::load(member.words()),
-            shared: member.shared::<F::Shared>().get(),
+            filter: member.with(|own: &mut F, _: &mut F::Shared| *own),
+            shared: member.with(|_: &mut F, shared: &mut F::Shared| *shared),
             cx: SharedContext {
                 watchers: member.watchers(),
                 wake: false,
@@ -41,8 +41,7 @@ impl<F: SharedFilter> Copied<F> {
     }
 
     fn store<P>(&self, member: &Member<'_, P>) {
-        member.set_words(self.filter.store());
-        member.shared::<F::Shared>().set(self.shared);
+        member.with(|own, shared| (*own, *shared) = (self.filter, self.shared));
     }
 
     fn due(&self) -> bool {
@@ -77,8 +76,21 @@ fn claim<F: SharedFilter, P>(member: &Member<'_, P>) -> bool {
     due
 }
 
-fn offer<F: SharedFilter>(member: &Member<'_, Offered>) -> bool {
-    claim::<F, _>(member)
+fn offer<F: SharedFilter>(waiting: &Waiting<'_>) {
+    waiting.each(
+        |member| {
+            if claim::<F, _>(member) {
+                Answer::Wake
+            } else {
+                Answer::End
+            }
+        },
+        |member| {
+            let mut state = Copied::<F>::load(member);
+            state.filter.give_back(&mut state.shared, &mut state.cx);
+            state.store(member);
+        },
+    );
 }
 
 /// The watcher takes what there is for it, or waits.
@@ -133,10 +145,10 @@ pub(crate) fn attach<'a, F: SharedFilter, E: Expire>(
 fn attach_watcher<'a, F: SharedFilter>(kn: Knote<'a, Attaching>) -> Result<Accepted<'a>, Errno> {
     let kev = kn.added();
     let disabled = kn.disabled();
-    let initial = F::initial(&kev)?;
+    let initial = Initial::new(offer::<F>, F::default(), F::initial(&kev)?);
     let mut state = None;
-    let kn = kn.attach_watcher(offer::<F>, initial, |member| {
-        let mut shared = member.shared::<F::Shared>().get();
+    let kn = kn.attach_watcher(&initial, &mut |member| {
+        let mut shared = member.with(|_: &mut F, shared: &mut F::Shared| *shared);
         let mut cx = SharedContext {
             watchers: member.watchers(),
             wake: false,

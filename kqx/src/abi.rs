@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! The family's ABI, version 1: the Rust twin of `include/sys/kqx.h`.
+//! The family's ABI, version 2: the Rust twin of `include/sys/kqx.h`.
 //!
 //! One filter number serves the whole family. The top byte of `ident` says which member a
 //! registration belongs to. The other 56 bits are the application's.
 
+use core::ffi::CStr;
+
 /// The version of this ABI. The module's version is in `kern.kqx.abi_version`.
-pub const KQX_ABI_VERSION: u32 = 1;
+pub const KQX_ABI_VERSION: u32 = 2;
 
 /// The filter number the family registers unless `kern.kqx.filter` names another:
 /// EVFILT_SENDFILE, reserved by FreeBSD and never implemented.
@@ -51,11 +53,11 @@ pub const KQX_ID_MASK: u64 = (1 << KQX_ID_BITS) - 1;
 
 /// Counter: set the count to `data` (before NOTE_TRIGGER, if both); negative is EINVAL.
 pub const NOTE_KQX_SET: u32 = 0x0200_0000;
-/// Counter, on EV_ADD: a delivery takes `threshold`, not the whole count.
+/// Counter and word, on EV_ADD: a delivery takes `threshold`, not the whole count.
 pub const NOTE_KQX_SEMAPHORE: u32 = 0x0800_0000;
 /// Counter, delivered: the count saturated at INT64_MAX since the last delivery.
 pub const NOTE_KQX_OVERFLOW: u32 = 0x1000_0000;
-/// Counter, delivered: the maximum delay, not the threshold, made the counter due.
+/// Counter and word, delivered: the maximum delay, not the threshold, made it due.
 pub const NOTE_KQX_DELAY: u32 = 0x2000_0000;
 
 /// Timer, with NOTE_ABSTIME: the deadline is on CLOCK_UPTIME.
@@ -66,6 +68,11 @@ pub const NOTE_KQX_STEPPED: u32 = 0x1000_0000;
 /// Gate, on EV_ADD: a trigger wakes one watcher, not all.
 pub const NOTE_KQX_ONE: u32 = 0x0800_0000;
 
+/// The device of pads. Each open(2) makes a pad.
+pub const KQX_DEVICE: &CStr = c"/dev/kqx";
+/// ioctl(2) on a pad: the word on this line, a `u64`, has reached what it is armed for.
+pub const KQXKICK: u64 = 0x8008_4b01;
+
 /// The ident of registration `id` of `member`. Bits of `id` above the 56th are dropped.
 ///
 /// ```
@@ -74,6 +81,15 @@ pub const NOTE_KQX_ONE: u32 = 0x0800_0000;
 /// ```
 pub const fn ident(member: u8, id: u64) -> usize {
     ((member as usize) << KQX_ID_BITS) | (id & KQX_ID_MASK) as usize
+}
+
+/// `data` of the change that adds a word: line `line` of the pad `fd`.
+///
+/// ```
+/// assert_eq!(kqx::abi::word_at(3, 5), 0x3_0000_0005);
+/// ```
+pub const fn word_at(fd: i32, line: u32) -> i64 {
+    ((fd as u32 as u64) << 32 | line as u64) as i64
 }
 
 /// The member byte of an ident.

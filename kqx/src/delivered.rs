@@ -2,11 +2,12 @@
 
 //! Typed events of kevent(2).
 
-use crate::abi::{self, KQX_COUNTER, KQX_GATE, KQX_TIMER};
+use crate::abi::{self, KQX_COUNTER, KQX_GATE, KQX_TIMER, KQX_WORD};
 use crate::counter::CounterEvent;
 use crate::event::{EV_ERROR, EVFILT_TIMER, EVFILT_USER, Kevent};
 use crate::gate::GateEvent;
 use crate::timer::TimerEvent;
+use crate::word::WordEvent;
 
 /// An event of a kqueue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub enum Event {
     Timer(TimerEvent),
     /// A gate was triggered.
     Gate(GateEvent),
+    /// A word is due.
+    Word(WordEvent),
     /// A change that was made with [`Kqueue::kevent`](crate::Kqueue::kevent) was refused.
     /// The errno is in `data`. The other methods of this crate return their errors instead.
     Refused(Kevent),
@@ -37,6 +40,7 @@ impl Event {
             KQX_COUNTER if ours(EVFILT_USER) => Event::Counter(CounterEvent::decode(event)),
             KQX_TIMER if ours(EVFILT_TIMER) => Event::Timer(TimerEvent::decode(event)),
             KQX_GATE if event.filter == filter => Event::Gate(GateEvent::decode(event)),
+            KQX_WORD if ours(EVFILT_USER) => Event::Word(WordEvent::decode(event)),
             _ => Event::Other(*event),
         }
     }
@@ -56,13 +60,15 @@ mod tests {
     }
 
     #[test]
-    fn the_member_byte_tells_counters_timers_and_gates_apart() {
+    fn the_member_byte_tells_the_members_apart() {
         let counter = Event::decode(&event(EVFILT_KQX, KQX_COUNTER), EVFILT_KQX);
         assert!(matches!(counter, Event::Counter(event) if event.id == 7));
         let timer = Event::decode(&event(EVFILT_KQX, KQX_TIMER), EVFILT_KQX);
         assert!(matches!(timer, Event::Timer(event) if event.id == 7));
         let gate = Event::decode(&event(EVFILT_KQX, KQX_GATE), EVFILT_KQX);
         assert!(matches!(gate, Event::Gate(event) if event.id == 7));
+        let word = Event::decode(&event(EVFILT_KQX, KQX_WORD), EVFILT_KQX);
+        assert!(matches!(word, Event::Word(event) if event.id == 7 && !event.fallback));
     }
 
     #[test]
@@ -73,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_fallen_back_to_is_still_a_counter_or_a_timer() {
+    fn what_was_fallen_back_to_is_still_a_counter_a_timer_or_a_word() {
         let user = event(EVFILT_USER, KQX_COUNTER);
         assert!(matches!(
             Event::decode(&user, EVFILT_KQX),
@@ -83,6 +89,11 @@ mod tests {
         assert!(matches!(
             Event::decode(&timer, EVFILT_KQX),
             Event::Timer(event) if event.fallback
+        ));
+        let word = event(EVFILT_USER, KQX_WORD);
+        assert!(matches!(
+            Event::decode(&word, EVFILT_KQX),
+            Event::Word(event) if event.fallback
         ));
     }
 

@@ -37,10 +37,12 @@ errnos! {
     ENOEXEC = 8, "kldload(2)'s answer for a module that refused to load.";
     EBADF = 9, "Not a descriptor, or not a kqueue.";
     ENOMEM = 12, "Out of memory, or over a limit.";
+    EACCES = 13, "Permission denied.";
     EFAULT = 14, "Bad address.";
     EBUSY = 16, "In use.";
     EEXIST = 17, "Already there.";
     EINVAL = 22, "Invalid argument.";
+    ENOTTY = 25, "No such ioctl.";
     EWOULDBLOCK = 35, "The time-out has passed.";
     EOPNOTSUPP = 45, "Operation not supported.";
     ENOSYS = 78, "Not implemented.";

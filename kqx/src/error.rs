@@ -15,8 +15,8 @@ pub enum Error {
     NotLoaded,
     /// The loaded module has this version of the ABI, and this crate another version.
     AbiVersion(u32),
-    /// The limit on timers of the user, or of the system, is reached. A counter with a
-    /// maximum delay and a gate count as timers.
+    /// The limit on timers of the user, or of the system, is reached. A counter or a word with
+    /// a maximum delay and a gate count as timers. Or the limit on pages of words is reached.
     Limit,
     /// The kqueue does not have the registration, which was deleted, or delivered once.
     Gone,
@@ -64,8 +64,9 @@ impl fmt::Display for Error {
             ),
             Error::Limit => write!(
                 f,
-                "no more timers, nor what counts as one: the user's limit on kqueues (limits -k) or the sysctl \
-                 kern.kqx.timer_max is reached; raise it or delete some"
+                "no more timers, pages of words, nor what counts as one: the user's limit on kqueues \
+                 (limits -k) or the sysctl kern.kqx.timer_max or kern.kqx.pages_max is reached; \
+                 raise it or delete some"
             ),
             Error::Gone => write!(
                 f,
@@ -115,7 +116,7 @@ mod tests {
     fn every_error_is_one_line() {
         let errors = [
             Error::NotLoaded,
-            Error::AbiVersion(2),
+            Error::AbiVersion(1),
             Error::Limit,
             Error::Gone,
             Error::NeedsModule("semaphore delivery"),

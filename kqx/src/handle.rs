@@ -14,8 +14,9 @@ use crate::event::{
     EV_CLEAR, EV_DELETE, EV_DISABLE, EV_ENABLE, EV_KEEPUDATA, Kevent, NOTE_ABSTIME, NOTE_TRIGGER,
 };
 use crate::gate::{GateBuilder, triggers};
+use crate::pad::OTHER_WORD;
 use crate::timer::TimerBuilder;
-use crate::{Error, Kqueue};
+use crate::{Error, Kqueue, Word, WordBuilder};
 
 /// The common part of every handle: a registration, as it was added.
 #[derive(Clone, Debug)]
@@ -307,6 +308,81 @@ impl TimerBuilder {
             }
             added => added.map(Timer),
         }
+    }
+}
+
+/// A watcher of a word.
+///
+/// Every method on a watcher but [`WordWatcher::is_fallback`] fails with [`Error::Gone`] if the
+/// kqueue does not have the watcher any more.
+#[derive(Clone, Debug)]
+pub struct WordWatcher {
+    registration: Registration,
+    /// EVFILT_USER stands in for the watcher of this word.
+    local: Option<Word>,
+}
+
+impl WordWatcher {
+    /// Lets the watcher report again.
+    pub fn enable(&self) -> Result<(), Error> {
+        self.registration.change(EV_ENABLE, 0, 0).map(drop)
+    }
+
+    /// Keeps the watcher from reporting. Producers go on counting.
+    pub fn disable(&self) -> Result<(), Error> {
+        self.registration.change(EV_DISABLE, 0, 0).map(drop)
+    }
+
+    /// Deletes the watcher from the kqueue. The count stays in the word.
+    pub fn delete(self) -> Result<(), Error> {
+        let Registration { queue, added } = &self.registration;
+        if let Some(word) = self.local {
+            word.unwatch(queue, added.ident);
+        }
+        self.registration.change(EV_DELETE, 0, 0).map(drop)
+    }
+
+    /// Whether EVFILT_USER stands in for the watcher, because the module is not loaded.
+    pub fn is_fallback(&self) -> bool {
+        self.registration.is_fallback()
+    }
+}
+
+impl WordBuilder<'_> {
+    /// Adds the watcher to `queue`. If `queue` has a watcher of that id and that word, the
+    /// watcher changes: it takes the new threshold, delay and semaphore. The count stays.
+    /// [`once`](WordBuilder::once), [`dispatch`](WordBuilder::dispatch) and the other modes
+    /// stay as first added.
+    ///
+    /// # Errors
+    /// [`Error::NotLoaded`]; [`Error::Limit`] for the first watcher of a page of words, and for
+    /// a watcher with a maximum delay; [`Error::Invalid`] as [`WordBuilder::kevent`], and if
+    /// the watcher of that id watches another word; [`Error::NeedsModule`] for a second watcher
+    /// of a word that is in this process alone.
+    pub fn add(&self, queue: &Kqueue) -> Result<WordWatcher, Error> {
+        let (registration, local) = if self.word.is_local() {
+            let added = self.fallback_kevent()?;
+            let watcher = self.local_watcher(queue, added.ident);
+            self.word.watch_locally(queue, watcher, added)?;
+            let queue = queue.clone();
+            (Registration { queue, added }, Some(self.word.clone()))
+        } else {
+            let added = Registration::add(queue, self.kevent()?);
+            (added.map_err(other_word)?, None)
+        };
+        Ok(WordWatcher {
+            registration,
+            local,
+        })
+    }
+}
+
+fn other_word(error: Error) -> Error {
+    match error {
+        Error::System { source, .. } if source.kind() == io::ErrorKind::InvalidInput => {
+            Error::Invalid(OTHER_WORD)
+        }
+        error => error,
     }
 }
 

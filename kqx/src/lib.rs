@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Counters, nanosecond timers and gates for kqueue(2): the interface of the kqx kernel
+//! Counters, nanosecond timers, gates and words for kqueue(2): the interface of the kqx kernel
 //! module for programs.
 //!
 //! [`abi`] is the family's own ABI, the Rust twin of `include/sys/kqx.h`. [`event`] is the
 //! part of `sys/event.h` that the family uses, as kqueue(2) documents it. [`errno`] has the
-//! error numbers. All three are `no_std`, plain data, and shared by the kernel module and
+//! error numbers. [`protocol`] is how a word is counted. All four are `no_std`, plain data, and shared by the kernel module and
 //! by applications. The rest is for applications, behind the feature `std`:
 //!
 //! | type | what it is |
@@ -13,10 +13,13 @@
 //! | [`Kqueue`] | a kqueue; cheap to clone, for any thread, an [`AsFd`](std::os::fd::AsFd) |
 //! | [`CounterBuilder`], [`TimerBuilder`], [`GateBuilder`] | a registration to add, plain data |
 //! | [`Counter`], [`Timer`], [`Gate`] | an added registration: trigger, query or change it |
+//! | [`Pad`], [`Word`] | memory that processes share, and a count in it: counts with one atomic addition |
+//! | [`WordBuilder`], [`WordWatcher`] | a watcher of a word, to add and added |
+//! | [`PadView`] | a pad to look at |
 //! | [`Event`] | the typed event that [`Kqueue::wait`] returns |
 //! | [`Error`] | what went wrong and what to do about it |
 //!
-//! The crate starts no thread, installs no handler, and keeps no state outside the kqueue.
+//! The crate starts no thread, installs no handler, and keeps no state outside the kqueue and the pad.
 //! The pages kqx(3) and kqx(4) describe every field.
 //!
 //! ```no_run
@@ -45,6 +48,9 @@ pub mod abi;
 pub mod errno;
 pub mod event;
 mod members;
+pub mod protocol;
+
+use core::sync::atomic;
 
 #[cfg(feature = "std")]
 mod change;
@@ -61,11 +67,17 @@ mod gate;
 #[cfg(feature = "std")]
 mod handle;
 #[cfg(feature = "std")]
+mod local;
+#[cfg(feature = "std")]
+mod pad;
+#[cfg(feature = "std")]
 mod queue;
 #[cfg(feature = "std")]
 mod sys;
 #[cfg(feature = "std")]
 mod timer;
+#[cfg(feature = "std")]
+mod word;
 
 #[cfg(feature = "std")]
 pub use counter::{CounterBuilder, CounterEvent, Mode};
@@ -78,8 +90,12 @@ pub use error::Error;
 #[cfg(feature = "std")]
 pub use gate::{GateBuilder, GateEvent};
 #[cfg(feature = "std")]
-pub use handle::{Counter, Gate, Timer};
+pub use handle::{Counter, Gate, Timer, WordWatcher};
+#[cfg(feature = "std")]
+pub use pad::{Pad, PadView, Word};
 #[cfg(feature = "std")]
 pub use queue::{Kqueue, uptime};
 #[cfg(feature = "std")]
 pub use timer::{TimerBuilder, TimerEvent};
+#[cfg(feature = "std")]
+pub use word::{WordBuilder, WordEvent};

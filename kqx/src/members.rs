@@ -22,6 +22,7 @@ macro_rules! members {
             1 KQX_COUNTER: filter counter::Counter, "EVFILT_USER that counts";
             2 KQX_TIMER: filter timer::Timer, "nanoseconds, charged to its owner";
             3 KQX_GATE: shared_filter gate::Gate, "one event on many kqueues";
+            4 KQX_WORD: word_filter word::Word, "counting in shared memory";
         }
     };
 }

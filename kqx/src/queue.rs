@@ -2,15 +2,16 @@
 
 //! A kqueue, and the clock of its timers.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use crate::abi::{EVFILT_KQX, KQX_ABI_VERSION};
 use crate::delivered::Event;
-use crate::event::{EV_ADD, EV_DELETE, EV_RECEIPT, Kevent};
-use crate::{Error, sys};
+use crate::event::{EV_ADD, EV_DELETE, EV_RECEIPT, EVFILT_USER, Kevent};
+use crate::{Error, Word, sys};
 
 /// A kqueue. Clones are the same kqueue. The last clone, or the last handle to a
 /// registration, closes the kqueue.
@@ -26,6 +27,22 @@ pub struct Kqueue {
 struct Inner {
     fd: OwnedFd,
     filter: i16,
+    /// The words that EVFILT_USER stands in for, by ident.
+    local: Mutex<BTreeMap<usize, Word>>,
+}
+
+/// A kqueue that may be closed.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakKqueue(Weak<Inner>);
+
+impl WeakKqueue {
+    pub(crate) fn upgrade(&self) -> Option<Kqueue> {
+        self.0.upgrade().map(|inner| Kqueue { inner })
+    }
+
+    pub(crate) fn is(&self, queue: &Kqueue) -> bool {
+        std::ptr::eq(self.0.as_ptr(), Arc::as_ptr(&queue.inner))
+    }
 }
 
 impl Kqueue {
@@ -50,7 +67,11 @@ impl Kqueue {
             .and_then(|number| i16::try_from(number).ok())
             .unwrap_or(EVFILT_KQX);
         Ok(Kqueue {
-            inner: Arc::new(Inner { fd, filter }),
+            inner: Arc::new(Inner {
+                fd,
+                filter,
+                local: Mutex::default(),
+            }),
         })
     }
 
@@ -81,10 +102,47 @@ impl Kqueue {
         timeout: Option<Duration>,
     ) -> Result<impl Iterator<Item = Event> + use<'b>, Error> {
         let filter = self.filter();
-        let count = self.kevent(&[], buffer, timeout)?;
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut timeout = timeout;
+        let count = loop {
+            let count = self.kevent(&[], buffer, timeout)?;
+            let left = self.settle(&mut buffer[..count])?;
+            if count == 0 || left > 0 {
+                break left;
+            }
+            timeout = deadline.map(|end| end.saturating_duration_since(Instant::now()));
+        };
         Ok(buffer[..count]
             .iter()
             .map(move |event| Event::decode(event, filter)))
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakKqueue {
+        WeakKqueue(Arc::downgrade(&self.inner))
+    }
+
+    /// The words of this kqueue that EVFILT_USER stands in for.
+    pub(crate) fn local(&self) -> MutexGuard<'_, BTreeMap<usize, Word>> {
+        let local = &self.inner.local;
+        local.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Completes the events of words that EVFILT_USER stands in for, and drops those that find
+    /// nothing to take. Returns how many events are left, at the start of `events`.
+    fn settle(&self, events: &mut [Kevent]) -> Result<usize, Error> {
+        let mut left = 0;
+        for index in 0..events.len() {
+            let mut event = events[index];
+            let word = match event.filter {
+                EVFILT_USER => self.local().get(&event.ident).cloned(),
+                _ => None,
+            };
+            if word.map_or(Ok(true), |word| word.settle(&mut event))? {
+                events[left] = event;
+                left += 1;
+            }
+        }
+        Ok(left)
     }
 
     /// kevent(2) itself, for other filters and for changes in bulk. A change to this

@@ -6,11 +6,13 @@
 //! To be run on FreeBSD, as `application --ignored`.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
 use kqx::event::{EVFILT_USER, Kevent, NOTE_TRIGGER};
 use kqx::{
-    Counter, CounterEvent, Error, Event, Gate, GateEvent, Kqueue, Mode, Timer, TimerEvent, uptime,
+    Counter, CounterEvent, Error, Event, Gate, GateEvent, Kqueue, Mode, Pad, PadView, Timer,
+    TimerEvent, Word, WordEvent, uptime,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -362,4 +364,145 @@ fn a_watcher_for_once_is_gone_and_one_that_dispatches_is_disabled() {
     assert_eq!(gate(&second), None);
     dispatch.enable().unwrap();
     assert_eq!(gate(&second).unwrap().triggers, 1);
+}
+
+/// A pad is each test's own.
+fn word() -> Word {
+    Pad::new().unwrap().word(5).unwrap()
+}
+
+fn delivery(kq: &Kqueue, timeout: Duration) -> Option<WordEvent> {
+    match kq.wait(Some(timeout)).unwrap() {
+        Some(Event::Word(event)) => Some(event),
+        None => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+#[ignore = "needs FreeBSD with kqx loaded"]
+fn a_word_is_due_at_its_threshold_and_gives_all_it_has() {
+    let (kq, word) = (kqueue(), word());
+    word.watch(7).threshold(3).udata(42).add(&kq).unwrap();
+    word.count(2).unwrap();
+    assert_eq!(delivery(&kq, Duration::ZERO), None);
+    word.count(5).unwrap();
+    let event = delivery(&kq, Duration::ZERO).unwrap();
+    assert_eq!((event.id, event.count, event.udata), (7, 7, 42));
+    assert!(!event.fallback && !event.delayed);
+    assert_eq!(word.pending(), 0);
+    assert_eq!(delivery(&kq, Duration::ZERO), None);
+}
+
+#[test]
+#[ignore = "needs FreeBSD with kqx loaded"]
+fn what_a_consumer_takes_by_itself_is_not_delivered() {
+    let (kq, word) = (kqueue(), word());
+    word.watch(7).add(&kq).unwrap();
+    word.count(4).unwrap();
+    assert_eq!((word.take(), delivery(&kq, Duration::ZERO)), (4, None));
+    word.count(1).unwrap();
+    assert_eq!(delivery(&kq, Duration::ZERO).unwrap().count, 1);
+}
+
+#[test]
+#[ignore = "needs FreeBSD with kqx loaded"]
+fn a_semaphore_and_a_level_leave_what_they_do_not_take() {
+    let (kq, word) = (kqueue(), word());
+    let semaphore = word.watch(7).threshold(2).mode(Mode::Semaphore);
+    let semaphore = semaphore.add(&kq).unwrap();
+    word.count(5).unwrap();
+    for _ in 0..2 {
+        assert_eq!(delivery(&kq, Duration::ZERO).unwrap().count, 2);
+    }
+    assert_eq!(delivery(&kq, Duration::ZERO), None);
+    semaphore.delete().unwrap();
+    word.watch(8).mode(Mode::Level).add(&kq).unwrap();
+    for _ in 0..2 {
+        assert_eq!(delivery(&kq, Duration::ZERO).unwrap().count, 1);
+    }
+    assert_eq!((word.take(), delivery(&kq, Duration::ZERO)), (1, None));
+}
+
+#[test]
+#[ignore = "needs FreeBSD with kqx loaded"]
+fn a_maximum_delay_makes_a_word_due_and_is_no_error_when_added_again() {
+    let (kq, word) = (kqueue(), word());
+    let builder = word.watch(7).threshold(1000).max_delay(MS);
+    builder.add(&kq).unwrap();
+    builder.add(&kq).unwrap();
+    word.count(3).unwrap();
+    let event = delivery(&kq, HOUR).unwrap();
+    assert!(
+        event.delayed && event.count == 3 && event.waited >= MS,
+        "{event:?}"
+    );
+}
+
+#[test]
+#[ignore = "needs FreeBSD with kqx loaded"]
+fn a_watcher_of_a_word_is_disabled_enabled_and_delivered_once() {
+    let (kq, word) = (kqueue(), word());
+    let dispatch = word.watch(7).dispatch().disabled().add(&kq).unwrap();
+    word.count(1).unwrap();
+    assert_eq!(delivery(&kq, Duration::ZERO), None);
+    for _ in 0..2 {
+        dispatch.enable().unwrap();
+        assert_eq!(delivery(&kq, Duration::ZERO).unwrap().count, 1);
+        word.count(1).unwrap();
+        assert_eq!(delivery(&kq, Duration::ZERO), None);
+    }
+    dispatch.delete().unwrap();
+    let once = word.watch(8).once().add(&kq).unwrap();
+    assert_eq!(delivery(&kq, Duration::ZERO).unwrap().count, 1);
+    assert!(matches!(once.delete(), Err(Error::Gone)));
+}
+
+#[test]
+#[ignore = "needs FreeBSD with kqx loaded"]
+fn many_threads_count_and_one_that_sleeps_takes_each_unit_once() {
+    let (kq, word) = (kqueue(), word());
+    word.watch(7).threshold(64).max_delay(MS).add(&kq).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..1000).for_each(|_| word.count(1).unwrap()));
+        }
+        let mut taken = 0;
+        while taken < 4000 {
+            taken += delivery(&kq, HOUR).unwrap().count;
+        }
+        assert_eq!(taken, 4000);
+    });
+    assert_eq!(word.pending(), 0);
+}
+
+#[test]
+#[ignore = "needs FreeBSD with kqx loaded"]
+fn a_pad_passed_on_is_the_same_memory_and_a_view_only_looks() {
+    let (kq, pad) = (kqueue(), Pad::new().unwrap());
+    let passed = Pad::from_fd(pad.fd().unwrap().try_clone_to_owned().unwrap()).unwrap();
+    assert_eq!(passed.lines(), pad.lines());
+    pad.word(9).unwrap().watch(7).threshold(2).add(&kq).unwrap();
+    passed.word(9).unwrap().user()[0].store(42, Relaxed);
+    passed.word(9).unwrap().count(1).unwrap();
+    let view = PadView::new(pad.fd().unwrap()).unwrap();
+    assert_eq!((view.pending(9), view.user(9).unwrap()[0]), (Some(1), 42));
+    assert_eq!(view.pending(view.lines()), None);
+    drop(pad);
+    passed.word(9).unwrap().count(1).unwrap();
+    assert_eq!(delivery(&kq, Duration::ZERO).unwrap().count, 2);
+}
+
+#[test]
+#[ignore = "needs FreeBSD with kqx loaded"]
+fn a_watcher_that_exists_takes_no_other_word_and_no_pad_is_no_pad() {
+    let (kq, pad) = (kqueue(), Pad::new().unwrap());
+    let [one, other] = [1, 2].map(|line| pad.word(line).unwrap());
+    one.watch(7).add(&kq).unwrap();
+    let error = other.watch(7).add(&kq).unwrap_err();
+    assert!(matches!(error, Error::Invalid(_)), "{error}");
+    one.count(1).unwrap();
+    assert_eq!(delivery(&kq, Duration::ZERO).unwrap().count, 1);
+    let error = Pad::from_fd(kq.as_fd().try_clone_to_owned().unwrap()).unwrap_err();
+    assert!(error.to_string().contains("pad of /dev/kqx"), "{error}");
 }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use kqx::{Counter, Error, Event, Gate, Kqueue, Mode, Timer};
+use kqx::{Counter, Error, Event, Gate, Kqueue, Mode, Pad, Timer, Word, WordEvent};
 
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -125,4 +125,111 @@ fn a_watchdog_that_fell_back_and_bit_cannot_be_kicked() {
     assert!(kq.wait(None).unwrap().is_some());
     assert!(matches!(watchdog.kick(), Err(Error::Gone)));
     assert_eq!(kq.wait(Some(20 * MS)).unwrap(), None);
+}
+
+fn word() -> Word {
+    let pad = Pad::new_or_fallback().unwrap();
+    assert!(pad.is_fallback());
+    pad.word(5).unwrap()
+}
+
+fn delivery(kq: &Kqueue) -> Option<WordEvent> {
+    match kq.wait(Some(Duration::ZERO)).unwrap() {
+        Some(Event::Word(event)) => Some(event),
+        None => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+#[ignore = "needs FreeBSD without kqx"]
+fn a_word_that_fell_back_counts_and_wakes_at_its_threshold() {
+    let (kq, word) = (kqueue(), word());
+    assert!(matches!(Pad::new(), Err(Error::NotLoaded)));
+    let watcher = word.watch(7).threshold(3).udata(42).add(&kq).unwrap();
+    assert!(watcher.is_fallback());
+    for _ in 0..2 {
+        word.count(2).unwrap();
+        assert_eq!(delivery(&kq), None);
+        word.count(3).unwrap();
+        let event = delivery(&kq).unwrap();
+        assert_eq!((event.id, event.count, event.udata), (7, 5, 42));
+        assert!(event.fallback);
+        assert_eq!(delivery(&kq), None);
+    }
+}
+
+#[test]
+#[ignore = "needs FreeBSD without kqx"]
+fn a_wake_that_another_consumer_overtook_is_no_event() {
+    let (kq, word) = (kqueue(), word());
+    word.watch(7).dispatch().add(&kq).unwrap();
+    word.count(4).unwrap();
+    assert_eq!((word.take(), delivery(&kq)), (4, None));
+    word.count(1).unwrap();
+    assert_eq!(delivery(&kq).unwrap().count, 1);
+}
+
+#[test]
+#[ignore = "needs FreeBSD without kqx"]
+fn a_semaphore_a_level_and_a_one_shot_that_fell_back_are_what_they_were() {
+    let (kq, word) = (kqueue(), word());
+    let semaphore = word.watch(7).threshold(2).mode(Mode::Semaphore);
+    let semaphore = semaphore.add(&kq).unwrap();
+    word.count(5).unwrap();
+    for _ in 0..2 {
+        assert_eq!(delivery(&kq).unwrap().count, 2);
+    }
+    assert_eq!(delivery(&kq), None);
+    semaphore.delete().unwrap();
+    let level = word.watch(8).mode(Mode::Level).add(&kq).unwrap();
+    for _ in 0..2 {
+        assert_eq!(delivery(&kq).unwrap().count, 1);
+    }
+    assert_eq!((word.take(), delivery(&kq)), (1, None));
+    level.delete().unwrap();
+    let once = word.watch(9).once().add(&kq).unwrap();
+    word.count(6).unwrap();
+    assert_eq!(delivery(&kq).unwrap().count, 6);
+    assert!(matches!(once.delete(), Err(Error::Gone)));
+    word.count(1).unwrap();
+    assert_eq!((word.pending(), delivery(&kq)), (1, None));
+}
+
+#[test]
+#[ignore = "needs FreeBSD without kqx"]
+fn a_thread_that_counts_wakes_one_that_sleeps() {
+    let (kq, word) = (kqueue(), word());
+    word.watch(7).max_delay(HOUR).threshold(9).add(&kq).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..1000).for_each(|_| word.count(1).unwrap()));
+        }
+        let mut taken = 0;
+        while taken < 4000 {
+            match kq.wait(None).unwrap() {
+                Some(Event::Word(event)) => taken += event.count,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(taken, 4000);
+    });
+}
+
+#[test]
+#[ignore = "needs FreeBSD without kqx"]
+fn a_second_watcher_and_another_word_of_the_same_id_are_refused() {
+    let kq = kqueue();
+    let pad = Pad::new_or_fallback().unwrap();
+    let [one, other] = [1, 2].map(|line| pad.word(line).unwrap());
+    one.watch(7).add(&kq).unwrap();
+    let second = one.watch(8).add(&kq).unwrap_err();
+    assert!(matches!(second, Error::NeedsModule(_)), "{second}");
+    let same = other.watch(7).add(&kq).unwrap_err();
+    assert!(matches!(same, Error::Invalid(_)), "{same}");
+    one.watch(7).threshold(2).add(&kq).unwrap();
+    one.count(1).unwrap();
+    assert_eq!(delivery(&kq), None);
+    drop(kq);
+    one.watch(8).add(&kqueue()).unwrap();
 }

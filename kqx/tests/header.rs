@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 
 use freebsd::{in_crate, releases, ziglang};
 use kqx::event::Kevent;
+use kqx::protocol::KqxWord;
 use kqx::{abi, event};
 
 /// Names and values of constants of one module.
@@ -23,12 +24,26 @@ macro_rules! constants {
     };
 }
 
+/// Compares size and fields of a struct in C with those of a type in Rust.
+macro_rules! layout {
+    ($source:ident, $name:literal, $rust:ident: $($field:ident)*) => {
+        let structure = concat!("struct ", $name);
+        let size = size_of::<$rust>() as i128;
+        equal(&mut $source, concat!($name, "_size"), &format!("sizeof({structure})"), size);
+        $({
+            let name = concat!($name, "_", stringify!($field));
+            let expression = format!("offsetof({structure}, {})", stringify!($field));
+            equal(&mut $source, name, &expression, offset_of!($rust, $field) as i128);
+        })*
+    };
+}
+
 /// The constants of `sys/kqx.h`.
 fn ours() -> BTreeMap<&'static str, i128> {
     let mut constants = constants!(abi:
         KQX_ABI_VERSION EVFILT_KQX KQX_ID_BITS KQX_ID_MASK
         NOTE_KQX_SET NOTE_KQX_SEMAPHORE NOTE_KQX_OVERFLOW NOTE_KQX_DELAY
-        NOTE_KQX_UPTIME NOTE_KQX_STEPPED NOTE_KQX_ONE
+        NOTE_KQX_UPTIME NOTE_KQX_STEPPED NOTE_KQX_ONE KQX_WORD KQXKICK
     );
     constants.extend(members());
     constants
@@ -66,6 +81,10 @@ fn functions() -> Vec<(String, i128)> {
             ]);
         }
     }
+    for (fd, line) in [(0, 0), (3, 5), (i32::MAX, u32::MAX), (-1, 1)] {
+        let call = format!("KQX_WORD_AT({fd}, {line}U)");
+        calls.push((call, abi::word_at(fd, line).into()));
+    }
     calls
 }
 
@@ -96,10 +115,10 @@ fn clang() -> String {
         .expect("no clang: run `make setup`")
 }
 
-/// clang for `release`, checking a source in `language` and `standard` on its input.
+/// clang for `release`, with a source in `language` and `standard` on its input.
 fn check(release: &str, language: &str, standard: &str) -> Command {
     let mut command = Command::new(clang());
-    command.args(["-Wall", "-Wextra", "-Werror", "-fsyntax-only"]);
+    command.args(["-Wall", "-Wextra", "-Werror"]);
     command.args(["-x", language, &format!("-std={standard}"), "-I"]);
     command.arg(in_crate("include"));
     if !cfg!(target_os = "freebsd") {
@@ -117,15 +136,17 @@ fn check(release: &str, language: &str, standard: &str) -> Command {
 /// Compiles `source` as `language` for every release, with no warning.
 fn compile(language: &str, standard: &str, source: &str) {
     for release in releases() {
-        let (status, said) = run(&mut check(&release, language, standard), source);
+        let mut check = check(&release, language, standard);
+        let (status, said, _) = run(check.arg("-fsyntax-only"), source);
         assert!(status, "{standard} for FreeBSD {release}:\n{said}");
     }
 }
 
-/// Whether `command` succeeds with `input`, and what it says of it.
-fn run(command: &mut Command, input: &str) -> (bool, String) {
+/// Whether `command` succeeds with `input`, what it says of it, and its output.
+fn run(command: &mut Command, input: &str) -> (bool, String, String) {
     let mut child = command
         .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
@@ -133,8 +154,8 @@ fn run(command: &mut Command, input: &str) -> (bool, String) {
     let written = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
     written.unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    (output.status.success(), said)
+    let [said, text] = [output.stderr, output.stdout].map(|text| String::from_utf8(text).unwrap());
+    (output.status.success(), said, text)
 }
 
 /// A type that exists only if `expression` has `value` in C.
@@ -156,21 +177,13 @@ fn comparison() -> String {
     for (index, (call, value)) in functions().into_iter().enumerate() {
         equal(&mut source, &format!("call{index}"), &call, value);
     }
-    let size = size_of::<Kevent>() as i128;
-    equal(&mut source, "size", "sizeof(struct kevent)", size);
-    let fields = [
-        ("ident", offset_of!(Kevent, ident)),
-        ("filter", offset_of!(Kevent, filter)),
-        ("flags", offset_of!(Kevent, flags)),
-        ("fflags", offset_of!(Kevent, fflags)),
-        ("data", offset_of!(Kevent, data)),
-        ("udata", offset_of!(Kevent, udata)),
-        ("ext", offset_of!(Kevent, ext)),
-    ];
-    for (field, offset) in fields {
-        let expression = format!("offsetof(struct kevent, {field})");
-        equal(&mut source, field, &expression, offset as i128);
-    }
+    layout!(source, "kevent", Kevent: ident filter flags fflags data udata ext);
+    layout!(source, "kqx_word", KqxWord: count armed user);
+    let aligned = align_of::<KqxWord>() as i128;
+    equal(&mut source, "aligned", "_Alignof(struct kqx_word)", aligned);
+    let device = abi::KQX_DEVICE.to_str().unwrap();
+    source +=
+        &format!("_Static_assert(__builtin_strcmp(KQX_DEVICE, {device:?}) == 0, \"the device\");");
     source
 }
 
@@ -178,13 +191,14 @@ fn comparison() -> String {
 fn the_header_and_the_rust_constants_have_the_same_names() {
     let mut header = defined("include/sys/kqx.h", "#define");
     assert!(header.remove("_SYS_KQX_H_"), "the header has its guard");
-    let (macros, constants): (BTreeSet<_>, _) =
+    let (macros, mut constants): (BTreeSet<_>, BTreeSet<_>) =
         header.into_iter().partition(|name| name.contains('('));
 
     let mut rust = defined("src/abi.rs", "pub const ");
     assert!(rust.remove("fn"), "there are functions too");
     rust.extend(members().map(|(name, _)| name.to_owned()));
     assert_eq!(constants, rust);
+    assert!(constants.remove("KQX_DEVICE"), "the path is compared too");
     assert_eq!(constants, names(&ours()), "every one is compared below");
 
     let functions = defined("src/abi.rs", "pub const fn ")
@@ -228,7 +242,7 @@ fn the_syzkaller_description_has_no_constant_that_does_not_exist() {
 }
 
 #[test]
-fn c_and_rust_agree_on_every_value_and_on_struct_kevent() {
+fn c_and_rust_agree_on_every_value_and_on_every_struct() {
     compile("c", "c11", &comparison());
 }
 
@@ -242,7 +256,8 @@ fn a_value_that_differs_does_not_compile() {
         i128::from(abi::KQX_COUNTER),
     );
     for release in releases() {
-        let (compiled, said) = run(&mut check(&release, "c", "c11"), &source);
+        let mut check = check(&release, "c", "c11");
+        let (compiled, said, _) = run(check.arg("-fsyntax-only"), &source);
         assert!(!compiled && said.contains("wrong_differs"), "{said}");
     }
 }
@@ -257,6 +272,57 @@ fn the_header_stands_alone_in_c99_c11_and_cxx() {
     compile("c++", "c++17", source);
 }
 
+/// A producer in C.
+const PRODUCER: &str = "#include <sys/kqx.h>\n\
+    int produce(struct kqx_word *);\n\
+    int produce(struct kqx_word *w) { return (kqx_count(w, 1) ? kqx_kick(3, 7) : 0); }\n\
+    uint64_t consume(struct kqx_word *);\n\
+    uint64_t consume(struct kqx_word *w) { return (kqx_take(w)); }\n";
+
+#[test]
+fn a_word_is_counted_and_taken_in_c99_c11_and_cxx() {
+    compile("c", "c99", PRODUCER);
+    compile("c", "c11", PRODUCER);
+    compile("c++", "c++17", PRODUCER);
+}
+
+#[test]
+fn a_count_whose_kick_is_forgotten_does_not_compile() {
+    let source = PRODUCER.replace(
+        "return (kqx_count(w, 1) ? kqx_kick(3, 7) : 0)",
+        "kqx_count(w, 1); return (0)",
+    );
+    for release in releases() {
+        let mut check = check(&release, "c", "c11");
+        let (compiled, said, _) = run(check.arg("-fsyntax-only"), &source);
+        assert!(!compiled && said.contains("unused-result"), "{said}");
+    }
+}
+
+#[test]
+fn a_count_that_wakes_nobody_takes_at_most_nine_instructions_and_one_branch() {
+    for release in releases() {
+        let mut check = check(&release, "c", "c11");
+        let (compiled, said, text) = run(check.args(["-O2", "-S", "-o", "-"]), PRODUCER);
+        assert!(compiled, "{said}");
+        let (_, produce) = text.split_once("\nproduce:").unwrap();
+        let instructions: Vec<&str> = produce
+            .lines()
+            .filter_map(|line| line.strip_prefix('\t'))
+            .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
+            .collect();
+        // A kick is behind the first branch, and a return in front of or behind the kick.
+        let branch = instructions
+            .iter()
+            .position(|i| i.starts_with('j'))
+            .unwrap();
+        let count = &instructions[..=branch];
+        assert!(count.len() < 9, "{count:#?}");
+        let locked = count.iter().filter(|i| i.starts_with("lock")).count();
+        assert_eq!(locked, 1, "{count:#?}");
+    }
+}
+
 #[test]
 fn what_the_readme_shows_in_c_compiles() {
     let readme = fs::read_to_string(in_crate("../README.md")).unwrap();
@@ -265,8 +331,8 @@ fn what_the_readme_shows_in_c_compiles() {
     for rest in shown {
         let (code, _) = rest.split_once("\n```\n").unwrap();
         let source = format!(
-            "#include <sys/kqx.h>\n#include <stddef.h>\n\
-             void f(int);\nvoid f(int kq) {{\n{code}\n}}\n"
+            "#include <sys/kqx.h>\n#include <sys/mman.h>\n#include <fcntl.h>\n\
+             #include <stddef.h>\nvoid f(int);\nvoid f(int kq) {{\n{code}\n}}\n"
         );
         compile("c", "c11", &source);
     }

@@ -8,7 +8,7 @@
 //! headers of the release, as the crate `freebsd-kernel-sys` has them.
 
 use std::cell::Cell;
-use std::ffi::{c_int, c_long, c_ulong, c_void};
+use std::ffi::{c_char, c_int, c_long, c_ulong, c_void};
 use std::fmt;
 use std::mem::{offset_of, size_of};
 use std::sync::atomic::Ordering::Relaxed;
@@ -377,6 +377,44 @@ pub(crate) struct MallocType {
     pub(crate) ks_shortdesc: CText,
 }
 
+/// `struct cdevsw`, up to the last function.
+#[repr(C)]
+pub(crate) struct Cdevsw {
+    pub(crate) d_version: c_int,
+    d_flags: c_int,
+    d_name: CText,
+    pub(crate) d_open:
+        Option<unsafe extern "C-unwind" fn(*const c_void, c_int, c_int, usize) -> c_int>,
+    unplayed: [*const c_void; 4],
+    pub(crate) d_ioctl: Option<
+        unsafe extern "C-unwind" fn(*const c_void, c_ulong, *mut c_char, c_int, usize) -> c_int,
+    >,
+    unplayed_too: [*const c_void; 6],
+    pub(crate) d_mmap_single: Option<
+        unsafe extern "C-unwind" fn(
+            *const c_void,
+            *mut i64,
+            usize,
+            *mut *mut c_void,
+            c_int,
+        ) -> c_int,
+    >,
+}
+
+/// `struct file`, up to its type.
+#[repr(C)]
+pub struct File {
+    pub(crate) f_flag: AtomicU32,
+    pub(crate) f_count: AtomicU32,
+    pub(crate) f_data: Cell<*const c_void>,
+    pub(crate) f_ops: Cell<*const c_void>,
+    pub(crate) f_vnode: Cell<*const c_void>,
+    pub(crate) f_cred: Cell<*const c_void>,
+    pub(crate) f_type: Cell<i16>,
+    /// What this kernel keeps of the file.
+    pub(crate) behind: *mut c_void,
+}
+
 /// `struct bintime`: seconds and 2^-64 seconds.
 #[repr(C)]
 pub(crate) struct Bintime {
@@ -413,6 +451,12 @@ same_layout!(ModDepend, mod_depend; md_ver_minimum md_ver_maximum);
 same_layout!(Moduledata, moduledata; name evhand priv_);
 same_layout!(Bintime, bintime; sec frac);
 const _: () = {
+    assert!(offset_of!(Cdevsw, d_open) == offset_of!(sys::cdevsw, d_open));
+    assert!(offset_of!(Cdevsw, d_ioctl) == offset_of!(sys::cdevsw, d_ioctl));
+    assert!(offset_of!(Cdevsw, d_mmap_single) == offset_of!(sys::cdevsw, d_mmap_single));
+    assert!(offset_of!(File, f_data) == offset_of!(sys::file, f_data));
+    assert!(offset_of!(File, f_vnode) == offset_of!(sys::file, f_vnode));
+    assert!(offset_of!(File, f_type) == offset_of!(sys::file, f_type));
     assert!(size_of::<Kevent>() == size_of::<sys::kevent>());
     const TASK: usize = offset_of!(sys::timeout_task, t);
     assert!(offset_of!(TimeoutTask, ta_func) == TASK + offset_of!(sys::task, ta_func));

@@ -9,7 +9,7 @@
 //!
 //! Played are the kqueue core ([`Process::kevent`]), knlist(9), mutex(9) with witness(4),
 //! callout(9) on real or virtual time, malloc(9) and uma(9), counter(9), sysctl(9), chgkqcnt
-//! and uidinfo, module(9) and the kernel linker. What the kernel finds wrong (a lock order
+//! and uidinfo, conf(9) and what a device of shared memory needs of vm(9), module(9) and the kernel linker. What the kernel finds wrong (a lock order
 //! reversal, a sleep with a mutex held, a leak, a write to freed memory) is a [`Fault`], and
 //! fails the test that does not expect it.
 //!
@@ -92,6 +92,7 @@ pub use errno::*;
 pub use kqueue::KnoteInfo;
 pub use linker::LoadError;
 pub use machine::config::{ClockMode, Config, Release};
+pub use machine::mapping::Mapping;
 pub use machine::process::{Fd, Process, UNLIMITED};
 pub use machine::{Machine, ModEvent, Thread};
 pub use schedule::order::{Decision, Order, Step, Strategy};

@@ -7,10 +7,12 @@
 //! kernel. A case can tell the two apart only with [`System::has`].
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use kqx::event::Kevent;
+use kqx::protocol::KqxWord;
 
 use crate::outcome::{Failure, Outcome};
 
@@ -22,6 +24,18 @@ pub type Body<'a> = &'a (dyn Fn() -> Outcome + Sync);
 
 /// Memory that processes share.
 pub type SharedMemory = &'static [AtomicU64; 16];
+
+/// Words of a pad that are mapped, until this is dropped. After fork(2), the mapping is there in
+/// both processes.
+pub struct Mapping(Box<dyn Deref<Target = [KqxWord]> + Send + Sync>);
+
+impl Deref for Mapping {
+    type Target = [KqxWord];
+
+    fn deref(&self) -> &[KqxWord] {
+        &self.0
+    }
+}
 
 pub use kqx::errno::Errno;
 
@@ -124,6 +138,42 @@ pub trait System: Sync {
     /// # Errors
     /// EBADF.
     fn close(&self, fd: Fd) -> Result<(), Errno>;
+
+    /// open(2) of `/dev/kqx`, for reading, and for writing if `write`.
+    ///
+    /// # Errors
+    /// ENOENT: the module is not loaded.
+    fn open_pad(&self, write: bool) -> Result<Fd, Errno>;
+
+    /// mmap(2) of a pad with MAP_SHARED, for reading, and for writing if `write`.
+    ///
+    /// # Errors
+    /// EBADF. EACCES: the descriptor is read only. EINVAL: no pad, or not that large.
+    fn map(&self, fd: Fd, length: usize, offset: i64, write: bool) -> Result<Mapping, Errno>;
+
+    /// ioctl(2) with a pointer to a number of 64 bits; None: with a bad pointer.
+    ///
+    /// # Errors
+    /// EBADF. EFAULT. ENOTTY: no such command.
+    fn ioctl(&self, fd: Fd, command: u64, argument: Option<u64>) -> Result<(), Errno>;
+
+    /// Two ends of a socketpair(2), on which [`System::send`] passes descriptors.
+    ///
+    /// # Errors
+    /// EMFILE.
+    fn socketpair(&self) -> Result<[Fd; 2], Errno>;
+
+    /// Passes a descriptor: sendmsg(2) with SCM_RIGHTS.
+    ///
+    /// # Errors
+    /// EBADF. EOPNOTSUPP: a kqueue cannot be passed.
+    fn send(&self, socket: Fd, fd: Fd) -> Result<(), Errno>;
+
+    /// The descriptor that was sent: recvmsg(2).
+    ///
+    /// # Errors
+    /// EBADF. EWOULDBLOCK: nothing has been sent.
+    fn receive(&self, socket: Fd) -> Result<Fd, Errno>;
 
     /// kevent(2): applies `changes`, then waits for at least one event, at most for
     /// `timeout` (None: without end; zero: does not wait). Returns how many of `events` the

@@ -11,3 +11,4 @@ pub mod set_aside;
 pub mod takers;
 pub mod timing;
 pub mod watchers;
+pub mod words;

@@ -75,7 +75,7 @@ fn suites() -> Result<Vec<Step>> {
 fn units() -> Result<Vec<Step>> {
     let units = cargo("test --quiet --workspace");
     // `--cfg loom` builds every crate anew, so these tests have a directory of their own.
-    let mut loom = cargo("test --quiet --package kqx-loom --target-dir target/loom");
+    let mut loom = cargo("test --release --quiet --package kqx-loom --target-dir target/loom");
     loom.env("RUSTFLAGS", "--cfg loom");
     let mutants = xtask("mutants")?;
     Ok(vec![

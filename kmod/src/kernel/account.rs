@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Who has how many timers: each user, and each jail as a whole.
+//! Who has how many timers and wired pages: each user, and each jail as a whole.
 //!
-//! `kern.kqx.timer_max_user` caps an account. A user outside of jails has an account; a jail
+//! `kern.kqx.timer_max_user` caps the timers of an account, and `kern.kqx.pages_max` its pages. A user outside of jails has an account; a jail
 //! has an account for all its users and for the jails in it, or its root could multiply
 //! itself by setuid(2).
 //!
-//! An account is told by the address of a uidinfo or a prison, which each timer on it holds.
-//! An account without timers stays on its chain, for the next user or jail that needs an account
+//! An account is told by the address of a uidinfo or a prison, which each charge on it holds.
+//! An account with nothing on it stays on its chain, for the next user or jail that needs an account
 //! there.
 
 use core::cell::Cell;
@@ -17,17 +17,18 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use kqx::errno::Errno;
 
 use super::mutex::Guarded;
-use super::uma::{Item, Zone};
+use super::uidinfo::Resource;
+use super::uma::{Item, Wait, Zone};
 
 /// How many lists the accounts are spread over.
 const CHAINS: usize = 64;
 
-/// The timers of a user or a jail.
+/// What a user or a jail has.
 pub(super) struct Account {
     /// The address it is told by. Under the mutex.
     key: Cell<usize>,
-    /// How many there are. Raised under the mutex.
-    timers: AtomicU32,
+    /// How many of each resource. Raised under the mutex.
+    held: [AtomicU32; 2],
     /// The next of its chain. Under the mutex.
     next: Link,
 }
@@ -52,7 +53,7 @@ pub(super) fn init() -> Result<(), Errno> {
     unsafe { ZONE.uma_zcreate(c"kqx account", None, None) }
 }
 
-/// At MOD_UNLOAD, when no timer is left.
+/// At MOD_UNLOAD, when no charge is left.
 pub(super) fn destroy() {
     if !ZONE.exists() {
         return;
@@ -62,24 +63,29 @@ pub(super) fn destroy() {
     ACCOUNTS.mtx.mtx_destroy();
 }
 
-/// One timer on an account, given back when dropped.
-pub(super) struct Share(&'static Account);
+/// One of a resource on an account, given back when dropped.
+pub(super) struct Share(&'static AtomicU32);
 
 impl Share {
-    /// Puts a timer on the account of `key`. ENOMEM where it has `max`. May sleep.
-    pub(super) fn take(key: usize, max: u32) -> Result<Share, Errno> {
-        if let Some(result) = ACCOUNTS.with(|accounts| accounts.raise(key, max)) {
+    /// Puts one of a resource on the account of `key`. ENOMEM where it has `max` of that. Sleeps
+    /// if it may `wait`.
+    pub(super) fn take<R: Resource>(key: usize, max: u32, wait: Wait) -> Result<Share, Errno> {
+        let raise = |accounts: &Accounts| accounts.raise(key, R::INDEX, max);
+        if let Some(result) = ACCOUNTS.with(raise) {
             return result.map(Share);
         }
-        let new = ZONE.item(Account {
-            key: Cell::new(0),
-            timers: AtomicU32::new(0),
-            next: Cell::new(None),
-        })?;
-        // An account without timers is anybody's: there is room now.
+        let new = ZONE.item_if(
+            Account {
+                key: Cell::new(0),
+                held: [const { AtomicU32::new(0) }; 2],
+                next: Cell::new(None),
+            },
+            wait,
+        )?;
+        // An account with nothing on it is anybody's: there is room now.
         let result = ACCOUNTS.with(|accounts| {
             accounts.insert(key, new.leak());
-            accounts.raise(key, max)
+            raise(accounts)
         });
         result.unwrap_or(Err(Errno::ENOMEM)).map(Share)
     }
@@ -88,7 +94,7 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         // After this the account may be another's.
-        self.0.timers.fetch_sub(1, Relaxed);
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 
@@ -98,21 +104,25 @@ impl Accounts {
         &self.0[mixed >> (usize::BITS - CHAINS.ilog2())]
     }
 
-    /// Puts a timer on the account of `key`, or on an account of its chain that has none.
-    /// None: there is neither.
-    fn raise(&self, key: usize, max: u32) -> Option<Result<&'static Account, Errno>> {
+    /// Puts one of a resource on the account of `key`, or on an account of its chain that has
+    /// nothing on it. None: there is neither.
+    fn raise(
+        &self,
+        key: usize,
+        resource: usize,
+        max: u32,
+    ) -> Option<Result<&'static AtomicU32, Errno>> {
         let mut unused = None;
         let mut next = self.chain(key).get();
         while let Some(account) = next {
-            let timers = account.timers.load(Relaxed);
             if account.key.get() == key {
                 unused = Some(account);
-                if timers >= max {
+                if account.held[resource].load(Relaxed) >= max {
                     return Some(Err(Errno::ENOMEM));
                 }
                 break;
             }
-            if timers == 0 {
+            if account.held.iter().all(|held| held.load(Relaxed) == 0) {
                 unused = Some(account);
             }
             next = account.next.get();
@@ -122,16 +132,17 @@ impl Accounts {
             return Some(Err(Errno::ENOMEM));
         }
         account.key.set(key);
-        account.timers.fetch_add(1, Relaxed);
-        Some(Ok(account))
+        let held = &account.held[resource];
+        held.fetch_add(1, Relaxed);
+        Some(Ok(held))
     }
 
-    /// Frees every account: nobody has a timer.
+    /// Frees every account: nothing is on any of them.
     fn free(&self) {
         for chain in &self.0 {
             while let Some(account) = chain.take() {
                 chain.set(account.next.get());
-                // SAFETY: from `Share::take`, off its chain, and without timers: nobody knows it.
+                // SAFETY: from `Share::take`, off its chain, and with nothing on it: nobody knows it.
                 drop(unsafe { Item::from_raw(&ZONE, NonNull::from(account)) });
             }
         }

@@ -8,7 +8,8 @@ use core::ptr::{NonNull, null_mut};
 use freebsd_kernel_sys as sys;
 use kqx::errno::Errno;
 
-use super::group::{Member, Offer, Watcher};
+use super::device::Descriptor;
+use super::group::{Initial, Member, Watcher};
 use super::knote::{
     Accepted, Attached, Attaching, Changing, Detached, Detaching, Knote, Listed, Times,
 };
@@ -113,17 +114,34 @@ impl<'a> Knote<'a, Attaching> {
     }
 
     /// The registration is accepted as a watcher of the group of its ident, in the kqueues of
-    /// the same file table. The first watcher makes the group, which keeps `shared` and is
-    /// charged. `join` runs with the group's mutex held; if `join` refuses, nothing has
-    /// happened. Sleeps. ENOMEM over a limit.
-    pub fn attach_watcher<T: Copy + Send + 'static>(
+    /// the same file table. The first watcher makes the group, which is charged. `join` runs with
+    /// the group's mutex held; if `join` refuses, nothing has happened. Sleeps. ENOMEM over a
+    /// limit.
+    pub fn attach_watcher(
         self,
-        offer: Offer,
-        shared: T,
-        join: impl FnOnce(&Member<'_, Attached>) -> Result<(), Errno>,
+        initial: &Initial,
+        join: &mut dyn FnMut(&Member<'_, Attached>) -> Result<(), Errno>,
     ) -> Result<Knote<'a, Attached>, Errno> {
         // SAFETY: the knote has nothing else, as it becomes `Attached`; f_detach takes the watcher.
-        let watcher = unsafe { Watcher::attach(&self, offer, shared, join)? };
+        let watcher = unsafe { Watcher::attach(&self, initial, join)? };
+        self.set_attached(watcher.as_ptr().cast());
+        Ok(self.attached())
+    }
+
+    /// As [`Knote::attach_watcher`], for the word on a line of the pad that `place` has the
+    /// descriptor of; `timed`: with the charge for a timer. `initial` is told whether the
+    /// descriptor is writable. EBADF; EINVAL: the descriptor is no pad, or there is no such line.
+    pub fn attach_word(
+        self,
+        place: (i32, u32),
+        timed: bool,
+        initial: impl FnOnce(bool) -> Result<Initial, Errno>,
+        join: &mut dyn FnMut(&Member<'_, Attached>) -> Result<(), Errno>,
+    ) -> Result<Knote<'a, Attached>, Errno> {
+        let Descriptor { pad, writable } = Descriptor::find(place.0)?;
+        let initial = initial(writable)?;
+        // SAFETY: as in `attach_watcher`.
+        let watcher = unsafe { Watcher::attach_word(&self, pad, place.1, &initial, timed, join)? };
         self.set_attached(watcher.as_ptr().cast());
         Ok(self.attached())
     }

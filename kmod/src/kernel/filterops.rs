@@ -107,7 +107,7 @@ fn f_event_any<O: Filterops>(kn: Knote<'_, Active>, from_knote: bool) -> c_int {
         return f_event_timed::<O>(kn, timer, from_knote);
     }
     if let Some(member) = kn.member() {
-        member.see();
+        member.see(from_knote);
     }
     O::f_event(kn).into()
 }

@@ -3,8 +3,9 @@
 //! Groups: registrations that share one state, and wake each other.
 //!
 //! All registrations of one ident, in the kqueues of one file table, are the *watchers* of a
-//! group. The group has a mutex, a charge, and what the filter keeps for all of them. A
-//! watcher has a knlist of one, so that knote(9) asks it and no other: waking a watcher costs
+//! group. So are all registrations of one word of a pad, in any kqueues of any processes. The
+//! group has a mutex, a charge, and what the filter keeps for all of them. A watcher has a knlist
+//! of one, so that knote(9) asks it and no other: waking a watcher costs
 //! the same however many there are.
 //!
 //! ```text
@@ -19,16 +20,15 @@
 //! The watcher that has waited longest is the first in the line ([`line`]). knote(9) skips a knote in
 //! flux, which it is while kern.proc.kq is read. A watcher that was missed so gets another
 //! offer from taskqueue(9), at growing intervals: nobody else's work, and no work for watchers
-//! that were not missed.
+//! that were not missed. The filter may have the same task make an offer at a time of its own.
 //!
 //! A file table is told by its address, so a group holds the table's memory. Knotes can
 //! outlive their table: two kqueues that watch each other are never closed at exit.
 //!
-//! Locks: the [`table`] of groups has a mutex that guards who refers to a group, and is never
-//! held with another. A group's mutex comes before the kqueue's lock.
+//! Locks: the table of groups has a mutex that guards who refers to a group, and is never held
+//! with another. A group's mutex comes before the kqueue's lock, and before that of the accounts.
 
 mod line;
-mod table;
 
 use core::any::TypeId;
 use core::cell::{Cell, UnsafeCell};
@@ -42,21 +42,33 @@ use core::sync::atomic::Ordering::Relaxed;
 use freebsd_kernel_sys as sys;
 
 use kqx::errno::Errno;
-use kqx_filters::Words;
-use kqx_filters::time::nstosbt;
+use kqx::protocol::KqxWord;
+use kqx_filters::time::{Clock, nstosbt};
 
+use super::clock::KernelClock;
 use super::knote::{Active, Attached, Attaching, Changing, Delivering, Detaching, Knote};
-use super::mutex::Mtx;
+use super::mutex::{Guarded, Mtx};
+use super::pad::{Pad, Word};
 use super::stats::{Stat, counter_u64_add};
 use super::sysctl::watcher_max;
-use super::timer::{FROM_KNOTE, RETRY_MAX, another_filters, backoff};
+use super::table::{self, Listed, Name, Named, Ref, Table};
+use super::timer::{FROM_KNOTE, another_filters, backoff};
 use super::uidinfo::Charge;
 use super::uma::{Item, Zone};
 use line::{Lines, Links};
-use table::{GroupRef, Listed, Name};
 
-/// The most that a filter may keep for all watchers, in bytes.
-const SHARED_MAX: usize = 64;
+/// The most that a filter may keep for all watchers, and for each, in bytes.
+const STATE_MAX: usize = 104;
+
+/// A state that the filter keeps.
+type State = Cell<[MaybeUninit<u64>; STATE_MAX / 8]>;
+
+/// The most watchers of a word: each kick looks at all that wait.
+const WORD_WATCHER_MAX: u32 = 128;
+
+/// How long, in ns, the task waits for the mutex: the thread that has the mutex may be waking
+/// thousands, and the task's thread is the kernel's own, so that others' tasks would wait too.
+const BUSY: u64 = 1_000_000;
 
 /// The zone sets up the mutex and the task, which last as long as the memory.
 #[repr(C)]
@@ -68,20 +80,31 @@ pub(super) struct Group {
 
 /// What a group has from `obtain` on, until its last reference is dropped.
 pub(super) struct Body {
-    listed: Listed,
-    _fdp: Fdhold,
-    _charge: Charge,
+    listed: Listed<Group>,
+    subject: Subject,
     /// How many watchers there are. Under the mutex, as all that follows.
     watchers: Cell<u32>,
     lines: Lines,
     /// How often in a row some watcher was missed.
     tries: Cell<u8>,
+    /// When the task is to run, ns on CLOCK_UPTIME.
+    scheduled: Cell<Option<u64>>,
     /// The task was scheduled: it is to be drained.
     retried: Cell<bool>,
     offer: Offer,
-    /// The type of what `shared` holds.
+    /// The types of what each watcher's `own` and `shared` hold.
     kind: TypeId,
-    shared: Cell<[MaybeUninit<u64>; SHARED_MAX / 8]>,
+    shared: State,
+    /// A callback uses `shared`, or a watcher's `own`.
+    lent: Cell<bool>,
+}
+
+/// What the watchers of a group watch.
+enum Subject {
+    /// An ident, in the kqueues of a file table.
+    Ident { _fdp: Fdhold, _charge: Charge },
+    /// A word of a pad.
+    Word(Word),
 }
 
 impl Deref for Group {
@@ -114,8 +137,19 @@ impl Drop for Fdhold {
     }
 }
 
-/// Gives a watcher what is there for the watcher. False if the watcher has no use for that.
-pub type Offer = fn(&Member<'_, Offered>) -> bool;
+/// Gives the watchers that wait what is there for them.
+pub type Offer = fn(&Waiting<'_>);
+
+/// What becomes of a watcher that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The watcher has something now: kqueue is told.
+    Wake,
+    /// There is nothing for this watcher.
+    Pass,
+    /// There is nothing for any of them.
+    End,
+}
 
 /// Of a [`Member`]: another watcher, or the group's task, makes an offer.
 pub struct Offered;
@@ -143,20 +177,26 @@ pub(super) struct Watcher {
     /// Of one knote, with the group's mutex.
     knlist: UnsafeCell<MaybeUninit<sys::knlist>>,
     knote: NonNull<sys::knote>,
-    group: GroupRef,
+    group: Ref<Group>,
     /// The filter's state. Under the group's mutex, as all that follows.
-    words: Cell<Words>,
+    own: State,
     links: Links,
     /// f_event has been called since knote(9) last was.
     seen: Cell<bool>,
+    /// f_event is called by knote(9), with the kqueue's lock held.
+    from_knote: Cell<bool>,
+    /// For a timer, if the filter has asked for that.
+    charge: UnsafeCell<Option<Charge>>,
 }
 
+static TABLE: Guarded<Table<Group>> = Guarded::new(Table::new());
 static GROUPS: Zone<Group> = Zone::new();
 static WATCHERS: Zone<Watcher> = Zone::new();
 
 /// At MOD_LOAD, before any registration. ENOMEM where the kernel has no memory.
 pub(super) fn init() -> Result<(), Errno> {
-    table::init();
+    table::draw_salt();
+    TABLE.mtx.mtx_init(c"kqx groups");
     // SAFETY: the functions do what uma(9) expects of an init and a fini; a watcher needs
     // none.
     unsafe {
@@ -170,7 +210,7 @@ pub(super) fn destroy() {
     if WATCHERS.exists() {
         WATCHERS.uma_zdestroy();
         GROUPS.uma_zdestroy();
-        table::destroy();
+        TABLE.mtx.mtx_destroy();
     }
 }
 
@@ -198,80 +238,207 @@ unsafe extern "C" fn group_fini(memory: *mut c_void, _size: c_int) {
     unsafe { (*memory.cast::<Group>()).mtx.mtx_destroy() };
 }
 
-impl Group {
-    /// The group of the knote's name, found, or made with what the filter keeps for all watchers
-    /// and charged. May sleep. ENOMEM over a limit.
-    fn obtain<T: Copy + Send + 'static>(
-        kn: &Knote<'_, Attaching>,
-        offer: Offer,
-        shared: T,
-    ) -> Result<GroupRef, Errno> {
-        const { assert!(size_of::<T>() <= SHARED_MAX && align_of::<T>() <= 8) };
-        let name = Name::of(kn);
-        if let Some(group) = GroupRef::find(name) {
-            return Ok(group);
-        }
-        let charge = match Charge::new() {
-            Ok(charge) => charge,
-            // Another thread's may be there by now, which costs nothing.
-            Err(errno) => return GroupRef::find(name).ok_or(errno),
-        };
-        let body = Body {
-            listed: Listed::new(name),
-            _fdp: Fdhold::of(kn),
-            _charge: charge,
-            watchers: Cell::new(0),
-            lines: Lines::new(),
-            tries: Cell::new(0),
-            retried: Cell::new(false),
-            offer,
-            kind: TypeId::of::<T>(),
-            shared: Cell::new([MaybeUninit::uninit(); SHARED_MAX / 8]),
-        };
-        let new = GROUPS.uma_zalloc()?;
-        // SAFETY: memory of a group, this thread's alone, of which `group_init` has set up all
-        // but the body. A T fits into `shared`.
-        let new = unsafe {
-            (&raw mut (*new.as_ptr()).body).write(body);
-            new.as_ref().shared.as_ptr().cast::<T>().write(shared);
-            Item::from_raw(&GROUPS, new)
-        };
-        Ok(GroupRef::find_or_insert(new))
+impl Named for Group {
+    fn table() -> &'static Guarded<Table<Self>> {
+        &TABLE
     }
 
-    /// Schedules the task, `after` ns from now.
-    fn retry_after(&self, after: u64) {
-        // SAFETY: `group_init` set the task up. `end_retries` waits for the task before the group
-        // goes; meanwhile, this does nothing.
-        unsafe { sys::kqx_taskqueue_enqueue_timeout_sbt(self.retry.get(), nstosbt(after)) };
+    fn zone() -> &'static Zone<Self> {
+        &GROUPS
     }
 
-    /// Waits for the task. When no watcher is left, with no lock held.
-    fn end_retries(&self) {
+    fn listed(&self) -> &Listed<Self> {
+        &self.listed
+    }
+
+    /// Waits for the task.
+    fn end(&self) {
         if self.retried.get() {
             // SAFETY: `group_init` set the task up, and no watcher is left to schedule the task.
             unsafe { sys::kqx_taskqueue_drain_timeout(self.retry.get()) };
         }
     }
+}
 
-    /// Offers what is there to the watchers that wait; see `Member::offer`. What an offer changes
-    /// is kept if kqueue takes notice, and taken back if the knote is in flux. With the mutex
-    /// held.
-    fn offer(&self) {
-        while let Some(first) = self.lines.first() {
+/// Stores a T in a state that nobody else uses.
+fn store<T: Copy + Send + 'static>(state: &State, value: T) {
+    const { assert!(size_of::<T>() <= STATE_MAX && align_of::<T>() <= 8) };
+    // SAFETY: a T fits into the state, and no other thread uses the state.
+    unsafe { state.as_ptr().cast::<T>().write(value) };
+}
+
+/// What a filter has of a watcher that is new, and of its group, if that is new.
+pub struct Initial {
+    offer: Offer,
+    own: State,
+    shared: State,
+    kind: TypeId,
+}
+
+impl Initial {
+    /// How the watchers that wait get what is there, the watcher's `own` state, and the state of
+    /// all watchers.
+    pub fn new<W: Copy + Send + 'static, S: Copy + Send + 'static>(
+        offer: Offer,
+        own: W,
+        shared: S,
+    ) -> Initial {
+        let initial = Initial {
+            offer,
+            own: Cell::new([MaybeUninit::uninit(); STATE_MAX / 8]),
+            shared: Cell::new([MaybeUninit::uninit(); STATE_MAX / 8]),
+            kind: TypeId::of::<(W, S)>(),
+        };
+        store(&initial.own, own);
+        store(&initial.shared, shared);
+        initial
+    }
+}
+
+/// What a new watcher does with the group's mutex held.
+pub(super) type Join<'a> = &'a mut dyn FnMut(&Member<'_, Attached>) -> Result<(), Errno>;
+
+impl Group {
+    /// The group of that name, found, or made. May sleep. ENOMEM over a limit.
+    fn obtain(
+        name: Name,
+        initial: &Initial,
+        subject: impl FnOnce() -> Result<Subject, Errno>,
+    ) -> Result<Ref<Group>, Errno> {
+        Ref::find_or_make(name, || Group::make(name, initial, subject()?))
+    }
+
+    #[inline(never)]
+    fn make(name: Name, initial: &Initial, subject: Subject) -> Result<Item<Group>, Errno> {
+        let body = Body {
+            listed: Listed::new(name),
+            subject,
+            watchers: Cell::new(0),
+            lines: Lines::new(),
+            tries: Cell::new(0),
+            scheduled: Cell::new(None),
+            retried: Cell::new(false),
+            offer: initial.offer,
+            kind: initial.kind,
+            shared: initial.shared.clone(),
+            lent: Cell::new(false),
+        };
+        let new = GROUPS.uma_zalloc()?;
+        // SAFETY: memory of a group, this thread's alone, of which `group_init` has set up all
+        // but the body.
+        Ok(unsafe {
+            (&raw mut (*new.as_ptr()).body).write(body);
+            Item::from_raw(&GROUPS, new)
+        })
+    }
+
+    /// Has the task run at `uptime`, ns, unless the task is to run before. With the mutex held.
+    fn run_by(&self, uptime: u64, now: u64) {
+        if self.scheduled.get().is_some_and(|before| before <= uptime) {
+            return;
+        }
+        self.scheduled.set(Some(uptime));
+        self.retried.set(true);
+        self.run_after(uptime.saturating_sub(now).max(1));
+    }
+
+    /// Lends the states of the group, until the caller sets what this returns to false. Panics if
+    /// they are lent already, or are not of that kind.
+    #[inline(never)]
+    fn lend(&self, kind: TypeId) -> &Cell<bool> {
+        if self.lent.replace(true) || self.kind != kind {
+            another_filters();
+        }
+        &self.lent
+    }
+
+    fn run_soon(&self) {
+        let now = KernelClock.uptime();
+        self.run_by(now + backoff(&self.tries), now);
+    }
+
+    fn word(&self) -> Option<&KqxWord> {
+        match &self.subject {
+            Subject::Word(word) => Some(word.get()),
+            Subject::Ident { .. } => None,
+        }
+    }
+
+    /// Schedules the task, `after` ns from now.
+    fn run_after(&self, after: u64) {
+        // SAFETY: `group_init` set the task up. `end` waits for the task before the group goes;
+        // meanwhile, this does nothing.
+        unsafe { sys::kqx_taskqueue_enqueue_timeout_sbt(self.retry.get(), nstosbt(after)) };
+    }
+}
+
+/// Somebody counts in a word, and kicks the watchers that wait. In a thread that holds no lock.
+pub(super) fn kick(pad: &Pad, line: u32) {
+    if let Some(group) = Ref::<Group>::find(pad.name(line as usize)) {
+        let _held = group.mtx.mtx_lock();
+        (group.offer)(&Waiting(&group));
+    }
+}
+
+/// The watchers of a group that wait, for a thread that has the group's mutex and no kqueue's
+/// lock.
+pub struct Waiting<'g>(&'g Group);
+
+impl<'g> Waiting<'g> {
+    /// Asks `offer` for each watcher that waits, the longest first, what becomes of it. `undo`
+    /// takes back what `offer` has given a watcher whose knote is in flux.
+    #[inline(always)]
+    pub fn each(
+        &self,
+        mut offer: impl FnMut(&Member<'_, Offered>) -> Answer,
+        undo: impl Fn(&Member<'_, Offered>),
+    ) {
+        let mut next = self.0.lines.first();
+        // A watcher that waits again, behind the others, is not asked again.
+        for _ in 0..self.0.watchers.get() {
+            let Some(at) = next else { return };
             // SAFETY: what is in the line is there, and stays while the mutex is held.
-            let member = unsafe { Member::new(first) };
-            let before = (member.words(), self.shared.get());
-            if !(self.offer)(&member) {
-                return;
+            let member = unsafe { Member::new(at) };
+            next = member.next();
+            match offer(&member) {
+                Answer::Pass => continue,
+                Answer::End => return,
+                Answer::Wake => {}
             }
             member.leave_line();
             if !member.knote() {
-                member.set_words(before.0);
-                self.shared.set(before.1);
+                undo(&member);
                 member.miss();
             }
         }
+    }
+
+    /// Has the filter make another offer at `uptime`, ns, or before.
+    pub fn run_by(&self, uptime: u64) {
+        self.0.run_by(uptime, KernelClock.uptime());
+    }
+
+    /// Has the filter make another offer a little later, and later each time in a row.
+    pub fn run_soon(&self) {
+        self.0.run_soon();
+    }
+
+    /// Runs `body` with the state that the filter keeps for all watchers, whose own states are
+    /// each a W. As for [`Member::with`].
+    pub fn with_shared<W: Copy + Send + 'static, S: Copy + Send + 'static, R>(
+        &self,
+        body: impl FnOnce(&mut S) -> R,
+    ) -> R {
+        let lent = self.0.lend(TypeId::of::<(W, S)>());
+        // SAFETY: `store` wrote an S there. This thread has the mutex, and the one loan.
+        let result = body(unsafe { &mut *self.0.shared.as_ptr().cast() });
+        lent.set(false);
+        result
+    }
+
+    /// The word that they watch, if it is a word.
+    pub fn word(&self) -> Option<&'g KqxWord> {
+        self.0.word()
     }
 }
 
@@ -283,26 +450,76 @@ pub struct Member<'k, P> {
 }
 
 impl Watcher {
-    /// Makes the knote's registration a watcher, of the group that is there or of a new one,
-    /// which is charged and keeps `shared`. `join` is run with the group's mutex held; if it
-    /// refuses, nothing has happened. May sleep. ENOMEM over a limit.
+    /// Makes the knote's registration a watcher of its ident, in the kqueues of its file table.
+    /// As for [`Watcher::join`].
+    ///
+    /// # Safety
+    /// As for [`Watcher::join`].
+    pub(super) unsafe fn attach(
+        kn: &Knote<'_, Attaching>,
+        initial: &Initial,
+        join: Join<'_>,
+    ) -> Result<NonNull<Watcher>, Errno> {
+        let name = Name {
+            // SAFETY: a knote in f_attach has its kqueue.
+            owner: unsafe { sys::kqx_kq_fdp(kn.raw.as_ptr()) } as usize,
+            index: kn.ident(),
+        };
+        let group = Group::obtain(name, initial, || {
+            Ok(Subject::Ident {
+                _charge: Charge::new()?,
+                _fdp: Fdhold::of(kn),
+            })
+        })?;
+        // SAFETY: the caller's promise.
+        unsafe { Watcher::join(kn, group, initial, None, join) }
+    }
+
+    /// Makes the knote's registration a watcher of the word on a line of the pad. As for
+    /// [`Watcher::join`]. EINVAL: the pad has no such line.
+    ///
+    /// # Safety
+    /// As for [`Watcher::join`].
+    pub(super) unsafe fn attach_word(
+        kn: &Knote<'_, Attaching>,
+        pad: Pad,
+        line: u32,
+        initial: &Initial,
+        timed: bool,
+        join: Join<'_>,
+    ) -> Result<NonNull<Watcher>, Errno> {
+        let charge = if timed { Some(Charge::new()?) } else { None };
+        let name = pad.name(line as usize);
+        let group = Group::obtain(name, initial, || Word::obtain(pad, line).map(Subject::Word))?;
+        // SAFETY: the caller's promise.
+        unsafe { Watcher::join(kn, group, initial, charge, join) }
+    }
+
+    /// Makes the knote's registration a watcher of a group. `join` is run with the group's mutex
+    /// held; if it refuses, nothing has happened. May sleep. ENOMEM over a limit.
     ///
     /// # Safety
     /// The knote is attached to nothing else, and goes to `detach` in the end.
-    pub(super) unsafe fn attach<T: Copy + Send + 'static>(
+    #[inline(never)]
+    unsafe fn join(
         kn: &Knote<'_, Attaching>,
-        offer: Offer,
-        shared: T,
-        join: impl FnOnce(&Member<'_, Attached>) -> Result<(), Errno>,
+        group: Ref<Group>,
+        initial: &Initial,
+        charge: Option<Charge>,
+        join: Join<'_>,
     ) -> Result<NonNull<Watcher>, Errno> {
-        let group = Group::obtain(kn, offer, shared)?;
+        if group.kind != initial.kind {
+            another_filters();
+        }
         let watcher = WATCHERS.item(Watcher {
             knlist: UnsafeCell::new(MaybeUninit::uninit()),
             knote: kn.raw,
             group,
-            words: Cell::new(Words::default()),
+            own: initial.own.clone(),
             links: Links::new(),
             seen: Cell::new(false),
+            from_knote: Cell::new(false),
+            charge: UnsafeCell::new(charge),
         })?;
         let (kn, knlist) = (kn.raw.as_ptr(), watcher.knlist());
         // SAFETY: nobody else knows the list yet. The watcher's reference keeps the mutex.
@@ -375,25 +592,32 @@ impl<'k, P> Member<'k, P> {
         }
     }
 
-    /// The filter's state of this watcher.
-    pub fn words(&self) -> Words {
-        self.watcher.words.get()
+    /// Runs `body` with the filter's state of this watcher, and the state of all watchers. Panics
+    /// if the group was made with other types, or if `body` asks for a state.
+    #[inline(always)]
+    pub fn with<W: Copy + Send + 'static, S: Copy + Send + 'static, R>(
+        &self,
+        body: impl FnOnce(&mut W, &mut S) -> R,
+    ) -> R {
+        let lent = self.group.lend(TypeId::of::<(W, S)>());
+        // SAFETY: `store` wrote a W and an S there, which are not the same memory. This thread has
+        // the mutex, and the one loan.
+        let result = unsafe {
+            let (own, shared) = (self.watcher.own.as_ptr(), self.group.shared.as_ptr());
+            body(&mut *own.cast(), &mut *shared.cast())
+        };
+        lent.set(false);
+        result
     }
 
-    /// Sets the filter's state of this watcher.
-    pub fn set_words(&self, words: Words) {
-        self.watcher.words.set(words);
+    /// The word that is watched, if it is a word.
+    pub fn word(&self) -> Option<&'k KqxWord> {
+        self.group.word()
     }
 
-    /// The state that the filter keeps for all watchers. Panics if the group was made with
-    /// another type.
-    pub fn shared<T: Copy + Send + 'static>(&self) -> &Cell<T> {
-        if self.group.kind != TypeId::of::<T>() {
-            another_filters();
-        }
-        // SAFETY: `Group::obtain` wrote a T there, and a Cell<T> is laid out like a T. This
-        // thread has the mutex.
-        unsafe { &*self.group.shared.as_ptr().cast::<Cell<T>>() }
+    /// Has the filter make an offer a little later, and later each time in a row.
+    pub fn run_soon(&self) {
+        self.group.run_soon();
     }
 
     /// How many watchers the group has.
@@ -402,9 +626,16 @@ impl<'k, P> Member<'k, P> {
     }
 
     /// A refused watcher is in no line.
-    fn enter(&self, join: impl FnOnce(&Self) -> Result<(), Errno>) -> Result<(), Errno> {
+    fn enter(
+        &self,
+        join: &mut dyn FnMut(&Member<'_, P>) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
         let group = self.group;
-        if group.watchers.get() >= watcher_max().load(Relaxed) {
+        let max = match group.subject {
+            Subject::Ident { .. } => watcher_max().load(Relaxed),
+            Subject::Word(_) => WORD_WATCHER_MAX,
+        };
+        if group.watchers.get() >= max {
             counter_u64_add(Stat::Refused, 1);
             return Err(Errno::ENOMEM);
         }
@@ -444,32 +675,51 @@ impl<'k, P> Member<'k, P> {
 
     /// The watcher gets another offer a little later.
     fn miss(&self) {
-        let group = self.group;
-        if !group.lines.has_missed() {
-            group.retried.set(true);
-            group.retry_after(backoff(&group.tries));
+        if !self.group.lines.has_missed() {
+            self.run_soon();
         }
         self.join_missed();
     }
 }
 
-impl Member<'_, Offering> {
-    /// Offers what is there to the watchers that wait, the longest first, until a watcher has
-    /// no use for it.
+impl<'k> Member<'k, Offering> {
+    /// Offers what is there to the watchers that wait.
     pub fn offer(&self) {
-        self.group.offer();
+        (self.group.offer)(&Waiting(self.group));
+    }
+
+    /// Charges curthread's user for a timer, unless this watcher has been charged. ENOMEM over
+    /// a limit. Does not sleep.
+    pub fn charge(&self) -> Result<(), Errno> {
+        // SAFETY: under the mutex, and nothing below comes back here.
+        let charge = unsafe { &mut *self.watcher.charge.get() };
+        if charge.is_none() {
+            *charge = Some(Charge::new_nowait()?);
+        }
+        Ok(())
     }
 }
 
-impl Member<'_, Active> {
-    /// kqueue calls f_event.
-    pub(super) fn see(&self) {
+impl<'k> Member<'k, Active> {
+    /// kqueue calls f_event, through knote(9) or not.
+    pub(super) fn see(&self, from_knote: bool) {
         self.watcher.seen.set(true);
+        self.watcher.from_knote.set(from_knote);
+    }
+
+    /// The watcher, if kqueue asks by itself: the thread then has no kqueue's lock.
+    pub fn asked(&self) -> Option<Member<'k, Offering>> {
+        let asked = !self.watcher.from_knote.get();
+        asked.then_some(Member {
+            watcher: self.watcher,
+            group: self.group,
+            callback: PhantomData,
+        })
     }
 }
 
-/// The task: the watchers that were missed are the first in the line again, and get an
-/// offer.
+/// The task: the watchers that were missed are the first in the line again, and all that wait get
+/// an offer.
 ///
 /// # Safety
 /// For taskqueue(9) alone, not after taskqueue_drain_timeout: `argument` is the group.
@@ -479,13 +729,12 @@ unsafe extern "C" fn retry(argument: *mut c_void, _pending: c_int) {
     // The timeout of a timeout task is a callout.
     counter_u64_add(Stat::Callouts, 1);
     let Some(_held) = group.mtx.mtx_trylock() else {
-        // The thread that has it may be waking thousands, and this one is the kernel's own:
-        // others' tasks would wait too.
-        return group.retry_after(RETRY_MAX);
+        return group.run_after(BUSY);
     };
+    group.scheduled.set(None);
     group.lines.wait_again();
-    group.offer();
-    if !group.lines.has_missed() {
+    (group.offer)(&Waiting(group));
+    if !group.lines.has_missed() && group.scheduled.get().is_none() {
         group.tries.set(0);
     }
 }

@@ -13,7 +13,9 @@
 //! | `attachment` | what a knote has beside itself: a timer, a group, or nothing |
 //! | [`timer`] | when a registration that waits is to run: a heap, a callout and a mutex for each CPU |
 //! | [`group`] | registrations that share a state and wake each other |
-//! | `uidinfo`, `account` | the charge for a timer, and how many timers each user has |
+//! | `device`, `pad` | `/dev/kqx`, and the memory that its descriptors map |
+//! | `table` | groups and wired pages by name, and who refers to them |
+//! | `uidinfo`, `account` | the charge for a timer or a page, and how many each user has |
 //! | [`clock`], [`stats`], [`trace`] | time, statistics, SDT(9) |
 //! | `entry` | the table of callbacks, and the code in front of them, which outlive the module |
 //! | [`module`], `panic` | load, unload, console; a Rust panic as panic(9) |
@@ -28,6 +30,7 @@
 mod account;
 mod attachment;
 pub mod clock;
+mod device;
 mod entry;
 mod errno;
 pub mod filterops;
@@ -35,10 +38,12 @@ pub mod group;
 pub mod knote;
 pub mod module;
 mod mutex;
+mod pad;
 #[cfg(target_os = "none")]
 mod panic;
 pub mod stats;
 mod sysctl;
+mod table;
 pub mod timer;
 pub mod trace;
 mod uidinfo;

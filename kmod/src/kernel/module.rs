@@ -13,7 +13,7 @@ use kqx::errno::Errno;
 
 use super::entry::{self, Table};
 use super::filterops::{self, Filterops};
-use super::{account, errno, group, sysctl, timer, uidinfo};
+use super::{account, device, errno, group, pad, sysctl, timer, uidinfo};
 
 /// Makes `$filterops` what the module registers.
 macro_rules! declare_module {
@@ -88,6 +88,7 @@ impl Registration {
         }
         uidinfo::set_defaults();
         account::init()?;
+        pad::init()?;
         group::init()?;
         timer::init()?;
         let entry = entry::find().inspect_err(|&error| {
@@ -95,6 +96,7 @@ impl Registration {
                 printf("another kqx was loaded before; reboot to load this one");
             }
         })?;
+        device::make_dev().inspect_err(|_| printf("/dev/kqx cannot be made"))?;
         let slot = sysctl::filter().load(Relaxed);
         // SAFETY: the functions are those of a `Filterops`, and `unload` closes the entry
         // before they go.
@@ -128,8 +130,10 @@ fn unload() -> Result<(), Errno> {
     if let Some(entry) = entry::opened() {
         entry.close()?;
     }
+    device::destroy_dev();
     timer::destroy();
     group::destroy();
+    pad::destroy();
     account::destroy();
     LOADED.store(false, Relaxed);
     Ok(())

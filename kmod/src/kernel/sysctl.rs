@@ -28,4 +28,12 @@ variables! {
     timer_max_user: AtomicU32 = kqx_timer_max_user;
     /// `kern.kqx.watcher_max`.
     watcher_max: AtomicU32 = kqx_watcher_max;
+    /// `kern.kqx.pad_size`: fixed once loaded.
+    pad_size: AtomicU32 = kqx_pad_size;
+    /// `kern.kqx.words`: words that are registered.
+    words: AtomicU32 = kqx_words;
+    /// `kern.kqx.pages`: pages that are wired.
+    pages: AtomicU32 = kqx_pages;
+    /// `kern.kqx.pages_max`.
+    pages_max: AtomicU32 = kqx_pages_max;
 }

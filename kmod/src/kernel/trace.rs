@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
 //! What happened: the module's SDT(9) probes, `kqx:::attach`, `change`, `expiry`,
-//! `deliver` and `detach`, with the statistics that go with them.
+//! `deliver`, `detach` and `kick`, with the statistics that go with them.
 //!
 //! Any context. A probe costs a load and a branch while nobody listens.
 
@@ -12,6 +12,7 @@ use kqx_filters::Gauge;
 
 use super::errno;
 use super::knote::Name;
+use super::pad::Pad;
 use super::stats;
 
 /// f_attach accepts a registration, or refuses it. Counts an accepted registration in its
@@ -46,4 +47,10 @@ pub fn deliver(kn: Name<'_>, data: i64) {
 pub fn detach(kn: Name<'_>, gauge: Option<Gauge>) {
     // SAFETY: as for `change`.
     unsafe { sys::kqx_trace_detach(kn.0.as_ptr(), stats::index(gauge)) }
+}
+
+/// A descriptor of a pad kicks a line. Counts the kick.
+pub(super) fn kick(pad: &Pad, line: u32) {
+    // SAFETY: the pad holds the object, of which the probe has the address.
+    unsafe { sys::kqx_trace_kick(pad.object(), line.into()) }
 }

@@ -16,6 +16,14 @@ use kqx::errno::Errno;
 pub(super) type Init = unsafe extern "C" fn(*mut c_void, c_int, c_int) -> c_int;
 pub(super) type Fini = unsafe extern "C" fn(*mut c_void, c_int);
 
+/// Whether an allocation waits for memory, and so sleeps.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub(super) enum Wait {
+    Ok = sys::M_WAITOK,
+    No = sys::M_NOWAIT,
+}
+
 /// A zone of items that are each a `T`, or as much of it as its init sets up.
 pub(super) struct Zone<T> {
     zone: AtomicPtr<sys::uma_zone>,
@@ -81,16 +89,25 @@ impl<T> Zone<T> {
     /// the kernel has none even so.
     #[inline(always)]
     pub(super) fn uma_zalloc(&self) -> Result<NonNull<T>, Errno> {
+        self.uma_zalloc_if(Wait::Ok)
+    }
+
+    #[inline(always)]
+    fn uma_zalloc_if(&self, wait: Wait) -> Result<NonNull<T>, Errno> {
         // SAFETY: the zone is there from MOD_LOAD to MOD_UNLOAD, and this is a callback.
-        let memory = unsafe {
-            sys::uma_zalloc_arg(self.zone.load(Relaxed), null_mut(), sys::M_WAITOK as c_int)
-        };
+        let memory =
+            unsafe { sys::uma_zalloc_arg(self.zone.load(Relaxed), null_mut(), wait as c_int) };
         NonNull::new(memory.cast::<T>()).ok_or(Errno::ENOMEM)
     }
 
     /// An item with a value. As for [`Zone::uma_zalloc`].
     pub(super) fn item(&'static self, value: T) -> Result<Item<T>, Errno> {
-        let at = self.uma_zalloc()?;
+        self.item_if(value, Wait::Ok)
+    }
+
+    /// An item with a value. Sleeps if it may `wait`.
+    pub(super) fn item_if(&'static self, value: T, wait: Wait) -> Result<Item<T>, Errno> {
+        let at = self.uma_zalloc_if(wait)?;
         // SAFETY: memory for a T, this thread's alone.
         unsafe { at.write(value) };
         Ok(Item { at, zone: self })

@@ -1,15 +1,16 @@
 /*-
  * SPDX-License-Identifier: BSD-2-Clause
  *
- * The kqx family of kqueue(2) filters, ABI version 1: see kqx(4) and kqx(3).
+ * The kqx family of kqueue(2) filters, ABI version 2: see kqx(4) and kqx(3).
  */
 #ifndef _SYS_KQX_H_
 #define	_SYS_KQX_H_
 
 #include <sys/types.h>
 #include <sys/event.h>
+#include <sys/ioctl.h>
 
-#define	KQX_ABI_VERSION		1	/* kern.kqx.abi_version */
+#define	KQX_ABI_VERSION		2	/* kern.kqx.abi_version */
 
 /* The filter number, unless the sysctl kern.kqx.filter names another. */
 #define	EVFILT_KQX		(-12)
@@ -18,6 +19,7 @@
 #define	KQX_COUNTER		1	/* EVFILT_USER that counts */
 #define	KQX_TIMER		2	/* nanoseconds, charged to its owner */
 #define	KQX_GATE		3	/* one event on many kqueues */
+#define	KQX_WORD		4	/* counting in shared memory */
 
 #define	KQX_ID_BITS		56	/* the application's bits of ident */
 #define	KQX_ID_MASK		(((uintptr_t)1 << KQX_ID_BITS) - 1)
@@ -51,5 +53,55 @@
  * still wait for a watcher, ext[1] of watchers.
  */
 #define	NOTE_KQX_ONE		0x08000000 /* EV_ADD: wake one, not all */
+
+/*
+ * KQX_WORD.  EV_ADD: data is KQX_WORD_AT(), ext[0] the threshold, ext[1] the
+ * maximum delay in ns, with NOTE_KQX_SEMAPHORE or not.  NOTE_TRIGGER: data is
+ * added to the count, then the word is kicked.  Delivered: data is the count
+ * taken, with NOTE_KQX_DELAY or not, ext[1] ns since the delay began.
+ */
+#define	KQX_DEVICE		"/dev/kqx" /* each open(2) makes a pad */
+#define	KQX_WORD_AT(fd, line)						\
+	((int64_t)((uint64_t)(uint32_t)(fd) << 32 | (uint32_t)(line)))
+#define	KQXKICK			_IOW('K', 1, uint64_t) /* the line */
+
+/* A cache line of a pad. */
+struct kqx_word {
+	uint64_t	count;		/* counted and not taken */
+	uint64_t	armed;		/* kick at minus this; 0: never */
+	uint64_t	user[6];	/* the application's own */
+} __attribute__((__aligned__(64)));
+
+/*
+ * Producers call this: adds n to the count.  Nonzero: kick, for somebody sleeps
+ * until then.  What is counted and not taken must stay below 2^64.
+ */
+__attribute__((__warn_unused_result__))
+static inline int
+kqx_count(struct kqx_word *word, uint64_t n)
+{
+	uint64_t count, sum;
+
+	count = __atomic_fetch_add(&word->count, n, __ATOMIC_SEQ_CST) + n;
+	return (__builtin_expect(__builtin_add_overflow(count,
+	    __atomic_load_n(&word->armed, __ATOMIC_SEQ_CST), &sum), 0));
+}
+
+/* Wakes who waits for the word on this line of the pad.  0, or -1 and errno. */
+static inline int
+kqx_kick(int fd, uint32_t line)
+{
+	uint64_t arg;
+
+	arg = line;
+	return (ioctl(fd, KQXKICK, &arg));
+}
+
+/* Takes the whole count: a consumer that is awake needs no system call. */
+static inline uint64_t
+kqx_take(struct kqx_word *word)
+{
+	return (__atomic_exchange_n(&word->count, 0, __ATOMIC_SEQ_CST));
+}
 
 #endif /* !_SYS_KQX_H_ */

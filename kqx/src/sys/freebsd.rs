@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! FreeBSD's system calls. Only this file of the crate has unsafe code.
+//! FreeBSD's system calls.
 
 #![expect(unsafe_code, reason = "this is where the crate meets the kernel")]
 
 use std::ffi::{CStr, c_int};
 use std::io;
+use std::ops::Deref;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::ptr;
+use std::ptr::{self, NonNull};
+use std::slice;
 use std::time::Duration;
 
+use crate::abi::KQXKICK;
 use crate::event::Kevent;
+use crate::protocol::KqxWord;
 
 const _: () = assert!(
     size_of::<Kevent>() == size_of::<libc::kevent>(),
@@ -91,3 +95,69 @@ pub(crate) fn uptime() -> Duration {
     unsafe { libc::clock_gettime(libc::CLOCK_UPTIME, &raw mut now) };
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
+
+/// Kicks the word on a line of a pad.
+pub(crate) fn kick(pad: BorrowedFd<'_>, line: u32) -> io::Result<()> {
+    let line = u64::from(line);
+    // SAFETY: KQXKICK reads a u64.
+    check(unsafe { libc::ioctl(pad.as_raw_fd(), KQXKICK, &raw const line) }).map(drop)
+}
+
+/// The words of a pad, mapped.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    start: NonNull<KqxWord>,
+    lines: usize,
+}
+
+impl Mapping {
+    /// Maps the first words of a pad. Nothing but loads that are Relaxed may be done to words
+    /// that are not `writable`.
+    pub(crate) fn new(pad: BorrowedFd<'_>, lines: usize, writable: bool) -> io::Result<Self> {
+        let protection = match writable {
+            true => libc::PROT_READ | libc::PROT_WRITE,
+            false => libc::PROT_READ,
+        };
+        // SAFETY: the kernel chooses where there is room.
+        let start = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                lines * size_of::<KqxWord>(),
+                protection,
+                libc::MAP_SHARED,
+                pad.as_raw_fd(),
+                0,
+            )
+        };
+        match NonNull::new(start.cast()) {
+            Some(start) if start.as_ptr() as *mut libc::c_void != libc::MAP_FAILED => {
+                Ok(Mapping { start, lines })
+            }
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+impl Deref for Mapping {
+    type Target = [KqxWord];
+
+    fn deref(&self) -> &[KqxWord] {
+        // SAFETY: `lines` words are mapped from `start` on until the drop. They are atomics,
+        // for which any value is good, and which other processes may change at any time. The
+        // kernel never takes memory away from a pad.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.lines) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        let length = self.lines * size_of::<KqxWord>();
+        // SAFETY: what `new` has mapped. No borrow outlives the mapping.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), length) };
+    }
+}
+
+// SAFETY: the mapping belongs to no thread, and its words are atomics.
+unsafe impl Send for Mapping {}
+// SAFETY: the same.
+unsafe impl Sync for Mapping {}

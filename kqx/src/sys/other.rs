@@ -4,10 +4,12 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::ops::Deref;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use crate::event::Kevent;
+use crate::protocol::KqxWord;
 
 fn unsupported<T>() -> io::Result<T> {
     Err(io::Error::new(
@@ -35,4 +37,26 @@ pub(crate) fn sysctl(_: &CStr) -> Option<i32> {
 
 pub(crate) fn uptime() -> Duration {
     Duration::ZERO
+}
+
+pub(crate) fn kick(_: BorrowedFd<'_>, _: u32) -> io::Result<()> {
+    unsupported()
+}
+
+/// There is none.
+#[derive(Debug)]
+pub(crate) enum Mapping {}
+
+impl Mapping {
+    pub(crate) fn new(_: BorrowedFd<'_>, _: usize, _: bool) -> io::Result<Self> {
+        unsupported()
+    }
+}
+
+impl Deref for Mapping {
+    type Target = [KqxWord];
+
+    fn deref(&self) -> &[KqxWord] {
+        match *self {}
+    }
 }

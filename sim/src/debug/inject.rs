@@ -15,10 +15,12 @@ pub enum Failure {
     Registration,
     /// mtx_trylock(9), as if another thread held the mutex.
     Trylock,
+    /// Memory of vm(9): an object, or a page that is not resident.
+    Pages,
 }
 
 /// How many kinds there are.
-const FAILURES: usize = 4;
+const FAILURES: usize = 5;
 
 /// How many calls of each kind there are until one fails; 0: none fails.
 static COUNTDOWN: [AtomicU64; FAILURES] = [const { AtomicU64::new(0) }; FAILURES];

@@ -9,6 +9,7 @@
 pub(crate) mod callout;
 pub(crate) mod console;
 pub(crate) mod counter;
+pub(crate) mod devfs;
 pub(crate) mod eventhandler;
 pub(crate) mod heap;
 pub(crate) mod kmem;
@@ -22,3 +23,4 @@ pub(crate) mod time;
 pub(crate) mod ucred;
 pub(crate) mod uidinfo;
 pub(crate) mod uma;
+pub(crate) mod vm;

@@ -2,28 +2,65 @@
 
 //! Tables of descriptors.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::ffi::{c_int, c_void};
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 
 use freebsd_kernel_sys::KQX_FD_HOLDCNT;
 use parking_lot::Mutex;
 
 use super::file::File;
+use crate::abi::{self, Out, Ptr};
 use crate::debug::fault::{self, FaultKind};
+use crate::errno::{EBADF, Errno, code};
+use crate::kpi::devfs::Held;
 use crate::kpi::uidinfo::{UidInfo, charge};
-use crate::schedule::sched;
+use crate::schedule::sched::{self, switch_point};
 
 /// The first descriptor: after the three that every process has.
 const FIRST_FD: usize = 3;
 
-/// The kqueues of a process, or of several: `struct filedesc`. The module counts its holds
+/// DTYPE_SOCKET and DTYPE_KQUEUE of sys/file.h.
+const DTYPE_SOCKET: i16 = 2;
+const DTYPE_KQUEUE: i16 = 5;
+
+/// What a descriptor refers to.
+#[derive(Clone)]
+pub(crate) enum Descriptor {
+    Kqueue(File),
+    /// The file of a device.
+    Device(Held),
+    /// An end of a socketpair(2), on which descriptors are passed: where the other end sends to,
+    /// and where this end sends to.
+    Socket(Arc<Passage>, Arc<Passage>),
+}
+
+/// Descriptors on their way.
+pub(crate) type Passage = Mutex<VecDeque<Descriptor>>;
+
+/// The descriptors of a process, or of several: `struct filedesc`. The module counts its holds
 /// where the headers have `fd_holdcnt`.
 #[repr(C)]
 pub(crate) struct Filedesc {
     unread: [u8; KQX_FD_HOLDCNT as usize],
     fd_holdcnt: AtomicU32,
-    kqueues: Mutex<Vec<Option<File>>>,
+    open: Mutex<Vec<Option<Descriptor>>>,
+}
+
+thread_local! {
+    /// The table of the process whose system call this thread runs.
+    static CURRENT: RefCell<Weak<Filedesc>> = const { RefCell::new(Weak::new()) };
+}
+
+/// Runs `body` as a system call of a process with that table.
+pub(crate) fn run_with<R>(table: Weak<Filedesc>, body: impl FnOnce() -> R) -> R {
+    let before = CURRENT.replace(table);
+    let result = body();
+    CURRENT.set(before);
+    result
 }
 
 impl Filedesc {
@@ -31,14 +68,34 @@ impl Filedesc {
         Arc::new(Filedesc {
             unread: [0; KQX_FD_HOLDCNT as usize],
             fd_holdcnt: 1.into(),
-            kqueues: Mutex::default(),
+            open: Mutex::default(),
         })
+    }
+
+    /// What a descriptor refers to.
+    pub(crate) fn get(&self, fd: usize) -> Option<Descriptor> {
+        let index = fd.checked_sub(FIRST_FD)?;
+        self.open.lock().get(index)?.clone()
     }
 
     /// The kqueue of a descriptor.
     pub(crate) fn kqueue(&self, fd: usize) -> Option<File> {
-        let index = fd.checked_sub(FIRST_FD)?;
-        self.kqueues.lock().get(index)?.clone()
+        match self.get(fd)? {
+            Descriptor::Kqueue(kq) => Some(kq),
+            _ => None,
+        }
+    }
+
+    /// Puts something on the lowest free descriptor, which is returned.
+    pub(crate) fn insert(&self, descriptor: Descriptor) -> usize {
+        let mut open = self.open.lock();
+        let free = open.iter().position(Option::is_none);
+        let index = free.unwrap_or(open.len());
+        if index == open.len() {
+            open.push(None);
+        }
+        open[index] = Some(descriptor);
+        index + FIRST_FD
     }
 
     /// A kqueue for this table. `owner` has been charged for it.
@@ -51,25 +108,21 @@ impl Filedesc {
     /// kqueue(2): a kqueue on the lowest free descriptor, which is returned. `owner` has been
     /// charged for it.
     pub(crate) fn open_kqueue(&self, owner: Arc<UidInfo>, copied_on_fork: bool) -> usize {
-        let kq = self.new_kqueue(owner, copied_on_fork);
-        let mut kqueues = self.kqueues.lock();
-        let free = kqueues.iter().position(Option::is_none);
-        let index = free.unwrap_or(kqueues.len());
-        if index == kqueues.len() {
-            kqueues.push(None);
-        }
-        kqueues[index] = Some(kq);
-        index + FIRST_FD
+        self.insert(Descriptor::Kqueue(self.new_kqueue(owner, copied_on_fork)))
     }
 
     /// close(2): frees a descriptor of this table. False: it was not open.
     pub(crate) fn close(&self, fd: usize) -> bool {
         let (closed, open) = {
-            let mut kqueues = self.kqueues.lock();
-            let open: Vec<_> = kqueues.iter().flatten().cloned().collect();
+            let mut open = self.open.lock();
+            let kqueues = open.iter().flatten().filter_map(|open| match open {
+                Descriptor::Kqueue(kq) => Some(kq.clone()),
+                _ => None,
+            });
+            let kqueues: Vec<_> = kqueues.collect();
             let index = fd.checked_sub(FIRST_FD);
-            let slot = index.and_then(|index| kqueues.get_mut(index));
-            (slot.and_then(Option::take), open)
+            let slot = index.and_then(|index| open.get_mut(index));
+            (slot.and_then(Option::take), kqueues)
         };
         if closed.is_none() {
             return false;
@@ -80,17 +133,22 @@ impl Filedesc {
         true
     }
 
-    /// What fork(2) of 15.1 does: puts a copy of each kqueue made with KQUEUE_CPONFORK on its
-    /// descriptor in the child's table, and charges `owner` for it.
+    /// What fork(2) does: shares all files but kqueues with the child's table. That of 15.1 puts
+    /// a copy of each kqueue made with KQUEUE_CPONFORK on its descriptor, and charges `owner` for
+    /// it.
     pub(crate) fn copy_on_fork(&self, child: &Filedesc, owner: &Arc<UidInfo>) {
-        let copy = |kq: &Option<File>| {
-            let kq = kq.as_ref().filter(|kq| kq.copied_on_fork)?;
+        let copy = |open: &Option<Descriptor>| {
+            let kq = match open.as_ref()? {
+                Descriptor::Kqueue(kq) if kq.copied_on_fork => kq,
+                Descriptor::Kqueue(_) => return None,
+                shared => return Some(shared.clone()),
+            };
             kq.copy_knotes();
             charge(owner, 1, 0);
-            Some(child.new_kqueue(owner.clone(), true))
+            Some(Descriptor::Kqueue(child.new_kqueue(owner.clone(), true)))
         };
-        let kqueues = self.kqueues.lock().clone();
-        *child.kqueues.lock() = kqueues.iter().map(copy).collect();
+        let open = self.open.lock().clone();
+        *child.open.lock() = open.iter().map(copy).collect();
     }
 
     /// How many hold the table: the processes that have it count as one, and the module.
@@ -101,7 +159,7 @@ impl Filedesc {
 
 impl Drop for Filedesc {
     fn drop(&mut self) {
-        self.kqueues.get_mut().clear();
+        self.open.get_mut().clear();
         let held = self.fd_holdcnt();
         if held != 1 && sched::dead().is_none() {
             let message = format!(
@@ -111,4 +169,28 @@ impl Drop for Filedesc {
             fault::report(FaultKind::Leak, message);
         }
     }
+}
+
+/// fget(9), of the process whose system call runs: the file, held.
+///
+/// # Safety
+/// `file` may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn fget(
+    _td: *const c_void,
+    fd: c_int,
+    _rights: *const c_void,
+    file: Out<Ptr<abi::File>>,
+) -> c_int {
+    switch_point("fget", String::new);
+    let find = || -> Result<Held, Errno> {
+        let table = CURRENT.with_borrow(Weak::upgrade).ok_or(EBADF)?;
+        let fd = usize::try_from(fd).map_err(|_| EBADF)?;
+        Ok(match table.get(fd).ok_or(EBADF)? {
+            Descriptor::Device(file) => file,
+            Descriptor::Kqueue(_) => Held::other(DTYPE_KQUEUE),
+            Descriptor::Socket(..) => Held::other(DTYPE_SOCKET),
+        })
+    };
+    code(find().map(|held| file.put(held.into_raw())))
 }

@@ -10,10 +10,10 @@ use super::mapping::Blank;
 use super::module;
 use crate::abi::{Ptr, SysctlOid};
 use crate::kpi::{
-    callout, console, counter, eventhandler, kmem, libkern, malloc, mtx, sdt, sysctl, taskqueue,
-    time, ucred, uidinfo, uma,
+    callout, console, counter, devfs, eventhandler, kmem, libkern, malloc, mtx, sdt, sysctl,
+    taskqueue, time, ucred, uidinfo, uma, vm,
 };
-use crate::kqueue::{knlist, slots};
+use crate::kqueue::{filedesc, knlist, slots};
 use crate::schedule::pcpu;
 
 /// Where a symbol is.
@@ -99,6 +99,23 @@ fn function(name: &str) -> Option<usize> {
         "bcmp" => libc::memcmp,
         "strlcpy" => libkern::strlcpy,
         "strlen" => libc::strlen,
+        "make_dev_args_init_impl" => devfs::make_dev_args_init_impl,
+        "make_dev_s" => devfs::make_dev_s,
+        "destroy_dev" => devfs::destroy_dev,
+        "devfs_set_cdevpriv" => devfs::devfs_set_cdevpriv,
+        "devfs_get_cdevpriv" => devfs::devfs_get_cdevpriv,
+        "devvn_refthread" => devfs::devvn_refthread,
+        "dev_relthread" => devfs::dev_relthread,
+        "_fdrop" => devfs::_fdrop,
+        "fget" => filedesc::fget,
+        "vm_pager_allocate" => vm::vm_pager_allocate,
+        "vm_object_reference" => vm::vm_object_reference,
+        "vm_object_deallocate" => vm::vm_object_deallocate,
+        "vm_page_grab_valid_unlocked" => vm::vm_page_grab_valid_unlocked,
+        "vm_page_dirty_KBI" => vm::vm_page_dirty_KBI,
+        "vm_page_unwire" => vm::vm_page_unwire,
+        "pmap_map_io_transient" => vm::pmap_map_io_transient,
+        "pmap_unmap_io_transient" => vm::pmap_unmap_io_transient,
         "arc4random" => libkern::arc4random,
     }
 }
@@ -114,6 +131,7 @@ struct Variables {
     physmem: c_long,
     mp_maxid: c_uint,
     taskqueue_thread: usize,
+    cap_event_rights: [u64; 2],
 }
 
 fn variables() -> Ptr<Variables> {
@@ -132,6 +150,7 @@ fn variables() -> Ptr<Variables> {
             physmem: kmem::physmem,
             mp_maxid: pcpu::mp_maxid,
             taskqueue_thread: taskqueue::thread(),
+            cap_event_rights: devfs::cap_event_rights,
         };
         std::mem::forget(page);
         // SAFETY: a new page, large enough, that is never unmapped. No variable changes but the
@@ -158,6 +177,7 @@ pub(super) fn find(name: &str) -> Option<Symbol> {
         "sdt_probes_enabled" => ptr::from_ref(&variables.sdt_probes_enabled) as usize,
         "hz" => ptr::from_ref(&variables.hz) as usize,
         "taskqueue_thread" => ptr::from_ref(&variables.taskqueue_thread) as usize,
+        "cap_event_rights" => ptr::from_ref(&variables.cap_event_rights) as usize,
         "physmem" => ptr::from_ref(&variables.physmem) as usize,
         "mp_maxid" => ptr::from_ref(&variables.mp_maxid) as usize,
         _ => return function(name).map(Symbol::Function),

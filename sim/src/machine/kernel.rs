@@ -13,7 +13,9 @@ use parking_lot::{Condvar, Mutex};
 use super::config::Config;
 use crate::debug::{fault, inject, witness};
 use crate::kpi::ucred::Prison;
-use crate::kpi::{callout, console, counter, eventhandler, heap, kmem, sysctl, ucred, uidinfo};
+use crate::kpi::{
+    callout, console, counter, devfs, eventhandler, heap, kmem, sysctl, ucred, uidinfo, vm,
+};
 use crate::kqueue;
 use crate::linker::{load, symbols};
 use crate::schedule::{clock, sched};
@@ -65,6 +67,8 @@ impl Kernel {
         uidinfo::report_leaks();
         ucred::report_leaks();
         heap::report_leaks();
+        devfs::report_leaks();
+        vm::report_leaks();
     }
 }
 
@@ -89,6 +93,8 @@ impl Drop for Kernel {
             std::mem::forget((files, memory));
         }
         counter::free_all();
+        devfs::forget();
+        vm::forget();
         inject::disarm();
         console::clear();
         witness::forget();

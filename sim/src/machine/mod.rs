@@ -4,6 +4,7 @@
 
 pub(crate) mod config;
 mod kernel;
+pub(crate) mod mapping;
 pub(crate) mod process;
 mod thread;
 

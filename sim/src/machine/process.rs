@@ -11,12 +11,16 @@ use parking_lot::Mutex;
 
 use super::config::Release;
 use super::kernel::Kernel;
-use crate::errno::{EBADF, EINVAL, ENOENT, ENOMEM, EPERM, ESRCH, Errno};
+use super::mapping::Mapping;
+use crate::errno::{
+    EBADF, EFAULT, EINVAL, ENOENT, ENOMEM, ENOTTY, EPERM, ESRCH, EWOULDBLOCK, Errno,
+};
+use crate::kpi::devfs::{FREAD, FWRITE, Held};
 use crate::kpi::sysctl;
 use crate::kpi::ucred::{Prison, Ucred};
 use crate::kpi::uidinfo::{self, charge};
 use crate::kqueue::file::File;
-use crate::kqueue::filedesc::Filedesc;
+use crate::kqueue::filedesc::{self, Descriptor, Filedesc};
 use crate::kqueue::{KnoteInfo, Wait};
 use crate::schedule::clock::{self, nstosbt};
 use crate::schedule::curthread::run_as_process;
@@ -117,7 +121,10 @@ impl Proc {
         let _leave = Leave(self);
         let credential = self.credential.lock().clone();
         let limit = self.kqueue_limit.load(Ordering::Relaxed);
-        let result = run_as_process(self.pid, &*credential.ucred, limit, || body(&credential));
+        let files = self.files.lock().as_ref().map(Arc::downgrade);
+        let result = run_as_process(self.pid, &*credential.ucred, limit, || {
+            filedesc::run_with(files.unwrap_or_default(), || body(&credential))
+        });
         sched::has_called();
         result
     }
@@ -151,6 +158,11 @@ impl Proc {
         self.files()?.kqueue(fd).ok_or(EBADF)
     }
 
+    fn descriptor(&self, fd: Fd) -> Result<Descriptor, Errno> {
+        let fd = usize::try_from(fd).map_err(|_| EBADF)?;
+        self.files()?.get(fd).ok_or(EBADF)
+    }
+
     /// exit(2): the threads leave the kernel first, then the descriptors go.
     fn exit(&self) {
         self.enter(|_| {
@@ -180,8 +192,8 @@ impl Process {
         Process(Arc::new(Proc::new(kernel, credential, UNLIMITED, files)))
     }
 
-    /// fork(2): a process of the same user and limit, with no kqueue but copies of those made
-    /// with KQUEUE_CPONFORK.
+    /// fork(2): a process of the same user and limit, with the same files, but with no kqueue
+    /// except copies of those made with KQUEUE_CPONFORK.
     pub fn fork(&self) -> Process {
         let child = self.child(Filedesc::new());
         if let (Ok(ours), Ok(theirs)) = (self.0.files(), child.0.files()) {
@@ -308,6 +320,95 @@ impl Process {
             let fd = usize::try_from(fd).map_err(|_| EBADF)?;
             let closed = self.0.files()?.close(fd);
             closed.then_some(()).ok_or(EBADF)
+        })
+    }
+
+    /// open(2) of `/dev/kqx`, for reading, and for writing if `write`.
+    ///
+    /// # Errors
+    /// ENOENT: there is no such device. What the device says.
+    pub fn open_kqx(&self, write: bool) -> Result<Fd, Errno> {
+        self.0.enter(|_| {
+            let flag = FREAD | if write { FWRITE } else { 0 };
+            let file = Held::open("kqx", flag)?;
+            Ok(self.0.files()?.insert(Descriptor::Device(file)) as Fd)
+        })
+    }
+
+    /// mmap(2) with MAP_SHARED, for reading, and for writing if `write`.
+    ///
+    /// # Errors
+    /// EBADF. EACCES: the descriptor is read only. EINVAL: not a device. What the device says.
+    pub fn mmap(&self, fd: Fd, length: usize, offset: i64, write: bool) -> Result<Mapping, Errno> {
+        self.0.enter(|_| match self.0.descriptor(fd)? {
+            Descriptor::Device(file) => {
+                let (object, from) = file.mmap(length, offset, write)?;
+                Ok(Mapping::new(object, from, length))
+            }
+            _ => Err(EINVAL),
+        })
+    }
+
+    /// munmap(2).
+    pub fn munmap(&self, mapping: Mapping) {
+        self.0.enter(|_| drop(mapping));
+    }
+
+    /// ioctl(2) with a pointer to a number; None: the pointer is bad.
+    ///
+    /// # Errors
+    /// EBADF. EFAULT. ENOTTY: not a device, or no such command. What the device says.
+    pub fn ioctl(&self, fd: Fd, command: u64, argument: Option<u64>) -> Result<(), Errno> {
+        self.0.enter(|_| match self.0.descriptor(fd)? {
+            Descriptor::Device(file) => file.ioctl(command, argument.ok_or(EFAULT)?),
+            _ => Err(ENOTTY),
+        })
+    }
+
+    /// socketpair(2), to pass descriptors.
+    ///
+    /// # Errors
+    /// ESRCH: the process has exited.
+    pub fn socketpair(&self) -> Result<[Fd; 2], Errno> {
+        self.0.enter(|_| {
+            let files = self.0.files()?;
+            let [one, two] = [(); 2].map(|()| Arc::default());
+            let ends = [(&one, &two), (&two, &one)];
+            Ok(ends.map(|(from, to)| {
+                files.insert(Descriptor::Socket(Arc::clone(from), Arc::clone(to))) as Fd
+            }))
+        })
+    }
+
+    /// sendmsg(2) with SCM_RIGHTS.
+    ///
+    /// # Errors
+    /// EBADF. EINVAL: not a socket. EOPNOTSUPP: a kqueue cannot be passed.
+    pub fn send(&self, socket: Fd, fd: Fd) -> Result<(), Errno> {
+        self.0.enter(|_| {
+            let descriptor = self.0.descriptor(fd)?;
+            match (self.0.descriptor(socket)?, &descriptor) {
+                (Descriptor::Socket(_, to), Descriptor::Device(_)) => {
+                    to.lock().push_back(descriptor);
+                    Ok(())
+                }
+                (Descriptor::Socket(..), _) => Err(crate::errno::EOPNOTSUPP),
+                _ => Err(EINVAL),
+            }
+        })
+    }
+
+    /// recvmsg(2) with SCM_RIGHTS, which does not wait.
+    ///
+    /// # Errors
+    /// EBADF. EINVAL: not a socket. EWOULDBLOCK: nothing has been sent.
+    pub fn receive(&self, socket: Fd) -> Result<Fd, Errno> {
+        self.0.enter(|_| match self.0.descriptor(socket)? {
+            Descriptor::Socket(from, _) => {
+                let received = from.lock().pop_front().ok_or(EWOULDBLOCK)?;
+                Ok(self.0.files()?.insert(received) as Fd)
+            }
+            _ => Err(EINVAL),
         })
     }
 

@@ -6,12 +6,19 @@ use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::ptr;
 
-use freebsd_kernel_sys::KQX_TD_UCRED;
+use freebsd_kernel_sys::{KQX_TD_FPOP, KQX_TD_UCRED};
 
 use super::pcpu::Page;
 use crate::abi::Place;
 
 const TD_UCRED: usize = KQX_TD_UCRED as usize / size_of::<usize>();
+const TD_FPOP: usize = KQX_TD_FPOP as usize / size_of::<usize>();
+/// How many words of the thread the module may look at.
+const WORDS: usize = if TD_FPOP > TD_UCRED {
+    TD_FPOP
+} else {
+    TD_UCRED
+} + 1;
 
 /// A mutex that a thread holds.
 #[derive(Clone, Copy)]
@@ -44,7 +51,7 @@ const KERNEL: Caller = Caller {
 /// `struct thread`, as far as the module looks, and what the kernel keeps beside it.
 #[repr(C, align(16))]
 pub(crate) struct KThread {
-    image: [Cell<*const c_void>; TD_UCRED + 1],
+    image: [Cell<*const c_void>; WORDS],
     /// The mutexes it holds, in the order it took them.
     pub(crate) held: RefCell<Vec<Held>>,
     caller: Cell<Caller>,
@@ -53,7 +60,7 @@ pub(crate) struct KThread {
 impl KThread {
     fn new() -> Box<KThread> {
         Box::new(KThread {
-            image: [const { Cell::new(ptr::null()) }; TD_UCRED + 1],
+            image: [const { Cell::new(ptr::null()) }; WORDS],
             held: RefCell::default(),
             caller: Cell::new(KERNEL),
         })
@@ -63,6 +70,11 @@ impl KThread {
     fn set_caller(&self, caller: Caller) -> Caller {
         self.image[TD_UCRED].set(caller.ucred);
         self.caller.replace(caller)
+    }
+
+    /// The file whose function it runs.
+    pub(crate) fn fpop(&self) -> *const c_void {
+        self.image[TD_FPOP].get()
     }
 
     /// The process that it runs for; 0 is the kernel itself.
@@ -140,6 +152,11 @@ pub(super) fn run_on(cpu: usize) {
 /// Runs `body` with the running kernel thread.
 pub(crate) fn curthread<R>(body: impl FnOnce(&KThread) -> R) -> R {
     CPU.with(|cpu| body(cpu.curthread()))
+}
+
+/// Sets td_fpop of curthread; returns what it was.
+pub(crate) fn replace_fpop(file: *const c_void) -> *const c_void {
+    curthread(|td| td.image[TD_FPOP].replace(file))
 }
 
 /// Whether this is the thread that runs callouts, which must not sleep.

@@ -7,15 +7,18 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Read, Write as _};
 use std::mem::{size_of, size_of_val};
+use std::ops::Deref;
 use std::os::fd::FromRawFd;
 use std::path::PathBuf;
 use std::ptr;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use kqx::abi::KQX_DEVICE;
 use kqx::event::Kevent;
+use kqx::protocol::KqxWord;
 
-use super::{Body, Clock, Errno, Fd, Feature, SharedMemory, System};
+use super::{Body, Clock, Errno, Fd, Feature, Mapping, SharedMemory, System};
 use crate::outcome::{Failure, Outcome, caught};
 
 const _: () = assert!(
@@ -110,6 +113,72 @@ impl Kernel {
         mib.push(unsafe { libc::getpid() });
         mib.extend(kq);
         read_mib_into(&mib, KNOTES_AT_MOST * KINFO_KNOTE)
+    }
+}
+
+/// A mapping: the words, and how many bytes mmap(2) was asked for.
+struct Mapped(*const [KqxWord], usize);
+
+// SAFETY: the words are atomics.
+unsafe impl Send for Mapped {}
+// SAFETY: as above.
+unsafe impl Sync for Mapped {}
+
+impl Deref for Mapped {
+    type Target = [KqxWord];
+
+    fn deref(&self) -> &[KqxWord] {
+        // SAFETY: mapped until this is dropped. Words are all atomics, and any bytes are words.
+        unsafe { &*self.0 }
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map`, and nobody has a reference any more. A drop cannot report an
+        // error.
+        unsafe { libc::munmap(self.0.cast::<libc::c_void>().cast_mut(), self.1) };
+    }
+}
+
+/// A control message with one descriptor.
+#[repr(C)]
+struct Rights {
+    header: libc::cmsghdr,
+    /// CMSG_DATA is aligned to 8.
+    gap: u32,
+    fd: c_int,
+    /// CMSG_SPACE: the kernel drops rights that it has no room for.
+    end: u32,
+}
+
+impl Default for Rights {
+    fn default() -> Self {
+        // SAFETY: zeros are numbers.
+        unsafe { std::mem::zeroed() }
+    }
+}
+
+const _: () = assert!(std::mem::offset_of!(Rights, fd) == 16);
+
+impl Rights {
+    /// Runs `call` with a message of one byte and these rights.
+    fn with_message<R>(&mut self, call: impl FnOnce(*mut libc::msghdr) -> R) -> R {
+        let mut byte = 0u8;
+        let mut bytes = libc::iovec {
+            iov_base: (&raw mut byte).cast(),
+            iov_len: 1,
+        };
+        let mut message = libc::msghdr {
+            msg_name: ptr::null_mut(),
+            msg_namelen: 0,
+            msg_iov: &raw mut bytes,
+            msg_iovlen: 1,
+            msg_control: (&raw mut *self).cast(),
+            msg_controllen: size_of::<Rights>() as u32,
+            msg_flags: 0,
+        };
+        call(&raw mut message)
     }
 }
 
@@ -302,6 +371,68 @@ impl System for Kernel {
     fn close(&self, fd: Fd) -> Result<(), Errno> {
         // SAFETY: closing a descriptor touches no memory of ours.
         check(unsafe { libc::close(fd) }).map(drop)
+    }
+
+    fn open_pad(&self, write: bool) -> Result<Fd, Errno> {
+        let access = if write { libc::O_RDWR } else { libc::O_RDONLY };
+        // SAFETY: the path ends in NUL.
+        check(unsafe { libc::open(KQX_DEVICE.as_ptr(), access | libc::O_CLOEXEC) })
+    }
+
+    fn map(&self, fd: Fd, length: usize, offset: i64, write: bool) -> Result<Mapping, Errno> {
+        let write = if write { libc::PROT_WRITE } else { 0 };
+        // SAFETY: a new mapping overlaps nothing.
+        let at = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                length,
+                libc::PROT_READ | write,
+                libc::MAP_SHARED,
+                fd,
+                offset,
+            )
+        };
+        check(if at == libc::MAP_FAILED { -1 } else { 0 })?;
+        let words =
+            ptr::slice_from_raw_parts(at.cast_const().cast(), length / size_of::<KqxWord>());
+        Ok(Mapping(Box::new(Mapped(words, length))))
+    }
+
+    fn ioctl(&self, fd: Fd, command: u64, argument: Option<u64>) -> Result<(), Errno> {
+        let argument = argument
+            .as_ref()
+            .map_or(ptr::without_provenance(1), ptr::from_ref);
+        // SAFETY: the command reads a number, from `argument` or from where nothing is.
+        check(unsafe { libc::ioctl(fd, command, argument) }).map(drop)
+    }
+
+    fn socketpair(&self) -> Result<[Fd; 2], Errno> {
+        let mut ends = [0; 2];
+        // SAFETY: `ends` has room for two descriptors.
+        check(unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM, 0, ends.as_mut_ptr()) })?;
+        Ok(ends)
+    }
+
+    fn send(&self, socket: Fd, fd: Fd) -> Result<(), Errno> {
+        let mut rights = Rights::default();
+        rights.header.cmsg_len = std::mem::offset_of!(Rights, end) as u32;
+        rights.header.cmsg_level = libc::SOL_SOCKET;
+        rights.header.cmsg_type = libc::SCM_RIGHTS;
+        rights.fd = fd;
+        // SAFETY: `message` names memory that outlives the call.
+        rights
+            .with_message(|message| check(unsafe { libc::sendmsg(socket, message, 0) } as c_int))?;
+        Ok(())
+    }
+
+    fn receive(&self, socket: Fd) -> Result<Fd, Errno> {
+        let mut rights = Rights::default();
+        let flags = libc::MSG_DONTWAIT;
+        // SAFETY: as in `send`.
+        rights.with_message(|message| {
+            check(unsafe { libc::recvmsg(socket, message, flags) } as c_int)
+        })?;
+        Ok(rights.fd)
     }
 
     fn kevent(

@@ -10,7 +10,7 @@ use std::time::Duration;
 use kqx::event::Kevent;
 use kqx_sim::{ClockMode, Config, Machine, Process, Release, UNLIMITED};
 
-use super::{Clock, Errno, Fd, Feature, SharedMemory, System};
+use super::{Clock, Errno, Fd, Feature, Mapping, SharedMemory, System};
 use crate::outcome::{Failure, Outcome, caught};
 
 /// The name of the module's file in the simulated kernel.
@@ -162,6 +162,31 @@ impl System for Sim {
 
     fn close(&self, fd: Fd) -> Result<(), Errno> {
         self.process().close(fd)
+    }
+
+    fn open_pad(&self, write: bool) -> Result<Fd, Errno> {
+        self.process().open_kqx(write)
+    }
+
+    fn map(&self, fd: Fd, length: usize, offset: i64, write: bool) -> Result<Mapping, Errno> {
+        let mapping = self.process().mmap(fd, length, offset, write)?;
+        Ok(Mapping(Box::new(mapping)))
+    }
+
+    fn ioctl(&self, fd: Fd, command: u64, argument: Option<u64>) -> Result<(), Errno> {
+        self.process().ioctl(fd, command, argument)
+    }
+
+    fn socketpair(&self) -> Result<[Fd; 2], Errno> {
+        self.process().socketpair()
+    }
+
+    fn send(&self, socket: Fd, fd: Fd) -> Result<(), Errno> {
+        self.process().send(socket, fd)
+    }
+
+    fn receive(&self, socket: Fd) -> Result<Fd, Errno> {
+        self.process().receive(socket)
     }
 
     fn kevent(

@@ -129,6 +129,11 @@ impl Lines {
 }
 
 impl<P> Member<'_, P> {
+    /// The watcher behind this watcher, in the line that it is in.
+    pub(super) fn next(&self) -> Option<NonNull<Watcher>> {
+        self.watcher.links.next.get().map(|link| link.0)
+    }
+
     /// Whether an offer missed this watcher.
     pub fn is_missed(&self) -> bool {
         self.watcher.links.place.get() == Place::Missed
@@ -175,9 +180,7 @@ mod tests {
     use core::cell::UnsafeCell;
     use core::mem::{ManuallyDrop, MaybeUninit};
 
-    use kqx_filters::Words;
-
-    use super::super::GroupRef;
+    use super::super::{Ref, STATE_MAX};
     use super::*;
 
     /// A watcher that is in no line, of no group that anybody looks at.
@@ -185,10 +188,12 @@ mod tests {
         ManuallyDrop::new(Watcher {
             knlist: UnsafeCell::new(MaybeUninit::uninit()),
             knote: NonNull::dangling(),
-            group: GroupRef::dangling(),
-            words: Cell::new(Words::default()),
+            group: Ref::dangling(),
+            own: Cell::new([MaybeUninit::uninit(); STATE_MAX / 8]),
             links: Links::new(),
             seen: Cell::new(false),
+            from_knote: Cell::new(false),
+            charge: UnsafeCell::new(None),
         })
     }
 
