@@ -233,8 +233,8 @@ fn word(threshold: u64) -> Box<KqxWord> {
     })
 }
 
-// Nine for the count, and three for the call.
-#[library_benchmark(config = at_most(12))]
+// Seven for the count, and nine for the call and its frame. At most nine are for the count.
+#[library_benchmark(config = at_most(16))]
 #[bench::unwatched(word(0))]
 #[bench::before_the_threshold(word(64))]
 fn word_count(word: Box<KqxWord>) -> Box<KqxWord> {
