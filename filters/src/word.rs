@@ -106,6 +106,7 @@ impl Word {
     ///
     /// # Errors
     /// EINVAL. EBADF: the descriptor is read only, and the registration would write.
+    #[inline(never)]
     pub fn new(kev: &Kevent, writable: bool) -> Result<Word, Errno> {
         let mut word = Word {
             threshold: 1,
@@ -127,19 +128,20 @@ impl Word {
         if bad || kev.data != self.at {
             return Err(Errno::EINVAL);
         }
-        self.threshold = threshold.max(1);
-        self.delay = delay;
-        self.takes = if kev.fflags & NOTE_KQX_SEMAPHORE != 0 {
+        let takes = if kev.fflags & NOTE_KQX_SEMAPHORE != 0 {
             Takes::Threshold
         } else if clear {
             Takes::All
         } else {
             Takes::Nothing
         };
-        let writes = self.takes != Takes::Nothing || kev.fflags & NOTE_TRIGGER != 0;
+        let writes = takes != Takes::Nothing || kev.fflags & NOTE_TRIGGER != 0;
         if writes && !self.writable {
             return Err(Errno::EBADF);
         }
+        self.threshold = threshold.max(1);
+        self.delay = delay;
+        self.takes = takes;
         Ok(())
     }
 
@@ -148,6 +150,7 @@ impl Word {
     ///
     /// # Errors
     /// As [`Word::new`].
+    #[inline(never)]
     pub fn change(&mut self, kev: &Kevent, clear: bool) -> Result<u64, Errno> {
         let triggers = kev.fflags & NOTE_TRIGGER != 0;
         let added = kev.flags & EV_ADD != 0;
@@ -180,12 +183,12 @@ impl Word {
 
     /// The watcher counts among the watchers of the word.
     pub fn join(&self, shared: &mut Shared) {
-        shared.delays += u32::from(self.is_delayed());
+        shared.delays = shared.delays.wrapping_add(self.is_delayed().into());
     }
 
     /// Inverse of [`Word::join`]. The watcher has no claim.
     pub fn leave(&self, shared: &mut Shared) {
-        shared.delays = shared.delays.saturating_sub(self.is_delayed().into());
+        shared.delays = shared.delays.wrapping_sub(self.is_delayed().into());
     }
 
     /// Whether there is something to deliver.
@@ -209,10 +212,11 @@ impl Word {
 
     /// Whether the maximum delay has passed since the count left 0.
     fn has_passed(&self, shared: &Shared, now: u64) -> bool {
-        self.is_delayed() && shared.since.is_some_and(|since| now >= since + self.delay)
+        self.is_delayed() && shared.since.is_some_and(|since| now >= since.wrapping_add(self.delay))
     }
 
     /// Claims what is there for this watcher, which has no claim. False: there is nothing.
+    #[inline(never)]
     pub fn claim(&mut self, shared: &mut Shared, count: u64, now: u64) -> bool {
         let Some(claimed) = self.claimed(shared) else {
             return false;
@@ -226,13 +230,14 @@ impl Word {
             Takes::Threshold => free.min(self.threshold),
             _ => 0,
         };
-        shared.claimed += count;
-        shared.emptying += u32::from(self.takes == Takes::All);
+        shared.claimed = shared.claimed.wrapping_add(count);
+        shared.emptying = shared.emptying.wrapping_add((self.takes == Takes::All).into());
         self.claim = Some(Claim { count, by_delay });
         true
     }
 
     /// Gives the claim up, and what is held back to the word.
+    #[inline(never)]
     pub fn give_back(&mut self, shared: &mut Shared, word: &KqxWord) {
         self.unclaim(shared);
         let held = self.held.take();
@@ -241,10 +246,11 @@ impl Word {
         }
     }
 
+    #[inline(never)]
     fn unclaim(&mut self, shared: &mut Shared) -> Option<Claim> {
         let claim = self.claim.take()?;
-        shared.claimed -= claim.count;
-        shared.emptying -= u32::from(self.takes == Takes::All);
+        shared.claimed = shared.claimed.wrapping_sub(claim.count);
+        shared.emptying = shared.emptying.wrapping_sub((self.takes == Takes::All).into());
         Some(claim)
     }
 
@@ -258,26 +264,30 @@ impl Word {
         self.held.is_none()
     }
 
-    /// The count at which the watcher, which waits, can be woken. None: not before others have
+    /// The count at which the watcher, which waits, can be woken. u64::MAX: not before others have
     /// taken what they have claimed.
-    pub fn need(&self, shared: &Shared, now: u64) -> Option<u64> {
+    #[inline(never)]
+    pub fn need(&self, shared: &Shared, now: u64) -> u64 {
         let starts = self.is_delayed() && shared.since.is_none();
         let first = if starts || self.has_passed(shared, now) {
             1
         } else {
             self.threshold
         };
-        let need = self.claimed(shared)?.saturating_add(first);
-        (need <= COUNT_MAX).then_some(need)
+        let need = self.claimed(shared).map(|claimed| claimed.saturating_add(first));
+        need.filter(|need| *need <= COUNT_MAX).unwrap_or(u64::MAX)
     }
 
-    /// When the delay of the watcher, which waits, will have passed, ns on CLOCK_UPTIME.
-    pub fn deadline(&self, shared: &Shared, now: u64) -> Option<u64> {
-        let deadline = shared.since? + self.delay;
-        (self.is_delayed() && deadline > now).then_some(deadline)
+    /// When the delay of the watcher, which waits, will have passed, ns on CLOCK_UPTIME. u64::MAX:
+    /// no delay runs.
+    pub fn deadline(&self, shared: &Shared, now: u64) -> u64 {
+        let deadline = shared.since.map(|since| since.wrapping_add(self.delay));
+        let running = deadline.filter(|deadline| self.is_delayed() && *deadline > now);
+        running.unwrap_or(u64::MAX)
     }
 
     /// kqueue delivers: takes from the word what a delivery takes, and says so.
+    #[inline(never)]
     pub fn deliver(&mut self, shared: &mut Shared, word: &KqxWord, now: u64) -> Report {
         let claim = self.unclaim(shared);
         if let Some(held) = self.held.take() {
@@ -313,6 +323,7 @@ impl Word {
 
     /// kqueue is about to deliver without asking again: takes what the delivery says. False: there
     /// was nothing to take.
+    #[inline(never)]
     pub fn hold(&mut self, shared: &mut Shared, word: &KqxWord, now: u64) -> bool {
         let report = self.deliver(shared, word, now);
         self.held = Some(report);
@@ -325,6 +336,7 @@ impl Word {
     }
 
     /// EV_CLEAR on a change: nothing is counted any more. Returns what was.
+    #[inline(never)]
     pub fn clear(&mut self, shared: &mut Shared, word: &KqxWord) -> u64 {
         self.unclaim(shared);
         let held = self.held.take().map_or(0, |held| held.data.unsigned_abs());
@@ -346,3 +358,6 @@ impl Word {
         self.held = None;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,8 +31,8 @@ struct Copied<F: SharedFilter> {
 impl<F: SharedFilter> Copied<F> {
     fn load<P>(member: &Member<'_, P>) -> Self {
         Copied {
-            filter: member.own::<F>().get(),
-            shared: member.shared::<F::Shared>().get(),
+            filter: member.with(|own: &mut F, _: &mut F::Shared| *own),
+            shared: member.with(|_: &mut F, shared: &mut F::Shared| *shared),
             cx: SharedContext {
                 watchers: member.watchers(),
                 wake: false,
@@ -41,8 +41,7 @@ impl<F: SharedFilter> Copied<F> {
     }
 
     fn store<P>(&self, member: &Member<'_, P>) {
-        member.own().set(self.filter);
-        member.shared::<F::Shared>().set(self.shared);
+        member.with(|own, shared| (*own, *shared) = (self.filter, self.shared));
     }
 
     fn due(&self) -> bool {
@@ -78,13 +77,20 @@ fn claim<F: SharedFilter, P>(member: &Member<'_, P>) -> bool {
 }
 
 fn offer<F: SharedFilter>(waiting: &Waiting<'_>) {
-    waiting.each(|member| {
-        if claim::<F, _>(member) {
-            Answer::Wake
-        } else {
-            Answer::End
-        }
-    });
+    waiting.each(
+        |member| {
+            if claim::<F, _>(member) {
+                Answer::Wake
+            } else {
+                Answer::End
+            }
+        },
+        |member| {
+            let mut state = Copied::<F>::load(member);
+            state.filter.give_back(&mut state.shared, &mut state.cx);
+            state.store(member);
+        },
+    );
 }
 
 /// The watcher takes what there is for it, or waits.
@@ -139,14 +145,10 @@ pub(crate) fn attach<'a, F: SharedFilter, E: Expire>(
 fn attach_watcher<'a, F: SharedFilter>(kn: Knote<'a, Attaching>) -> Result<Accepted<'a>, Errno> {
     let kev = kn.added();
     let disabled = kn.disabled();
-    let initial = Initial {
-        offer: offer::<F>,
-        own: F::default(),
-        shared: F::initial(&kev)?,
-    };
+    let initial = Initial::new(offer::<F>, F::default(), F::initial(&kev)?);
     let mut state = None;
-    let kn = kn.attach_watcher(&initial, |member| {
-        let mut shared = member.shared::<F::Shared>().get();
+    let kn = kn.attach_watcher(&initial, &mut |member| {
+        let mut shared = member.with(|_: &mut F, shared: &mut F::Shared| *shared);
         let mut cx = SharedContext {
             watchers: member.watchers(),
             wake: false,

@@ -7,7 +7,6 @@
     reason = "the family table calls these functions as it calls those of `filter`"
 )]
 
-use core::cell::Cell;
 use core::sync::atomic::Ordering::SeqCst;
 
 use kqx::errno::Errno;
@@ -31,68 +30,58 @@ use crate::kernel::trace;
 /// meanwhile what the word was armed with.
 const TRIES: usize = 3;
 
-/// Changes a copy of what the cells hold, and stores that.
-fn update<R>(
-    own: &Cell<Word>,
-    shared: &Cell<Shared>,
-    body: impl FnOnce(&mut Word, &mut Shared) -> R,
-) -> R {
-    let (mut watcher, mut state) = (own.get(), shared.get());
-    let result = body(&mut watcher, &mut state);
-    own.set(watcher);
-    shared.set(state);
-    result
-}
-
 /// A watcher and its word, in callback `P`.
 struct Watched<'k, P> {
     member: Member<'k, P>,
-    own: &'k Cell<Word>,
-    shared: &'k Cell<Shared>,
     word: &'k KqxWord,
 }
 
 impl<'k, P> Watched<'k, P> {
     fn new(member: Member<'k, P>) -> Option<Self> {
-        Some(Watched {
-            own: member.own(),
-            shared: member.shared(),
-            word: member.word()?,
-            member,
-        })
+        let word = member.word()?;
+        Some(Watched { member, word })
     }
 
-    fn update<R>(&self, body: impl FnOnce(&mut Word, &mut Shared) -> R) -> R {
-        update(self.own, self.shared, body)
+    #[inline(always)]
+    fn with<R>(&self, body: impl FnOnce(&mut Word, &mut Shared) -> R) -> R {
+        self.member.with(body)
     }
 
     fn due(&self) -> bool {
-        self.own.get().due()
+        self.with(|own, _| own.due())
     }
 
     /// What is said to kqueue, which delivers a one-shot without asking again.
+    #[inline(never)]
     fn said(&self, mode: Mode) -> Said {
-        if mode.is_oneshot_if(self.due()) && !self.own.get().holds() {
-            let now = now(self.shared);
-            let held = self.update(|own, shared| own.hold(shared, self.word, now));
-            if !held && !mode.forced() {
-                self.update(|own, _| own.forget());
-                self.member.wait();
-                self.member.run_soon();
+        let gone = self.with(|own, shared| {
+            if !mode.is_oneshot_if(own.due()) || own.holds() {
+                return false;
             }
+            let now = now(shared);
+            if own.hold(shared, self.word, now) || mode.forced() {
+                return false;
+            }
+            own.forget();
+            true
+        });
+        if gone {
+            self.member.wait();
+            self.member.run_soon();
         }
-        Said {
-            due: self.due(),
+        self.with(|own, _| Said {
+            due: own.due(),
             clears: false,
-            report: self.own.get().report(),
-        }
+            report: own.report(),
+        })
     }
 }
 
 impl Watched<'_, Offering> {
     /// kqueue asks, or is about to: the watcher has a claim, or it waits and the word is armed.
+    #[inline(never)]
     fn look(&self) {
-        if !self.update(Word::reconsider) {
+        if !self.with(Word::reconsider) {
             return;
         }
         if self.claim() {
@@ -108,10 +97,8 @@ impl Watched<'_, Offering> {
     }
 
     fn claim(&self) -> bool {
-        let count = self.word.count.load(SeqCst);
-        let now = now(self.shared);
-        self.update(|own, shared| {
-            shared.see(count, now);
+        self.with(|own, shared| {
+            let (count, now) = read(self.word, shared);
             own.claim(shared, count, now)
         })
     }
@@ -119,38 +106,45 @@ impl Watched<'_, Offering> {
     /// The watcher is disabled: what it has is there for others.
     fn retire(&self) {
         self.member.leave_line();
-        self.update(|own, shared| own.give_back(shared, self.word));
+        self.with(|own, shared| own.give_back(shared, self.word));
         self.member.offer();
     }
 }
 
 /// The time, where that matters.
-fn now(shared: &Cell<Shared>) -> u64 {
-    if shared.get().is_timed() {
+fn now(shared: &Shared) -> u64 {
+    if shared.is_timed() {
         KernelClock.uptime()
     } else {
         0
     }
 }
 
+/// The count, and the time, where that matters.
+fn read(word: &KqxWord, shared: &mut Shared) -> (u64, u64) {
+    let (count, now) = (word.count.load(SeqCst), now(shared));
+    shared.see(count, now);
+    (count, now)
+}
+
 /// Wakes the watchers that wait and can have what they need, and arms the word for the others.
 #[inline(never)]
 fn offer(waiting: &Waiting<'_>) {
     let Some(word) = waiting.word() else { return };
-    let shared = waiting.shared::<Shared>();
     for _ in 0..TRIES {
-        let (count, now) = (word.count.load(SeqCst), now(shared));
-        update_shared(shared, |shared| shared.see(count, now));
-        waiting.each(|member| {
-            if update(member.own(), shared, |own, shared| {
-                own.claim(shared, count, now)
-            }) {
-                Answer::Wake
-            } else {
-                Answer::Pass
-            }
-        });
-        let Some(need) = need(waiting, shared, now) else {
+        let (count, now) = waiting.with_shared::<Word, _, _>(|shared| read(word, shared));
+        waiting.each(
+            |member| {
+                let claims = |own: &mut Word, shared: &mut Shared| own.claim(shared, count, now);
+                if member.with(claims) {
+                    Answer::Wake
+                } else {
+                    Answer::Pass
+                }
+            },
+            |member| member.with(|own: &mut Word, shared| own.give_back(shared, word)),
+        );
+        let Some(need) = need(waiting, now) else {
             return word.disarm();
         };
         if !word.arm(need) {
@@ -160,32 +154,23 @@ fn offer(waiting: &Waiting<'_>) {
     waiting.run_soon();
 }
 
-fn update_shared(shared: &Cell<Shared>, body: impl FnOnce(&mut Shared)) {
-    let mut state = shared.get();
-    body(&mut state);
-    shared.set(state);
-}
-
 /// The lowest need of the watchers that wait. Has the task run when the first delay passes.
-fn need(waiting: &Waiting<'_>, shared: &Cell<Shared>, now: u64) -> Option<u64> {
-    let state = shared.get();
-    let (mut lowest, mut first) = (None::<u64>, None::<u64>);
-    let add = |to: &mut Option<u64>, value: Option<u64>| {
-        *to = match (*to, value) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-    };
-    waiting.each(|member| {
-        let own = member.own::<Word>().get();
-        add(&mut lowest, own.need(&state, now));
-        add(&mut first, own.deadline(&state, now));
-        Answer::Pass
-    });
-    if let Some(deadline) = first {
-        waiting.run_by(deadline);
+fn need(waiting: &Waiting<'_>, now: u64) -> Option<u64> {
+    let (mut lowest, mut first) = (u64::MAX, u64::MAX);
+    waiting.each(
+        |member| {
+            member.with(|own: &mut Word, shared| {
+                lowest = lowest.min(own.need(shared, now));
+                first = first.min(own.deadline(shared, now));
+            });
+            Answer::Pass
+        },
+        |_| (),
+    );
+    if first < u64::MAX {
+        waiting.run_by(first);
     }
-    lowest
+    (lowest < u64::MAX).then_some(lowest)
 }
 
 #[inline(never)]
@@ -198,20 +183,15 @@ pub(crate) fn attach<'a, F, E: Expire>(kn: Knote<'a, Attaching>) -> Result<Accep
 
 fn attach_word<'a>(kn: Knote<'a, Attaching>) -> Result<Accepted<'a>, Errno> {
     let kev = kn.added();
-    // Before anything is charged. A descriptor that is read only is not known yet.
+    // Before anything is charged. Whether the descriptor is writable is not known yet.
     let delayed = Word::new(&kev, true)?.is_delayed();
     let initial = |writable| {
-        Ok(Initial {
-            offer,
-            own: Word::new(&kev, writable)?,
-            shared: Shared::default(),
-        })
+        let own = Word::new(&kev, writable)?;
+        Ok(Initial::new(offer, own, Shared::default()))
     };
-    let kn = kn.attach_word(word::place(kev.data), delayed, initial, |member| {
+    let kn = kn.attach_word(word::place(kev.data), delayed, initial, &mut |member| {
         // kqueue is about to ask.
-        update(member.own(), member.shared(), |own, shared| {
-            own.join(shared)
-        });
+        member.with(|own: &mut Word, shared| own.join(shared));
         member.offering().offer();
         Ok(())
     })?;
@@ -247,7 +227,7 @@ pub(crate) fn change<F, E: Expire>(kn: Knote<'_, Changing>, kev: &mut Kevent) {
         return;
     };
     let mode = Mode::of(&kn);
-    let mut before = watched.own.get().receipt(watched.word);
+    let mut before = watched.with(|own, _| own.receipt(watched.word));
     let result = change_word(&watched, kev, mode, &mut before);
     if kn.disabled() {
         watched.retire();
@@ -268,16 +248,16 @@ fn change_word(
     mode: Mode,
     before: &mut u64,
 ) -> Result<(), Errno> {
-    let mut changed = watched.own.get();
+    let mut changed = watched.with(|own, _| *own);
     let n = changed.change(kev, mode.added_clear())?;
     if changed.is_delayed() {
         watched.member.charge()?;
     }
     if kev.flags & EV_CLEAR != 0 {
-        *before = watched.update(|own, shared| own.clear(shared, watched.word));
+        *before = watched.with(|own, shared| own.clear(shared, watched.word));
     }
     if kev.flags & EV_ADD != 0 {
-        watched.update(|own, shared| {
+        watched.with(|own, shared| {
             own.give_back(shared, watched.word);
             own.leave(shared);
             *own = changed.without_claim();
@@ -304,8 +284,10 @@ pub(crate) fn deliver<'a, F>(kn: Knote<'_, Delivering>, slot: Slot<'a>) -> Fille
         let said = watched.said(mode);
         return delivery::deliver_error(kn, slot, errno, &said);
     }
-    let now = now(watched.shared);
-    let report = watched.update(|own, shared| own.deliver(shared, watched.word, now));
+    let report = watched.with(|own, shared| {
+        let now = now(shared);
+        own.deliver(shared, watched.word, now)
+    });
     // The watcher that took waits no more, so this arms the word for others alone.
     watched.member.offer();
     // The next scan asks again, and arms the word for this watcher.
@@ -331,18 +313,14 @@ pub(crate) fn detach<F>(kn: Knote<'_, Detaching>) -> Detached<'_> {
 
 /// The watcher goes, and what it holds has been delivered.
 fn leave_with(member: &Member<'_, Detaching>) {
-    update(
-        member.own(),
-        member.shared(),
-        |own: &mut Word, _: &mut Shared| own.forget(),
-    );
+    member.with(|own: &mut Word, _: &mut Shared| own.forget());
     leave(member);
 }
 
 /// The watcher goes, and what it holds is there for others.
 fn leave(member: &Member<'_, Detaching>) {
     if let Some(watched) = Watched::new(member.offering()) {
-        watched.update(|own, shared| {
+        watched.with(|own, shared| {
             own.give_back(shared, watched.word);
             own.leave(shared);
         });

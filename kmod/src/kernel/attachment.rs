@@ -117,10 +117,10 @@ impl<'a> Knote<'a, Attaching> {
     /// the same file table. The first watcher makes the group, which is charged. `join` runs with
     /// the group's mutex held; if `join` refuses, nothing has happened. Sleeps. ENOMEM over a
     /// limit.
-    pub fn attach_watcher<W: Copy + Send + 'static, S: Copy + Send + 'static>(
+    pub fn attach_watcher(
         self,
-        initial: &Initial<W, S>,
-        join: impl FnOnce(&Member<'_, Attached>) -> Result<(), Errno>,
+        initial: &Initial,
+        join: &mut dyn FnMut(&Member<'_, Attached>) -> Result<(), Errno>,
     ) -> Result<Knote<'a, Attached>, Errno> {
         // SAFETY: the knote has nothing else, as it becomes `Attached`; f_detach takes the watcher.
         let watcher = unsafe { Watcher::attach(&self, initial, join)? };
@@ -131,12 +131,12 @@ impl<'a> Knote<'a, Attaching> {
     /// As [`Knote::attach_watcher`], for the word on a line of the pad that `place` has the
     /// descriptor of; `timed`: with the charge for a timer. `initial` is told whether the
     /// descriptor is writable. EBADF; EINVAL: the descriptor is no pad, or there is no such line.
-    pub fn attach_word<W: Copy + Send + 'static, S: Copy + Send + 'static>(
+    pub fn attach_word(
         self,
         place: (i32, u32),
         timed: bool,
-        initial: impl FnOnce(bool) -> Result<Initial<W, S>, Errno>,
-        join: impl FnOnce(&Member<'_, Attached>) -> Result<(), Errno>,
+        initial: impl FnOnce(bool) -> Result<Initial, Errno>,
+        join: &mut dyn FnMut(&Member<'_, Attached>) -> Result<(), Errno>,
     ) -> Result<Knote<'a, Attached>, Errno> {
         let Descriptor { pad, writable } = Descriptor::find(place.0)?;
         let initial = initial(writable)?;

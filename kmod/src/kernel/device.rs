@@ -119,7 +119,7 @@ unsafe extern "C" fn mmap_single(
         // SAFETY: devfs' own variable.
         let offset = usize::try_from(unsafe { *offset }).map_err(|_| Errno::EINVAL)?;
         let room = pad.size().checked_sub(offset).ok_or(Errno::EINVAL)?;
-        if size as usize > room {
+        if size == 0 || size as usize > room {
             return Err(Errno::EINVAL);
         }
         Ok(Pad::clone(&pad).into_raw())
@@ -194,6 +194,7 @@ pub(super) struct Descriptor {
 impl Descriptor {
     /// The pad of a descriptor of curthread's process. EBADF; EINVAL: the descriptor is no pad.
     /// Sleeps.
+    #[inline(never)]
     pub(super) fn find(fd: c_int) -> Result<Descriptor, Errno> {
         let file = File::fget(fd)?;
         let raw = file.0.as_ptr();

@@ -92,9 +92,11 @@ pub(super) struct Body {
     /// The task was scheduled: it is to be drained.
     retried: Cell<bool>,
     offer: Offer,
-    /// The types of what `shared` and each watcher's `own` hold.
-    kinds: [TypeId; 2],
+    /// The types of what each watcher's `own` and `shared` hold.
+    kind: TypeId,
     shared: State,
+    /// A callback uses `shared`, or a watcher's `own`.
+    lent: Cell<bool>,
 }
 
 /// What the watchers of a group watch.
@@ -265,55 +267,68 @@ fn store<T: Copy + Send + 'static>(state: &State, value: T) {
     unsafe { state.as_ptr().cast::<T>().write(value) };
 }
 
-/// A state as what it holds. Panics if that is not a T.
-fn state<T: Copy + Send + 'static>(state: &State, kind: TypeId) -> &Cell<T> {
-    if kind != TypeId::of::<T>() {
-        another_filters();
-    }
-    // SAFETY: `store` wrote a T there, and a Cell<T> is laid out like a T. The thread has the
-    // group's mutex.
-    unsafe { &*state.as_ptr().cast::<Cell<T>>() }
+/// What a filter has of a watcher that is new, and of its group, if that is new.
+pub struct Initial {
+    offer: Offer,
+    own: State,
+    shared: State,
+    kind: TypeId,
 }
 
-/// What a filter has of a group and of its first watcher, when both are new.
-#[derive(Clone, Copy)]
-pub struct Initial<W, S> {
-    /// How the watchers that wait get what is there.
-    pub offer: Offer,
-    /// The watcher's own state.
-    pub own: W,
-    /// The state of all watchers, for a group that is new.
-    pub shared: S,
+impl Initial {
+    /// How the watchers that wait get what is there, the watcher's `own` state, and the state of
+    /// all watchers.
+    pub fn new<W: Copy + Send + 'static, S: Copy + Send + 'static>(
+        offer: Offer,
+        own: W,
+        shared: S,
+    ) -> Initial {
+        let initial = Initial {
+            offer,
+            own: Cell::new([MaybeUninit::uninit(); STATE_MAX / 8]),
+            shared: Cell::new([MaybeUninit::uninit(); STATE_MAX / 8]),
+            kind: TypeId::of::<(W, S)>(),
+        };
+        store(&initial.own, own);
+        store(&initial.shared, shared);
+        initial
+    }
 }
+
+/// What a new watcher does with the group's mutex held.
+pub(super) type Join<'a> = &'a mut dyn FnMut(&Member<'_, Attached>) -> Result<(), Errno>;
 
 impl Group {
     /// The group of that name, found, or made. May sleep. ENOMEM over a limit.
-    fn obtain<W: Copy + Send + 'static, S: Copy + Send + 'static>(
+    fn obtain(
         name: Name,
-        initial: &Initial<W, S>,
+        initial: &Initial,
         subject: impl FnOnce() -> Result<Subject, Errno>,
     ) -> Result<Ref<Group>, Errno> {
-        Ref::find_or_make(name, || {
-            let body = Body {
-                listed: Listed::new(name),
-                subject: subject()?,
-                watchers: Cell::new(0),
-                lines: Lines::new(),
-                tries: Cell::new(0),
-                scheduled: Cell::new(None),
-                retried: Cell::new(false),
-                offer: initial.offer,
-                kinds: [TypeId::of::<S>(), TypeId::of::<W>()],
-                shared: Cell::new([MaybeUninit::uninit(); STATE_MAX / 8]),
-            };
-            store(&body.shared, initial.shared);
-            let new = GROUPS.uma_zalloc()?;
-            // SAFETY: memory of a group, this thread's alone, of which `group_init` has set up
-            // all but the body.
-            Ok(unsafe {
-                (&raw mut (*new.as_ptr()).body).write(body);
-                Item::from_raw(&GROUPS, new)
-            })
+        Ref::find_or_make(name, || Group::make(name, initial, subject()?))
+    }
+
+    #[inline(never)]
+    fn make(name: Name, initial: &Initial, subject: Subject) -> Result<Item<Group>, Errno> {
+        let body = Body {
+            listed: Listed::new(name),
+            subject,
+            watchers: Cell::new(0),
+            lines: Lines::new(),
+            tries: Cell::new(0),
+            scheduled: Cell::new(None),
+            retried: Cell::new(false),
+            offer: initial.offer,
+            kind: initial.kind,
+            shared: initial.shared.clone(),
+            lent: Cell::new(false),
+        };
+        let new = GROUPS.uma_zalloc()?;
+        // SAFETY: memory of a group, this thread's alone, of which `group_init` has set up all
+        // but the body.
+        Ok(unsafe {
+            (&raw mut (*new.as_ptr()).body).write(body);
+            Item::from_raw(&GROUPS, new)
         })
     }
 
@@ -325,6 +340,16 @@ impl Group {
         self.scheduled.set(Some(uptime));
         self.retried.set(true);
         self.run_after(uptime.saturating_sub(now).max(1));
+    }
+
+    /// Lends the states of the group, until the caller sets what this returns to false. Panics if
+    /// they are lent already, or are not of that kind.
+    #[inline(never)]
+    fn lend(&self, kind: TypeId) -> &Cell<bool> {
+        if self.lent.replace(true) || self.kind != kind {
+            another_filters();
+        }
+        &self.lent
     }
 
     fn run_soon(&self) {
@@ -360,9 +385,14 @@ pub(super) fn kick(pad: &Pad, line: u32) {
 pub struct Waiting<'g>(&'g Group);
 
 impl<'g> Waiting<'g> {
-    /// Asks `offer` for each watcher that waits, the longest first, what becomes of it. What
-    /// `offer` changes is kept if kqueue takes notice, and taken back if the knote is in flux.
-    pub fn each(&self, mut offer: impl FnMut(&Member<'_, Offered>) -> Answer) {
+    /// Asks `offer` for each watcher that waits, the longest first, what becomes of it. `undo`
+    /// takes back what `offer` has given a watcher whose knote is in flux.
+    #[inline(always)]
+    pub fn each(
+        &self,
+        mut offer: impl FnMut(&Member<'_, Offered>) -> Answer,
+        undo: impl Fn(&Member<'_, Offered>),
+    ) {
         let mut next = self.0.lines.first();
         // A watcher that waits again, behind the others, is not asked again.
         for _ in 0..self.0.watchers.get() {
@@ -370,7 +400,6 @@ impl<'g> Waiting<'g> {
             // SAFETY: what is in the line is there, and stays while the mutex is held.
             let member = unsafe { Member::new(at) };
             next = member.next();
-            let before = (member.watcher.own.get(), self.0.shared.get());
             match offer(&member) {
                 Answer::Pass => continue,
                 Answer::End => return,
@@ -378,8 +407,7 @@ impl<'g> Waiting<'g> {
             }
             member.leave_line();
             if !member.knote() {
-                member.watcher.own.set(before.0);
-                self.0.shared.set(before.1);
+                undo(&member);
                 member.miss();
             }
         }
@@ -395,9 +423,17 @@ impl<'g> Waiting<'g> {
         self.0.run_soon();
     }
 
-    /// The state that the filter keeps for all watchers.
-    pub fn shared<S: Copy + Send + 'static>(&self) -> &'g Cell<S> {
-        state(&self.0.shared, self.0.kinds[0])
+    /// Runs `body` with the state that the filter keeps for all watchers, whose own states are
+    /// each a W. As for [`Member::with`].
+    pub fn with_shared<W: Copy + Send + 'static, S: Copy + Send + 'static, R>(
+        &self,
+        body: impl FnOnce(&mut S) -> R,
+    ) -> R {
+        let lent = self.0.lend(TypeId::of::<(W, S)>());
+        // SAFETY: `store` wrote an S there. This thread has the mutex, and the one loan.
+        let result = body(unsafe { &mut *self.0.shared.as_ptr().cast() });
+        lent.set(false);
+        result
     }
 
     /// The word that they watch, if it is a word.
@@ -419,10 +455,10 @@ impl Watcher {
     ///
     /// # Safety
     /// As for [`Watcher::join`].
-    pub(super) unsafe fn attach<W: Copy + Send + 'static, S: Copy + Send + 'static>(
+    pub(super) unsafe fn attach(
         kn: &Knote<'_, Attaching>,
-        initial: &Initial<W, S>,
-        join: impl FnOnce(&Member<'_, Attached>) -> Result<(), Errno>,
+        initial: &Initial,
+        join: Join<'_>,
     ) -> Result<NonNull<Watcher>, Errno> {
         let name = Name {
             // SAFETY: a knote in f_attach has its kqueue.
@@ -444,13 +480,13 @@ impl Watcher {
     ///
     /// # Safety
     /// As for [`Watcher::join`].
-    pub(super) unsafe fn attach_word<W: Copy + Send + 'static, S: Copy + Send + 'static>(
+    pub(super) unsafe fn attach_word(
         kn: &Knote<'_, Attaching>,
         pad: Pad,
         line: u32,
-        initial: &Initial<W, S>,
+        initial: &Initial,
         timed: bool,
-        join: impl FnOnce(&Member<'_, Attached>) -> Result<(), Errno>,
+        join: Join<'_>,
     ) -> Result<NonNull<Watcher>, Errno> {
         let charge = if timed { Some(Charge::new()?) } else { None };
         let name = pad.name(line as usize);
@@ -464,23 +500,22 @@ impl Watcher {
     ///
     /// # Safety
     /// The knote is attached to nothing else, and goes to `detach` in the end.
-    unsafe fn join<W: Copy + Send + 'static, S: Copy + Send + 'static>(
+    #[inline(never)]
+    unsafe fn join(
         kn: &Knote<'_, Attaching>,
         group: Ref<Group>,
-        initial: &Initial<W, S>,
+        initial: &Initial,
         charge: Option<Charge>,
-        join: impl FnOnce(&Member<'_, Attached>) -> Result<(), Errno>,
+        join: Join<'_>,
     ) -> Result<NonNull<Watcher>, Errno> {
-        if group.kinds != [TypeId::of::<S>(), TypeId::of::<W>()] {
+        if group.kind != initial.kind {
             another_filters();
         }
-        let own = Cell::new([MaybeUninit::uninit(); STATE_MAX / 8]);
-        store(&own, initial.own);
         let watcher = WATCHERS.item(Watcher {
             knlist: UnsafeCell::new(MaybeUninit::uninit()),
             knote: kn.raw,
             group,
-            own,
+            own: initial.own.clone(),
             links: Links::new(),
             seen: Cell::new(false),
             from_knote: Cell::new(false),
@@ -557,15 +592,22 @@ impl<'k, P> Member<'k, P> {
         }
     }
 
-    /// The filter's state of this watcher. Panics if the group was made with another type.
-    pub fn own<W: Copy + Send + 'static>(&self) -> &'k Cell<W> {
-        state(&self.watcher.own, self.group.kinds[1])
-    }
-
-    /// The state that the filter keeps for all watchers. Panics if the group was made with
-    /// another type.
-    pub fn shared<S: Copy + Send + 'static>(&self) -> &'k Cell<S> {
-        state(&self.group.shared, self.group.kinds[0])
+    /// Runs `body` with the filter's state of this watcher, and the state of all watchers. Panics
+    /// if the group was made with other types, or if `body` asks for a state.
+    #[inline(always)]
+    pub fn with<W: Copy + Send + 'static, S: Copy + Send + 'static, R>(
+        &self,
+        body: impl FnOnce(&mut W, &mut S) -> R,
+    ) -> R {
+        let lent = self.group.lend(TypeId::of::<(W, S)>());
+        // SAFETY: `store` wrote a W and an S there, which are not the same memory. This thread has
+        // the mutex, and the one loan.
+        let result = unsafe {
+            let (own, shared) = (self.watcher.own.as_ptr(), self.group.shared.as_ptr());
+            body(&mut *own.cast(), &mut *shared.cast())
+        };
+        lent.set(false);
+        result
     }
 
     /// The word that is watched, if it is a word.
@@ -584,7 +626,10 @@ impl<'k, P> Member<'k, P> {
     }
 
     /// A refused watcher is in no line.
-    fn enter(&self, join: impl FnOnce(&Self) -> Result<(), Errno>) -> Result<(), Errno> {
+    fn enter(
+        &self,
+        join: &mut dyn FnMut(&Member<'_, P>) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
         let group = self.group;
         let max = match group.subject {
             Subject::Ident { .. } => watcher_max().load(Relaxed),

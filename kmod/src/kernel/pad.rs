@@ -150,6 +150,7 @@ impl Named for Page {
 impl Page {
     /// The page with that word of the pad, wired, and charged if nobody has wired it before.
     /// EINVAL: the pad has no such line. ENOMEM over a limit. Sleeps.
+    #[inline(never)]
     fn obtain(pad: Pad, line: u32) -> Result<Ref<Page>, Errno> {
         if !pad.has_line(line) {
             return Err(Errno::EINVAL);

@@ -162,6 +162,7 @@ pub(super) struct Ref<T: Named>(At<T>);
 
 impl<T: Named> Ref<T> {
     /// The item of that name, if there is one.
+    #[inline(never)]
     pub(super) fn find(name: Name) -> Option<Self> {
         T::table().with(|table| table.find(name))
     }
@@ -179,11 +180,16 @@ impl<T: Named> Ref<T> {
             // Another thread's may be there by now, which costs nothing.
             Err(error) => return Self::find(name).ok_or(error),
         };
+        Ok(Self::find_or_insert(name, new))
+    }
+
+    #[inline(never)]
+    fn find_or_insert(name: Name, new: Item<T>) -> Self {
         let (item, _unused) = T::table().with(|table| match table.find(name) {
             Some(item) => (item, Some(new)),
             None => (table.insert(new), None),
         });
-        Ok(item)
+        item
     }
 
     /// For tests in which nobody looks at the item.
@@ -202,6 +208,7 @@ impl<T: Named> Deref for Ref<T> {
 }
 
 impl<T: Named> Drop for Ref<T> {
+    #[inline(never)]
     fn drop(&mut self) {
         if T::table().with(|table| table.drop_reference(self.0)) {
             self.0.end();

@@ -188,9 +188,13 @@ impl Held {
         if flag & FREAD == 0 || write && flag & FWRITE == 0 {
             return Err(EACCES);
         }
-        if size == 0 || offset < 0 || !(offset as usize).is_multiple_of(vm::PAGE_SIZE) {
+        if size == 0 || offset < 0 {
             return Err(EINVAL);
         }
+        kassert!(
+            (offset as usize).is_multiple_of(vm::PAGE_SIZE),
+            "mmap: an offset inside of a page is not played"
+        );
         let size = size.next_multiple_of(vm::PAGE_SIZE);
         self.call(|devsw, dev| {
             let mmap = devsw.d_mmap_single.ok_or(EINVAL)?;

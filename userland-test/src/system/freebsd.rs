@@ -148,6 +148,8 @@ struct Rights {
     /// CMSG_DATA is aligned to 8.
     gap: u32,
     fd: c_int,
+    /// CMSG_SPACE: the kernel drops rights that it has no room for.
+    end: u32,
 }
 
 impl Default for Rights {
@@ -413,7 +415,7 @@ impl System for Kernel {
 
     fn send(&self, socket: Fd, fd: Fd) -> Result<(), Errno> {
         let mut rights = Rights::default();
-        rights.header.cmsg_len = size_of::<Rights>() as u32;
+        rights.header.cmsg_len = std::mem::offset_of!(Rights, end) as u32;
         rights.header.cmsg_level = libc::SOL_SOCKET;
         rights.header.cmsg_type = libc::SCM_RIGHTS;
         rights.fd = fd;
