@@ -317,7 +317,7 @@ fn a_count_that_wakes_nobody_takes_at_most_nine_instructions_and_one_branch() {
             .position(|i| i.starts_with('j'))
             .unwrap();
         let count = &instructions[..=branch];
-        assert!(count.len() < 9, "{count:#?}");
+        assert!(count.len() < 9, "and a return: {count:#?}");
         let locked = count.iter().filter(|i| i.starts_with("lock")).count();
         assert_eq!(locked, 1, "{count:#?}");
     }
