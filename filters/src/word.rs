@@ -163,7 +163,11 @@ impl Word {
         if added {
             self.configure(kev, clear)?;
         }
-        Ok(if triggers && !added { kev.data as u64 } else { 0 })
+        Ok(if triggers && !added {
+            kev.data as u64
+        } else {
+            0
+        })
     }
 
     /// What EV_ADD has changed, for [`Word::join`].
@@ -212,7 +216,10 @@ impl Word {
 
     /// Whether the maximum delay has passed since the count left 0.
     fn has_passed(&self, shared: &Shared, now: u64) -> bool {
-        self.is_delayed() && shared.since.is_some_and(|since| now >= since.wrapping_add(self.delay))
+        self.is_delayed()
+            && shared
+                .since
+                .is_some_and(|since| now >= since.wrapping_add(self.delay))
     }
 
     /// Claims what is there for this watcher, which has no claim. False: there is nothing.
@@ -231,7 +238,9 @@ impl Word {
             _ => 0,
         };
         shared.claimed = shared.claimed.wrapping_add(count);
-        shared.emptying = shared.emptying.wrapping_add((self.takes == Takes::All).into());
+        shared.emptying = shared
+            .emptying
+            .wrapping_add((self.takes == Takes::All).into());
         self.claim = Some(Claim { count, by_delay });
         true
     }
@@ -250,7 +259,9 @@ impl Word {
     fn unclaim(&mut self, shared: &mut Shared) -> Option<Claim> {
         let claim = self.claim.take()?;
         shared.claimed = shared.claimed.wrapping_sub(claim.count);
-        shared.emptying = shared.emptying.wrapping_sub((self.takes == Takes::All).into());
+        shared.emptying = shared
+            .emptying
+            .wrapping_sub((self.takes == Takes::All).into());
         Some(claim)
     }
 
@@ -274,7 +285,9 @@ impl Word {
         } else {
             self.threshold
         };
-        let need = self.claimed(shared).map(|claimed| claimed.saturating_add(first));
+        let need = self
+            .claimed(shared)
+            .map(|claimed| claimed.saturating_add(first));
         need.filter(|need| *need <= COUNT_MAX).unwrap_or(u64::MAX)
     }
 

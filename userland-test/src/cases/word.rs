@@ -125,7 +125,9 @@ fn triggers(sys: &dyn System) -> Outcome {
     queue.quiet()?;
     queue.apply(trigger(WORD, 4))?;
     equal!(queue.take()?.data, 5);
-    pad.words[3].count.store(2, std::sync::atomic::Ordering::SeqCst);
+    pad.words[3]
+        .count
+        .store(2, std::sync::atomic::Ordering::SeqCst);
     queue.apply(trigger(WORD, 0))?;
     equal!(queue.take()?.data, 2);
     queue.quiet()

@@ -150,10 +150,16 @@ fn unload(sys: &dyn System) -> Outcome {
     equal!(pad.counted(9), 2);
     pad.words[9].count.fetch_add(1, SeqCst);
     ensure!(pad.kick(9).is_err(), "a kick reached a module that is gone");
-    ensure!(sys.map(pad.fd, 4096, 0, true).is_err(), "mapped without the module");
+    ensure!(
+        sys.map(pad.fd, 4096, 0, true).is_err(),
+        "mapped without the module"
+    );
     equal!(sys.open_pad(true), Err(Errno::ENOENT));
     sys.load()?;
-    ensure!(pad.kick(9).is_err(), "a kick by a descriptor of the load before");
+    ensure!(
+        pad.kick(9).is_err(),
+        "a kick by a descriptor of the load before"
+    );
     let (new, queue) = (Pad::new(sys)?, Queue::new(sys)?);
     equal!(queue.apply(pad.edge(9, 1)), Err(Errno::EINVAL));
     queue.apply(new.edge(9, 1))?;
