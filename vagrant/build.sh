@@ -5,11 +5,11 @@
 set -eu
 
 cd "$(dirname "$0")"
-sudo pkg install -y rust gmake
+sudo pkg install -y rust
 mkdir -p source
 tar -xf source.tar -C source
 cd source
-gmake build
+make build
 cargo xtask harness
 release=$(uname -r)
 built=target/kqx/freebsd-${release%%.*}

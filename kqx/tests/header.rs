@@ -263,13 +263,33 @@ fn a_value_that_differs_does_not_compile() {
 }
 
 #[test]
-fn the_header_stands_alone_in_c99_c11_and_cxx() {
+fn the_header_stands_alone_in_every_c_since_c99_and_every_cxx() {
     let source = "#include <sys/kqx.h>\n#include <sys/kqx.h>\n\
                   int f(struct kevent *);\n\
-                  int f(struct kevent *e) { return (KQX_MEMBER(e->ident) == KQX_TIMER); }\n";
-    compile("c", "c99", source);
-    compile("c", "c11", source);
-    compile("c++", "c++17", source);
+                  int f(struct kevent *e) {\n\
+                  EV_SET(e, KQX_IDENT(KQX_COUNTER, 1), EVFILT_KQX, EV_ADD, NOTE_KQX_SET, 3, 0);\n\
+                  return (KQX_MEMBER(e->ident) == KQX_TIMER); }\n";
+    for standard in ["c99", "c11", "c17"] {
+        compile("c", standard, source);
+    }
+    for standard in ["c++98", "c++11", "c++17", "c++20"] {
+        compile("c++", standard, source);
+    }
+}
+
+#[test]
+fn the_pkg_config_file_has_the_version_and_leads_to_the_header() {
+    let file = fs::read_to_string(in_crate("kqx.pc")).unwrap();
+    let value = |name: &str| {
+        file.lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap()
+    };
+    assert_eq!(value("Version: "), env!("CARGO_PKG_VERSION"));
+    // The file is in PREFIX/libdata/pkgconfig, and the header in PREFIX/include/sys.
+    assert_eq!(value("prefix="), "${pcfiledir}/../..");
+    assert_eq!(value("includedir="), "${prefix}/include");
+    assert_eq!(value("Cflags: "), "-I${includedir}");
 }
 
 /// A producer in C.

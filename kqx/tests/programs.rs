@@ -40,6 +40,11 @@ fn sources() -> BTreeMap<String, PathBuf> {
     sources
 }
 
+/// The warnings of FreeBSD's own programs, at the level of WARNS=6.
+const WARNINGS: &str = "-Wall -Wextra -Werror -Wno-unused-parameter -Wstrict-prototypes \
+    -Wmissing-prototypes -Wpointer-arith -Wcast-qual -Wwrite-strings -Wshadow -Wcast-align \
+    -Wchar-subscripts -Wnested-externs -Wold-style-definition -Wno-pointer-sign";
+
 /// Compiles and links one source file.
 fn build(release: &str, source: &Path, program: &Path) {
     let mut compiler = if cfg!(target_os = "freebsd") {
@@ -50,7 +55,9 @@ fn build(release: &str, source: &Path, program: &Path) {
         zig
     };
     let output = compiler
-        .args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-I"])
+        .args(["-std=c11", "-O2"])
+        .args(WARNINGS.split_whitespace())
+        .arg("-I")
         .arg(in_crate("include"))
         .arg(source)
         .args(["-lpthread", "-o"])

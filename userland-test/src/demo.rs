@@ -177,7 +177,7 @@ fn lateness(sys: &dyn System, text: &mut String, bar: char) -> Result<(), Failur
     late.sort_unstable();
     line!(
         text,
-        "How late {EXPIRIES} expiries of 1 ms ran: median {}, 99 % within {}, latest {}",
+        "Lateness of {EXPIRIES} expiries of 1 ms: median {}, 99 % {}, all {}",
         time(late[EXPIRIES / 2]),
         time(late[EXPIRIES * 99 / 100]),
         time(late[EXPIRIES - 1])

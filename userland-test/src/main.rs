@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{IsTerminal, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread::sleep;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -25,6 +26,9 @@ use kqx_test::{cases, demo, hostile, stress};
 /// How long a case may take in one order before it counts as hung.
 #[cfg(not(target_os = "freebsd"))]
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long the demonstration is on a terminal: a person reads it, or records it.
+const DEMO: Duration = Duration::from_secs(19);
 
 /// A case failed.
 const EXIT_FAILED: u8 = 1;
@@ -136,7 +140,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
-    /// Shows counters and timers at work.
+    /// Shows counters and timers at work. On a terminal the lines come at a reader's pace: in 20
+    /// seconds.
     Demo,
 }
 
@@ -238,10 +243,16 @@ fn execute(arguments: &Arguments) -> Result<ExitCode, String> {
         }
         Command::Demo => {
             let sys = machine(arguments)?;
-            let bar = if stdout().is_terminal() { '█' } else { '#' };
+            let terminal = stdout().is_terminal();
+            let bar = if terminal { '█' } else { '#' };
             println!("kqx on {}\n", sys.name());
             let text = demo::demo(&*sys, bar).map_err(|failure| failure.to_string())?;
-            print!("{text}");
+            for line in text.lines() {
+                println!("{line}");
+                if terminal {
+                    sleep(DEMO / text.lines().count() as u32);
+                }
+            }
             Ok(ExitCode::SUCCESS)
         }
     }

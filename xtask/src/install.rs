@@ -6,6 +6,7 @@
 //! |---|---|
 //! | kqx.ko | `KMODDIR`, /boot/modules |
 //! | sys/kqx.h | `PREFIX`/include, /usr/local/include |
+//! | kqx.pc, for pkg-config(1) | `PREFIX`/libdata/pkgconfig |
 //! | kqx.3, kqx.4, kqx.9 | `PREFIX`/share/man |
 //! | lateness.d | `PREFIX`/share/examples/kqx |
 //!
@@ -48,20 +49,18 @@ fn destinations(
     let mut files = vec![
         (module, path("KMODDIR", "/boot/modules")),
         file("kqx/include/sys/kqx.h", "include/sys"),
+        file("kqx/kqx.pc", "libdata/pkgconfig"),
         file("kmod/packaging/dtrace/lateness.d", "share/examples/kqx"),
     ];
     for section in ["3", "4", "9"] {
         let page = format!("kqx/man/kqx.{section}");
         files.push(file(&page, &format!("share/man/man{section}")));
     }
-    let below = |directory: PathBuf| match directory.strip_prefix("/") {
-        Ok(below) => destination.join(below),
-        Err(_) => destination.join(directory),
-    };
-    let files = files.into_iter();
-    files
-        .map(|(file, directory)| (file, below(directory)))
-        .collect()
+    let below = files.into_iter().map(|(file, directory)| {
+        let below = directory.strip_prefix("/").unwrap_or(&directory);
+        (file, destination.join(below))
+    });
+    below.collect()
 }
 
 /// Copies `source` into `directory`, and prints the new path.
@@ -100,6 +99,7 @@ mod tests {
             [
                 "/boot/modules/kqx.ko",
                 "/usr/local/include/sys/kqx.h",
+                "/usr/local/libdata/pkgconfig/kqx.pc",
                 "/usr/local/share/examples/kqx/lateness.d",
                 "/usr/local/share/man/man3/kqx.3",
                 "/usr/local/share/man/man4/kqx.4",
