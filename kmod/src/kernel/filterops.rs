@@ -34,7 +34,9 @@ pub trait Filterops: Expire + 'static {
     /// The registration goes.
     fn f_detach(kn: Knote<'_, Detaching>) -> Detached<'_>;
     /// What `f_event` says, in few instructions. None: `f_event` has to look.
-    fn f_event_quickly(kn: &Knote<'_, Active>) -> Option<bool>;
+    fn f_event_quickly(_kn: &Knote<'_, Active>) -> Option<bool> {
+        None
+    }
     /// Whether there is something to deliver.
     fn f_event(kn: Knote<'_, Active>) -> bool;
     /// f_touch, EVENT_REGISTER: a change. With EV_RECEIPT, the caller of kevent(2) gets

@@ -138,8 +138,8 @@ fn a_module_that_is_too_large_is_refused() {
 
 #[test]
 fn each_member_that_somebody_adds_may_take_more() {
-    assert_eq!(size_max(3), SIZE_MAX);
-    assert_eq!(size_max(5), SIZE_MAX + 2 * MEMBER_MAX);
+    assert_eq!(size_max(4), SIZE_MAX);
+    assert_eq!(size_max(6), SIZE_MAX + 2 * MEMBER_MAX);
 }
 
 #[test]
