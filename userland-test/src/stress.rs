@@ -118,6 +118,12 @@ pub const LOADS: &[Load] = &[
         needs: &[],
         run: |sys, deadline| again(sys, deadline, "lifetime."),
     },
+    Load {
+        name: "stress.again.word",
+        sentence: "The cases of words hold every time, those of hostile memory too.",
+        needs: &[],
+        run: |sys, deadline| again(sys, deadline, "word."),
+    },
 ];
 
 /// A number that is near a limit, or any number.

@@ -8,7 +8,7 @@
 //! leaves out a statement, changes an order, or changes an instruction.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::{fs::symlink, process::ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -240,9 +240,12 @@ fn orders_catch(
     orders.arg(cargo_target().join(profile).join("kqx-test"));
     orders.args(["--on", "native", "orders", filter, "--count", count]);
     let since = Instant::now();
-    let output = String::from_utf8(orders.output()?.stdout)?;
+    let output = orders.output()?;
     let seconds = since.elapsed().as_secs_f64();
-    let again = output.lines().find(|line| line.contains("KQX_SEED="));
+    let text = String::from_utf8(output.stdout)?;
+    let again = text.lines().find(|line| line.contains("KQX_SEED="));
+    // Freed memory can kill the program.
+    let again = again.or(output.status.signal().map(|_| "it crashes"));
     Ok(again.map(|line| format!("         {}, in {seconds:.1} s\n", line.trim())))
 }
 

@@ -73,16 +73,14 @@ fn suites() -> Result<Vec<Step>> {
 
 /// What needs no kernel, and what breaks kqx on purpose.
 fn units() -> Result<Vec<Step>> {
-    let units = cargo("test --quiet --workspace");
     // `--cfg loom` builds every crate anew, so these tests have a directory of their own.
     let mut loom = cargo("test --release --quiet --package kqx-loom --target-dir target/loom");
     loom.env("RUSTFLAGS", "--cfg loom");
-    let mutants = xtask("mutants")?;
     Ok(vec![
-        ("unit tests, property tests".into(), units),
+        ("unit tests".into(), cargo("test --quiet --workspace")),
         ("what has no lock, under loom".into(), loom),
         ("the filters' cost, in instructions".into(), instructions()),
-        ("mutants, which tests must notice".into(), mutants),
+        ("the mutants".into(), xtask("mutants")?),
     ])
 }
 
