@@ -65,6 +65,8 @@ pub enum Feature {
     /// Time passes only while every thread of [`System::parallel`] waits in kevent or
     /// [`System::pass`]. An expiry is never late: lateness is exactly 0.
     VirtualClock,
+    /// [`System::pass`] takes no time of the host's.
+    SimulatedTime,
     /// [`System::set_realtime`].
     SetTime,
     /// [`System::in_process`].
@@ -96,6 +98,7 @@ impl fmt::Display for Feature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Feature::VirtualClock => "a virtual clock",
+            Feature::SimulatedTime => "simulated time",
             Feature::SetTime => "the right to set the clock",
             Feature::Processes => "processes",
             Feature::Credentials => "the right to change limits and user (root)",

@@ -351,7 +351,7 @@ impl System for Kernel {
 
     fn has(&self, feature: Feature) -> bool {
         match feature {
-            Feature::VirtualClock => false,
+            Feature::VirtualClock | Feature::SimulatedTime => false,
             Feature::Kernel | Feature::Processes | Feature::SharedFiles | Feature::Signals => true,
             Feature::SetTime | Feature::Credentials | Feature::Root | Feature::Jails => self.root,
             Feature::Module => self.root && self.module.is_some(),

@@ -139,6 +139,7 @@ impl System for Sim {
         match feature {
             Feature::KernProcKq => is_15 || self.kernel.later,
             Feature::CopiedByFork => is_15 && self.kernel.later,
+            Feature::SimulatedTime => self.kernel.clock == ClockMode::Virtual,
             // Where an order is chosen, callouts run beside the threads.
             Feature::VirtualClock => {
                 self.kernel.clock == ClockMode::Virtual && !self.machine.explores()

@@ -12,10 +12,10 @@ use crate::system::{Feature, System};
 /// to do then. A case leaves room for such callouts of earlier cases.
 pub const LEFT: i64 = 4;
 
-/// Lets such callouts run before the case, on a virtual clock. Returns how many may run during the
+/// Lets such callouts run before the case, in simulated time. Returns how many may run during the
 /// case.
 pub fn settle(sys: &dyn System) -> i64 {
-    if !sys.has(Feature::VirtualClock) {
+    if !sys.has(Feature::SimulatedTime) {
         return LEFT;
     }
     sys.pass(Duration::from_secs(7200));
