@@ -198,8 +198,8 @@ fn random_calls(queues: &[Queue], seed: u64, stop: &(dyn Fn() -> bool + Sync)) -
         let queue = &queues[rng.usize(0..queues.len())];
         match queue.kevent(&changes, &mut events, Some(timeout)) {
             Ok(count) => ensure!(count <= events.len(), "{count} events"),
-            // The errors of a refused change, and of a signal.
-            Err(Errno::EINVAL | Errno::ENOENT | Errno::ENOMEM | Errno::EINTR) => {}
+            // The errors of a refused change, and of a signal. EBADF: a word of no descriptor.
+            Err(Errno::EBADF | Errno::EINVAL | Errno::ENOENT | Errno::ENOMEM | Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
     }
