@@ -8,6 +8,7 @@
 
 use std::hint::black_box;
 use std::process::Command;
+use std::sync::LazyLock;
 use std::sync::atomic::AtomicU64;
 
 use gungraun::{
@@ -153,20 +154,20 @@ const COUNTS: &[(&str, [u64; RUSTC.len()])] = &[
 ];
 
 /// The version of the compiler.
-fn rustc() -> String {
+static VERSION: LazyLock<String> = LazyLock::new(|| {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let output = Command::new(rustc).arg("--version").output();
     let text = String::from_utf8(output.expect("rustc runs").stdout).expect("it is text");
     text.split(' ').nth(1).unwrap_or_default().to_owned()
-}
+});
 
 /// At most 3 % more instructions than [`COUNTS`] has for this benchmark and this compiler.
 fn as_counted(benchmark: &str) -> LibraryBenchmarkConfig {
     let (_, counts) = (COUNTS.iter())
         .find(|(name, _)| *name == benchmark)
         .expect("COUNTS has every benchmark");
-    let rustc = rustc();
-    let column = RUSTC.iter().position(|version| *version == rustc);
+    let rustc = &*VERSION;
+    let column = RUSTC.iter().position(|version| version == rustc);
     if column.is_none() {
         eprintln!(
             "{benchmark}: write the count of rustc {rustc} into filters/benches/instructions.rs"

@@ -36,10 +36,12 @@ use kqx::event::{
     EV_ADD, EV_CLEAR, EV_DISPATCH, EV_ERROR, EV_FORCEONESHOT, EV_ONESHOT, EV_RECEIPT, Kevent,
     NOTE_TRIGGER,
 };
-use kqx_filters::Report;
+use kqx_filters::{Gauge, Report};
 
+use crate::kernel::group::Member;
 use crate::kernel::knote::{
-    Accepted, Active, Attached, Changing, Delivering, Filled, Knote, Slot, Stores,
+    Accepted, Active, Attached, Changing, Delivering, Detached, Detaching, Filled, Knote, Slot,
+    Stores,
 };
 use crate::kernel::stats::{Stat, counter_u64_add};
 use crate::kernel::trace;
@@ -315,4 +317,22 @@ pub(crate) fn deliver_error<'a>(
 #[inline(never)]
 pub(crate) fn nothing<'a>(kn: Knote<'_, Delivering>, slot: Slot<'a>) -> Filled<'a> {
     slot.fill(kn.event(0, &Report::default()))
+}
+
+/// f_detach: counts the event if kqueue_scan has delivered a one-shot. `last`, given whether
+/// the scan has, says what a watcher does before the watcher leaves its group.
+#[inline(always)]
+pub(crate) fn detach<'a>(
+    kn: Knote<'a, Detaching>,
+    gauge: Option<Gauge>,
+    last: impl FnOnce(bool) -> Option<fn(&Member<'_, Detaching>)>,
+) -> Detached<'a> {
+    let delivered = kn.delivered_once();
+    if delivered {
+        counter_u64_add(Stat::Deliveries, 1);
+    }
+    let name = kn.name();
+    let detached = kn.detach(last(delivered));
+    trace::detach(name, gauge);
+    detached
 }

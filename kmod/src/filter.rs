@@ -141,7 +141,7 @@ fn show<F: Filter>(mut kn: Knote<'_, Active>, mode: Mode) -> bool {
 /// A change. Most changes are of a registration that has no timer, and ask for no answer: such
 /// a change is quick.
 #[inline(never)]
-pub(crate) fn change<F: Filter, E: Expire>(mut kn: Knote<'_, Changing>, kev: &mut Kevent) {
+pub(crate) fn change<F: Filter, E: Expire>(kn: Knote<'_, Changing>, kev: &mut Kevent) {
     const MORE: u16 = EV_ADD | EV_CLEAR | EV_RECEIPT | EV_FORCEONESHOT;
     let mode = Mode::of(&kn);
     if kev.flags & MORE != 0 || !kn.is_bare() {
@@ -151,26 +151,26 @@ pub(crate) fn change<F: Filter, E: Expire>(mut kn: Knote<'_, Changing>, kev: &mu
     if !filter.usual_change(kev) {
         return change_unanswered::<F, E>(kn, kev, mode);
     }
-    keep(&mut kn, &filter);
-    let (clears, due) = after(&filter, None, mode);
+    conclude_bare(kn, kev, mode, &filter);
+}
+
+/// A change of a registration without a timer has come to `filter`.
+#[inline(always)]
+fn conclude_bare<F: Filter>(mut kn: Knote<'_, Changing>, kev: &Kevent, mode: Mode, filter: &F) {
+    keep(&mut kn, filter);
+    let (clears, due) = after(filter, None, mode);
     delivery::conclude(kn, kev, mode, Ok(()), clears, due);
 }
 
 /// A change of a registration without a timer, which wants no answer unless it is refused.
 #[inline(never)]
-fn change_unanswered<F: Filter, E: Expire>(
-    mut kn: Knote<'_, Changing>,
-    kev: &mut Kevent,
-    mode: Mode,
-) {
+fn change_unanswered<F: Filter, E: Expire>(kn: Knote<'_, Changing>, kev: &mut Kevent, mode: Mode) {
     let mut filter = F::load(kn.words());
     let mut cx = Context::new(&KernelClock, mode.added());
     if filter.change(None, kev, &mut cx).is_err() {
         return change_any::<F, E>(kn, kev, mode);
     }
-    keep(&mut kn, &filter);
-    let (clears, due) = after(&filter, None, mode);
-    delivery::conclude(kn, kev, mode, Ok(()), clears, due);
+    conclude_bare(kn, kev, mode, &filter);
 }
 
 /// Whether a delivery resets the registration, and whether there is something to deliver.
@@ -348,11 +348,5 @@ pub(crate) fn expire<F: Filter>(mut kn: Knote<'_, Expiring>, now: u64) -> bool {
 
 #[inline(never)]
 pub(crate) fn detach<F: Filter>(kn: Knote<'_, Detaching>) -> Detached<'_> {
-    if kn.delivered_once() {
-        counter_u64_add(Stat::Deliveries, 1);
-    }
-    let name = kn.name();
-    let detached = kn.detach(None);
-    trace::detach(name, F::GAUGE);
-    detached
+    delivery::detach(kn, F::GAUGE, |_| None)
 }

@@ -17,7 +17,6 @@ use crate::kernel::knote::{
     Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Filled,
     Knote, Slot,
 };
-use crate::kernel::stats::{Stat, counter_u64_add};
 use crate::kernel::timer::Expire;
 use crate::kernel::trace;
 
@@ -241,14 +240,7 @@ pub(crate) fn expire<F: SharedFilter>(_kn: Knote<'_, Expiring>, _now: u64) -> bo
 
 #[inline(never)]
 pub(crate) fn detach<F: SharedFilter>(kn: Knote<'_, Detaching>) -> Detached<'_> {
-    let delivered = kn.delivered_once();
-    if delivered {
-        counter_u64_add(Stat::Deliveries, 1);
-    }
-    let name = kn.name();
-    let detached = kn.detach((!delivered).then_some(|member| {
-        give_back::<F>(&member.offering());
-    }));
-    trace::detach(name, F::GAUGE);
-    detached
+    delivery::detach(kn, F::GAUGE, |delivered| {
+        (!delivered).then_some(|member| give_back::<F>(&member.offering()))
+    })
 }

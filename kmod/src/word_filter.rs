@@ -22,7 +22,6 @@ use crate::kernel::knote::{
     Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Filled,
     Knote, Slot,
 };
-use crate::kernel::stats::{Stat, counter_u64_add};
 use crate::kernel::timer::Expire;
 use crate::kernel::trace;
 
@@ -307,14 +306,9 @@ pub(crate) fn expire<F>(_kn: Knote<'_, Expiring>, _now: u64) -> bool {
 
 #[inline(never)]
 pub(crate) fn detach<F>(kn: Knote<'_, Detaching>) -> Detached<'_> {
-    let delivered = kn.delivered_once();
-    if delivered {
-        counter_u64_add(Stat::Deliveries, 1);
-    }
-    let name = kn.name();
-    let detached = kn.detach(Some(if delivered { leave_with } else { leave }));
-    trace::detach(name, None);
-    detached
+    delivery::detach(kn, None, |delivered| {
+        Some(if delivered { leave_with } else { leave })
+    })
 }
 
 /// The watcher goes, and what it holds has been delivered.

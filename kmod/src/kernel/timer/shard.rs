@@ -195,8 +195,8 @@ impl Shard {
             .map(|node| unsafe { Timer::of_node(node).as_ref() })
     }
 
-    /// Asks the timers whose time has passed whether they are due, and links the knotes of those
-    /// that are. Returns the first.
+    /// Asks the timers whose time has passed whether they are due, and links the knotes of
+    /// the timers that are due. Returns the first knote.
     fn link_due(&self, now: u64) -> *mut sys::knote {
         let mut list: *mut sys::knote = null_mut();
         let mut end = &raw mut list;
