@@ -127,7 +127,7 @@ impl Kqueue {
         local.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Completes the events of words that EVFILT_USER stands in for, and drops those that find
+    /// Completes the events of words that EVFILT_USER stands in for, and drops events that find
     /// nothing to take. Returns how many events are left, at the start of `events`.
     fn settle(&self, events: &mut [Kevent]) -> Result<usize, Error> {
         let mut left = 0;

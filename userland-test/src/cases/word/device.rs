@@ -40,8 +40,8 @@ fn map_twice(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// A registration outlives the descriptor and the mapping that it was added with, in whichever
-/// order they go.
+/// A registration outlives the descriptor and the mapping that it was added with, in either
+/// order.
 #[case("word.device.close")]
 fn close(sys: &dyn System) -> Outcome {
     leaves_nothing(sys, || {
