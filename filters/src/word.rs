@@ -233,8 +233,15 @@ impl Word {
         if by_delay && !(free > 0 && self.has_passed(shared, now)) {
             return false;
         }
+        self.claim_count(shared, free.min(self.threshold), by_delay);
+        true
+    }
+
+    /// The claim of a watcher that is woken, and of a semaphore, that takes `count`.
+    #[inline(always)]
+    fn claim_count(&mut self, shared: &mut Shared, count: u64, by_delay: bool) {
         let count = match self.takes {
-            Takes::Threshold => free.min(self.threshold),
+            Takes::Threshold => count,
             _ => 0,
         };
         shared.claimed = shared.claimed.wrapping_add(count);
@@ -242,7 +249,55 @@ impl Word {
             .emptying
             .wrapping_add((self.takes == Takes::All).into());
         self.claim = Some(Claim { count, by_delay });
-        true
+    }
+
+    /// Whether nothing but the count matters, if nobody else watches the word.
+    #[inline(always)]
+    fn is_simple(&self, shared: &Shared) -> bool {
+        !self.is_delayed() && self.held.is_none() && shared.since.is_none()
+    }
+
+    /// As [`Word::reconsider`] and [`Word::claim`], for the only watcher of the word: arms the
+    /// word, unless the watcher has a claim now, and says whether it has. `None`, and nothing
+    /// has happened: there is more to think of.
+    #[inline]
+    pub fn claim_alone(&mut self, shared: &mut Shared, word: &KqxWord) -> Option<bool> {
+        if !self.is_simple(shared) {
+            return None;
+        }
+        let due = if word.count.load(SeqCst) >= self.threshold {
+            word.disarm();
+            true
+        } else {
+            word.arm(self.threshold)
+        };
+        if due != self.claim.is_some() {
+            self.unclaim(shared);
+            if due {
+                self.claim_count(shared, self.threshold, false);
+            }
+        }
+        Some(due)
+    }
+
+    /// As [`Word::deliver`], for the only watcher of the word. `None`, and nothing has happened:
+    /// there is more to think of.
+    #[inline]
+    pub fn deliver_alone(&mut self, shared: &mut Shared, word: &KqxWord) -> Option<Report> {
+        if !self.is_simple(shared) {
+            return None;
+        }
+        self.claim = None;
+        (shared.claimed, shared.emptying) = (0, 0);
+        let taken = match self.takes {
+            Takes::Nothing => word.count.load(SeqCst),
+            Takes::All => word.take(),
+            Takes::Threshold => word.take_one(self.threshold),
+        };
+        Some(Report {
+            data: taken.min(COUNT_MAX) as i64,
+            ..Report::default()
+        })
     }
 
     /// Gives the claim up, and what is held back to the word.

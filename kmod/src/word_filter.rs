@@ -12,12 +12,13 @@ use core::sync::atomic::Ordering::SeqCst;
 use kqx::errno::Errno;
 use kqx::event::{EV_ADD, EV_CLEAR, Kevent};
 use kqx::protocol::KqxWord;
+use kqx_filters::Report;
 use kqx_filters::time::Clock;
 use kqx_filters::word::{self, Shared, Word};
 
 use crate::delivery::{self, Mode, Next, Said};
 use crate::kernel::clock::KernelClock;
-use crate::kernel::group::{Answer, Initial, Member, Offering, Waiting};
+use crate::kernel::group::{Answer, Initial, Member, Offered, Offering, Waiting};
 use crate::kernel::knote::{
     Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Filled,
     Knote, Slot,
@@ -78,14 +79,30 @@ impl<'k, P> Watched<'k, P> {
 
 impl Watched<'_, Offering> {
     /// kqueue asks, or is about to: the watcher has a claim, or it waits and the word is armed.
+    /// Returns whether there is something to deliver.
+    #[inline(always)]
+    fn look(&self) -> bool {
+        if self.member.watchers() == 1
+            && let Some(due) = self.with(|own, shared| own.claim_alone(shared, self.word))
+        {
+            if due {
+                self.member.leave_line();
+            } else {
+                self.member.wait();
+            }
+            return due;
+        }
+        self.look_among_others()
+    }
+
     #[inline(never)]
-    fn look(&self) {
+    fn look_among_others(&self) -> bool {
         if !self.with(Word::reconsider) {
-            return;
+            return true;
         }
         if self.claim() {
             self.member.leave_line();
-            return;
+            return true;
         }
         self.member.wait();
         self.member.offer();
@@ -93,6 +110,7 @@ impl Watched<'_, Offering> {
         if self.member.is_missed() && self.claim() {
             self.member.leave_line();
         }
+        self.due()
     }
 
     fn claim(&self) -> bool {
@@ -100,6 +118,18 @@ impl Watched<'_, Offering> {
             let (count, now) = read(self.word, shared);
             own.claim(shared, count, now)
         })
+    }
+
+    /// What a delivery takes.
+    #[inline(never)]
+    fn take_among_others(&self) -> Report {
+        let report = self.with(|own, shared| {
+            let now = now(shared);
+            own.deliver(shared, self.word, now)
+        });
+        // The watcher that took waits no more, so this arms the word for others alone.
+        self.member.offer();
+        report
     }
 
     /// The watcher is disabled: what it has is there for others.
@@ -130,6 +160,16 @@ fn read(word: &KqxWord, shared: &mut Shared) -> (u64, u64) {
 #[inline(never)]
 fn offer(waiting: &Waiting<'_>) {
     let Some(word) = waiting.word() else { return };
+    let undo = |member: &Member<'_, Offered>| {
+        member.with(|own: &mut Word, shared| own.give_back(shared, word));
+    };
+    if let Some(member) = waiting.only() {
+        match member.with(|own: &mut Word, shared| own.claim_alone(shared, word)) {
+            Some(true) => return member.wake(undo),
+            Some(false) => return,
+            None => {}
+        }
+    }
     for _ in 0..TRIES {
         let (count, now) = waiting.with_shared::<Word, _, _>(|shared| read(word, shared));
         waiting.each(
@@ -141,7 +181,7 @@ fn offer(waiting: &Waiting<'_>) {
                     Answer::Pass
                 }
             },
-            |member| member.with(|own: &mut Word, shared| own.give_back(shared, word)),
+            undo,
         );
         let Some(need) = need(waiting, now) else {
             return word.disarm();
@@ -208,11 +248,12 @@ pub(crate) fn event<F>(kn: Knote<'_, Active>) -> bool {
     let Some(watched) = kn.member().and_then(Watched::new) else {
         return false;
     };
-    if let Some(asked) = watched.member.asked().and_then(Watched::new) {
-        asked.look();
-    }
+    let word = watched.word;
+    let due = match watched.member.asked() {
+        Some(member) => Watched { member, word }.look(),
+        None => watched.due(),
+    };
     let mode = Mode::of(&kn);
-    let due = watched.due();
     if mode.is_settled() || !due && mode.is_settled_while_quiet(&kn) {
         return due;
     }
@@ -237,8 +278,7 @@ pub(crate) fn change<F, E: Expire>(kn: Knote<'_, Changing>, kev: &mut Kevent) {
     if kn.disabled() {
         watched.retire();
     } else {
-        watched.look();
-        if watched.due() {
+        if watched.look_among_others() {
             watched.member.offer();
         }
     }
@@ -289,12 +329,11 @@ pub(crate) fn deliver<'a, F>(kn: Knote<'_, Delivering>, slot: Slot<'a>) -> Fille
         let said = watched.said(mode);
         return delivery::deliver_error(kn, slot, errno, &said);
     }
-    let report = watched.with(|own, shared| {
-        let now = now(shared);
-        own.deliver(shared, watched.word, now)
-    });
-    // The watcher that took waits no more, so this arms the word for others alone.
-    watched.member.offer();
+    let alone = match watched.member.watchers() {
+        1 => watched.with(|own, shared| own.deliver_alone(shared, watched.word)),
+        _ => None,
+    };
+    let report = alone.unwrap_or_else(|| watched.take_among_others());
     // The next scan asks again, and arms the word for this watcher.
     delivery::delivered(kn, slot, mode, &report, false, true)
 }

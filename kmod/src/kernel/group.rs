@@ -405,12 +405,16 @@ impl<'g> Waiting<'g> {
                 Answer::End => return,
                 Answer::Wake => {}
             }
-            member.leave_line();
-            if !member.knote() {
-                undo(&member);
-                member.miss();
-            }
+            member.wake(&undo);
         }
+    }
+
+    /// The group's only watcher, if it waits.
+    #[inline(always)]
+    pub fn only(&self) -> Option<Member<'g, Offered>> {
+        let first = self.0.lines.first().filter(|_| self.0.watchers.get() == 1);
+        // SAFETY: what is in the line is there, and stays while the mutex is held.
+        first.map(|at| unsafe { Member::new(at) })
     }
 
     /// Has the filter make another offer at `uptime`, ns, or before.
@@ -679,6 +683,19 @@ impl<'k, P> Member<'k, P> {
             self.run_soon();
         }
         self.join_missed();
+    }
+}
+
+impl Member<'_, Offered> {
+    /// The watcher, which waits, has something now: kqueue is told. `undo` takes that back from
+    /// a watcher whose knote is in flux.
+    #[inline(always)]
+    pub fn wake(&self, undo: impl Fn(&Self)) {
+        self.leave_line();
+        if !self.knote() {
+            undo(self);
+            self.miss();
+        }
     }
 }
 

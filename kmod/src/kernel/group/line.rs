@@ -154,7 +154,15 @@ impl<P> Member<'_, P> {
     }
 
     /// Takes the watcher out of the line that it is in.
+    #[inline(always)]
     pub fn leave_line(&self) {
+        if self.watcher.links.place.get() != Place::Away {
+            self.leave_its_line();
+        }
+    }
+
+    #[inline(never)]
+    fn leave_its_line(&self) {
         let line = match self.watcher.links.place.replace(Place::Away) {
             Place::Away => return,
             Place::Waiting => &self.group.lines.waiting,
