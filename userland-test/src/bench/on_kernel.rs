@@ -12,6 +12,7 @@ mod smp;
 mod spin;
 mod timer;
 mod wake;
+mod word;
 
 use crate::bench::table::Benchmark;
 
@@ -22,6 +23,7 @@ pub const BENCHMARKS: &[Benchmark] = &[
     ("counter", wake::counter),
     ("threshold", wake::threshold),
     ("producers", wake::producers),
+    ("word", word::word),
     ("gate", gate::gate),
     ("growth", growth::growth),
     ("armed", growth::armed),
