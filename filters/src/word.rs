@@ -257,10 +257,17 @@ impl Word {
         !self.is_delayed() && self.held.is_none() && shared.since.is_none()
     }
 
+    /// The only watcher of the word has no claim any more.
+    #[inline(always)]
+    fn forget_claims(&mut self, shared: &mut Shared) {
+        self.claim = None;
+        (shared.claimed, shared.emptying) = (0, 0);
+    }
+
     /// As [`Word::reconsider`] and [`Word::claim`], for the only watcher of the word: arms the
     /// word, unless the watcher has a claim now, and says whether it has. `None`, and nothing
     /// has happened: there is more to think of.
-    #[inline]
+    #[inline(always)]
     pub fn claim_alone(&mut self, shared: &mut Shared, word: &KqxWord) -> Option<bool> {
         if !self.is_simple(shared) {
             return None;
@@ -271,29 +278,22 @@ impl Word {
         } else {
             word.arm(self.threshold)
         };
-        if due != self.claim.is_some() {
-            self.unclaim(shared);
-            if due {
-                self.claim_count(shared, self.threshold, false);
-            }
+        self.forget_claims(shared);
+        if due {
+            self.claim_count(shared, self.threshold, false);
         }
         Some(due)
     }
 
-    /// As [`Word::deliver`], for the only watcher of the word. `None`, and nothing has happened:
+    /// As [`Word::deliver`], for the only watcher of the word, with EV_CLEAR. `None`, and nothing has happened:
     /// there is more to think of.
-    #[inline]
+    #[inline(always)]
     pub fn deliver_alone(&mut self, shared: &mut Shared, word: &KqxWord) -> Option<Report> {
-        if !self.is_simple(shared) {
+        if self.takes != Takes::All || !self.is_simple(shared) {
             return None;
         }
-        self.claim = None;
-        (shared.claimed, shared.emptying) = (0, 0);
-        let taken = match self.takes {
-            Takes::Nothing => word.count.load(SeqCst),
-            Takes::All => word.take(),
-            Takes::Threshold => word.take_one(self.threshold),
-        };
+        self.forget_claims(shared);
+        let taken = word.take();
         Some(Report {
             data: taken.min(COUNT_MAX) as i64,
             ..Report::default()

@@ -12,7 +12,6 @@ use core::sync::atomic::Ordering::SeqCst;
 use kqx::errno::Errno;
 use kqx::event::{EV_ADD, EV_CLEAR, Kevent};
 use kqx::protocol::KqxWord;
-use kqx_filters::Report;
 use kqx_filters::time::Clock;
 use kqx_filters::word::{self, Shared, Word};
 
@@ -78,23 +77,24 @@ impl<'k, P> Watched<'k, P> {
 }
 
 impl Watched<'_, Offering> {
-    /// kqueue asks, or is about to: the watcher has a claim, or it waits and the word is armed.
-    /// Returns whether there is something to deliver.
+    /// As [`Watched::look_among_others`], for the only watcher of the word. `None`, and nothing
+    /// has happened: it is not, or there is more to think of.
     #[inline(always)]
-    fn look(&self) -> bool {
-        if self.member.watchers() == 1
-            && let Some(due) = self.with(|own, shared| own.claim_alone(shared, self.word))
-        {
-            if due {
-                self.member.leave_line();
-            } else {
-                self.member.wait();
-            }
-            return due;
+    fn look_alone(&self) -> Option<bool> {
+        if self.member.watchers() != 1 {
+            return None;
         }
-        self.look_among_others()
+        let due = self.with(|own, shared| own.claim_alone(shared, self.word))?;
+        if due {
+            self.member.leave_line();
+        } else {
+            self.member.wait();
+        }
+        Some(due)
     }
 
+    /// kqueue asks, or is about to: the watcher has a claim, or it waits and the word is armed.
+    /// Returns whether there is something to deliver.
     #[inline(never)]
     fn look_among_others(&self) -> bool {
         if !self.with(Word::reconsider) {
@@ -118,18 +118,6 @@ impl Watched<'_, Offering> {
             let (count, now) = read(self.word, shared);
             own.claim(shared, count, now)
         })
-    }
-
-    /// What a delivery takes.
-    #[inline(never)]
-    fn take_among_others(&self) -> Report {
-        let report = self.with(|own, shared| {
-            let now = now(shared);
-            own.deliver(shared, self.word, now)
-        });
-        // The watcher that took waits no more, so this arms the word for others alone.
-        self.member.offer();
-        report
     }
 
     /// The watcher is disabled: what it has is there for others.
@@ -245,12 +233,24 @@ pub(crate) fn event_quickly<F>(_kn: &Knote<'_, Active>) -> Option<bool> {
 
 #[inline(never)]
 pub(crate) fn event<F>(kn: Knote<'_, Active>) -> bool {
+    if Mode::of(&kn).is_settled()
+        && let Some(asked) = kn.member().and_then(|member| member.asked())
+        && let Some(watched) = Watched::new(asked)
+        && let Some(due) = watched.look_alone()
+    {
+        return due;
+    }
+    event_among_others(kn)
+}
+
+#[inline(never)]
+fn event_among_others(kn: Knote<'_, Active>) -> bool {
     let Some(watched) = kn.member().and_then(Watched::new) else {
         return false;
     };
     let word = watched.word;
     let due = match watched.member.asked() {
-        Some(member) => Watched { member, word }.look(),
+        Some(member) => Watched { member, word }.look_among_others(),
         None => watched.due(),
     };
     let mode = Mode::of(&kn);
@@ -319,6 +319,19 @@ fn change_word(
 #[inline(never)]
 pub(crate) fn deliver<'a, F>(kn: Knote<'_, Delivering>, slot: Slot<'a>) -> Filled<'a> {
     let mode = Mode::of(&kn);
+    if mode.is_settled()
+        && let Some(watched) = kn.member().and_then(Watched::new)
+        && watched.member.watchers() == 1
+        && let Some(report) = watched.with(|own, shared| own.deliver_alone(shared, watched.word))
+    {
+        return delivery::delivered(kn, slot, mode, &report, false, true);
+    }
+    deliver_among_others(kn, slot)
+}
+
+#[inline(never)]
+fn deliver_among_others<'a>(kn: Knote<'_, Delivering>, slot: Slot<'a>) -> Filled<'a> {
+    let mode = Mode::of(&kn);
     let Some(watched) = kn
         .member()
         .and_then(|member| Watched::new(member.offering()))
@@ -329,11 +342,12 @@ pub(crate) fn deliver<'a, F>(kn: Knote<'_, Delivering>, slot: Slot<'a>) -> Fille
         let said = watched.said(mode);
         return delivery::deliver_error(kn, slot, errno, &said);
     }
-    let alone = match watched.member.watchers() {
-        1 => watched.with(|own, shared| own.deliver_alone(shared, watched.word)),
-        _ => None,
-    };
-    let report = alone.unwrap_or_else(|| watched.take_among_others());
+    let report = watched.with(|own, shared| {
+        let now = now(shared);
+        own.deliver(shared, watched.word, now)
+    });
+    // The watcher that took waits no more, so this arms the word for others alone.
+    watched.member.offer();
     // The next scan asks again, and arms the word for this watcher.
     delivery::delivered(kn, slot, mode, &report, false, true)
 }

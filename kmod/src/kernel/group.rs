@@ -344,11 +344,12 @@ impl Group {
 
     /// Lends the states of the group, until the caller sets what this returns to false. Panics if
     /// they are lent already, or are not of that kind.
-    #[inline(never)]
+    #[inline(always)]
     fn lend(&self, kind: TypeId) -> &Cell<bool> {
-        if self.lent.replace(true) || self.kind != kind {
+        if self.kind != kind || self.lent.get() {
             another_filters();
         }
+        self.lent.set(true);
         &self.lent
     }
 

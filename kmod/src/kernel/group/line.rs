@@ -141,7 +141,15 @@ impl<P> Member<'_, P> {
 
     /// Puts the watcher at the end of the line, unless it waits already: a watcher that was
     /// missed, back to the front, where it was.
+    #[inline(always)]
     pub fn wait(&self) {
+        if self.watcher.links.place.get() != Place::Waiting {
+            self.join_line();
+        }
+    }
+
+    #[inline(never)]
+    fn join_line(&self) {
         let line = &self.group.lines.waiting;
         let (prev, next) = match self.watcher.links.place.get() {
             Place::Waiting => return,
