@@ -2,8 +2,10 @@
  * SPDX-License-Identifier: BSD-2-Clause
  *
  * Read first when the shim is built for a process that plays the kernel: there
- * these two names are the C library's, so the kernel's go by others.
+ * these names are the C library's, so the kernel's go by others.
  */
+#pragma redefine_extname malloc sim_malloc
+#pragma redefine_extname free sim_free
 #pragma redefine_extname printf sim_printf
 #pragma redefine_extname panic sim_panic
 
