@@ -144,6 +144,27 @@ fn oneshot_fires_once(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A timer that expires between two others, and was added last, does not wait for the later.
+#[case("timer.between")]
+fn between(sys: &dyn System) -> Outcome {
+    let queue = Queue::new(sys)?;
+    let after = |id: u64, delay| Kevent {
+        ident: ident(KQX_TIMER, id),
+        ..oneshot(delay)
+    };
+    queue.apply(after(1, 1000 * SEC))?;
+    // After its expiry, the kernel waits for the last one.
+    queue.apply(after(2, MS))?;
+    equal!(queue.wait()?.ident, ident(KQX_TIMER, 2));
+    for id in [3, 4] {
+        queue.apply(after(id, id * 10 * MS))?;
+    }
+    for id in [3, 4] {
+        equal!(queue.wait()?.ident, ident(KQX_TIMER, id));
+    }
+    queue.quiet()
+}
+
 /// A delivery after a step of CLOCK_REALTIME has NOTE_KQX_STEPPED, until the timer is re-armed.
 #[case("timer.stepped.reported", needs(SetTime))]
 fn stepped_reported(sys: &dyn System) -> Outcome {

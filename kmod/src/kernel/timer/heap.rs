@@ -95,10 +95,23 @@ impl Heap {
         }
     }
 
-    /// The node with the least key, which stays in the heap.
+    /// The node with the least key.
     #[inline(always)]
     pub(super) fn first(&self) -> Option<NonNull<Node>> {
         self.root.get().map(|root| root.0)
+    }
+
+    /// The node that would be the first without the first.
+    #[inline(always)]
+    pub(super) fn second(&self) -> Option<NonNull<Node>> {
+        let root = self.root.get()?;
+        // Without a left child there is no right child.
+        let left = root.left.get()?;
+        let second = match root.right.get() {
+            Some(right) if right.key.get() < left.key.get() => right,
+            _ => left,
+        };
+        Some(second.0)
     }
 
     /// Puts a node into the heap.
@@ -279,6 +292,14 @@ mod tests {
                 assert_eq!(at.rank.get(), ranks[1] + 1);
             }
             assert_eq!(found, self.keys.iter().flatten().count());
+            let mut keys: Vec<_> = self.keys.iter().flatten().collect();
+            keys.sort_unstable();
+            // SAFETY: the nodes are this bench's.
+            let second = self
+                .heap
+                .second()
+                .map(|node| unsafe { node.as_ref() }.key());
+            assert_eq!(second.as_ref(), keys.get(1).copied());
         }
     }
 

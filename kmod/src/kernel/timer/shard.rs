@@ -2,10 +2,10 @@
 
 //! Shards: what the timers of a CPU share, so that each timer has less, and an expiry costs less.
 //!
-//! A shard is a mutex, a knlist, a callout and a [`Heap`]. EV_ADD puts a timer into the shard of
+//! A shard is a mutex, a knlist, two callouts and a [`Heap`]. EV_ADD puts a timer into the shard of
 //! the CPU that it runs on, and there the timer stays. `kn_knlist` of each timer's knote is the
 //! shard's knlist, so kqueue takes the shard's mutex for f_event and f_touch. But the list is
-//! empty: the callout's handler links the knotes that are due into the list, calls knote(9) once
+//! empty: the callouts' handler links the knotes that are due into the list, calls knote(9) once
 //! for all of them, and empties the list, with the mutex held all the while.
 //!
 //! ```text
@@ -18,12 +18,15 @@
 //! ```
 //!
 //! A timer that waits for a run, `Due` or `Retry`, is in the heap, which is in the order of the
-//! latest times that the timers allow. The callout is pending for the first of them, or for an
+//! latest times that the timers allow. A callout is pending for the first of them, or for an
 //! earlier time: a timer that goes or is put off leaves the callout alone, which finds nothing to
-//! do then, and sets itself for the first that is left. So a program that pushes a deadline out
-//! time and again does not touch the callout.
+//! do then. So a program that pushes a deadline out time and again does not touch a callout.
 //!
-//! The callout goes to the CPU that sets it. So a timer that is set on each delivery has its
+//! The other callout is for the second timer. When the first expires, the kernel then knows from
+//! the second callout how to program the clock. With a single callout, the clock would be
+//! programmed for nothing and then once more, by the handler.
+//!
+//! A callout goes to the CPU that sets it. So a timer that is set on each delivery has its
 //! callout where its events are taken.
 //!
 //! knote(9) skips a knote in flux. kqueue_register asks the filter itself when it has added
@@ -45,14 +48,14 @@ use super::super::clock::KernelClock;
 use super::super::knote::{Expiring, Knote};
 use super::super::mutex::Mtx;
 use super::super::stats::{Stat, counter_u64_add};
-use super::heap::Heap;
+use super::heap::{Heap, Node};
 use super::{Armable, FROM_KNOTE, Place, Timer, backoff};
 
 /// How many timers at most the handler asks before it lets go of the mutex. Then other callouts
 /// of the CPU have their turn, and threads that wait for the mutex.
 const TURN: usize = 32;
 
-/// [`Shard::latest`] where no callout is pending.
+/// [`Alarm::latest`] where the callout is not pending.
 const NEVER: u64 = u64::MAX;
 
 /// What the timers of a CPU share. INVARIANT: the mutex guards all but the mutex itself.
@@ -60,11 +63,19 @@ pub(super) struct Shard {
     pub(super) mtx: Mtx,
     /// Empty but while the handler calls knote(9).
     knlist: UnsafeCell<sys::knlist>,
-    callout: UnsafeCell<sys::callout>,
+    alarms: [Alarm; 2],
     heap: Heap,
-    /// The latest time, uptime in ns, at which the pending callout may run. 0 while the handler
-    /// runs, which sets the callout itself in the end.
+    /// The handler runs, which sets a callout itself in the end.
+    running: Cell<bool>,
+}
+
+/// A callout of a shard.
+struct Alarm {
+    callout: UnsafeCell<sys::callout>,
+    /// The latest time, uptime in ns, at which the pending callout may run.
     latest: Cell<u64>,
+    /// That of the CPU whose shard it is.
+    shard: u16,
 }
 
 /// The shards of all CPUs, by their number.
@@ -82,20 +93,25 @@ pub(super) fn init() -> Result<(), Errno> {
     let memory = unsafe { sys::kqx_malloc(count() * size_of::<Shard>()) };
     let first = NonNull::new(memory.cast::<Shard>()).ok_or(Errno::ENOMEM)?;
     for cpu in 0..count() {
-        // SAFETY: memory of zeros for so many shards, this thread's alone. The mutex is set up
+        // SAFETY: memory for so many shards, this thread's alone. The mutex is set up
         // before what it guards, and outlasts the list and the callout.
         unsafe {
             let shard = first.add(cpu).as_ptr();
             (&raw mut (*shard).heap).write(Heap::new());
-            (&raw mut (*shard).latest).write(Cell::new(NEVER));
+            (&raw mut (*shard).running).write(Cell::new(false));
             let mtx = &(*shard).mtx;
             mtx.mtx_init(c"kqx timers");
             sys::knlist_init_mtx(
                 UnsafeCell::raw_get(&raw const (*shard).knlist),
                 mtx.as_ptr(),
             );
-            let callout = UnsafeCell::raw_get(&raw const (*shard).callout);
-            sys::kqx_callout_init_mtx(callout, mtx.as_ptr());
+            for n in 0..2 {
+                let alarm = &raw mut (*shard).alarms[n];
+                (&raw mut (*alarm).latest).write(Cell::new(NEVER));
+                (&raw mut (*alarm).shard).write(cpu as u16);
+                let callout = UnsafeCell::raw_get(&raw const (*alarm).callout);
+                sys::kqx_callout_init_mtx(callout, mtx.as_ptr());
+            }
         }
     }
     SHARDS.store(first.as_ptr(), Relaxed);
@@ -109,16 +125,44 @@ pub(super) fn destroy() {
     };
     for cpu in 0..count() {
         // SAFETY: set up by `init`. No registration is left, so no thread but this one and the
-        // handler know the shard. The callout may be pending still, and is drained first.
+        // handler know the shard. A callout may be pending still, and is drained first.
         unsafe {
             let shard = first.add(cpu).as_ref();
-            sys::kqx_callout_drain(shard.callout.get());
+            for alarm in &shard.alarms {
+                sys::kqx_callout_drain(alarm.callout.get());
+            }
             sys::knlist_destroy(shard.knlist.get());
             shard.mtx.mtx_destroy();
         }
     }
     // SAFETY: from `kqx_malloc`, and nobody knows the memory any more.
     unsafe { sys::kqx_free(first.as_ptr().cast()) };
+}
+
+impl Alarm {
+    /// Has the handler run for a timer in the heap: callout_reset_sbt(9), absolute, on this CPU.
+    /// With the mutex held.
+    #[inline(never)]
+    fn set(&self, timer: &Timer) {
+        let (uptime, latest) = (timer.uptime.get(), timer.latest());
+        self.latest.set(latest);
+        let leeway = latest - uptime;
+        let precision = if leeway == 0 { 0 } else { nstosbt(leeway) };
+        let argument = (&raw const *self).cast_mut().cast();
+        // SAFETY: this thread has the callout's mutex. The argument, the alarm, outlives the
+        // callout, which `destroy` drains. A callout that was pending is no error.
+        unsafe {
+            sys::callout_reset_sbt_on(
+                self.callout.get(),
+                nstosbt(uptime),
+                precision,
+                Some(run),
+                argument,
+                sys::kqx_curcpu(),
+                sys::C_ABSOLUTE as c_int,
+            )
+        };
+    }
 }
 
 impl Shard {
@@ -150,12 +194,23 @@ impl Shard {
         timer.uptime.set(uptime);
         // SAFETY: the caller's promise.
         unsafe { self.heap.insert(timer.node(), latest) };
-        if latest < self.latest.get() {
-            self.callout_reset(uptime, latest);
+        let [one, other] = &self.alarms;
+        if latest < one.latest.get().min(other.latest.get()) && !self.running.get() {
+            self.later_alarm().set(timer);
         }
     }
 
-    /// Takes the timer out of the heap. The callout is left alone. With the mutex held.
+    /// The callout that is not pending, or is pending for the later time.
+    fn later_alarm(&self) -> &Alarm {
+        let [one, other] = &self.alarms;
+        if one.latest.get() < other.latest.get() {
+            other
+        } else {
+            one
+        }
+    }
+
+    /// Takes the timer out of the heap. The callouts are left alone. With the mutex held.
     ///
     /// # Safety
     /// The timer is in this heap.
@@ -165,34 +220,41 @@ impl Shard {
         unsafe { self.heap.remove(timer.node()) };
     }
 
-    /// callout_reset_sbt(9), absolute, on this CPU. With the mutex held.
-    #[inline(never)]
-    fn callout_reset(&self, uptime: u64, latest: u64) {
-        self.latest.set(latest);
-        let leeway = latest - uptime;
-        let precision = if leeway == 0 { 0 } else { nstosbt(leeway) };
-        let argument = (&raw const *self).cast_mut().cast();
-        // SAFETY: this thread has the callout's mutex. The argument, the shard, outlives the
-        // callout, which `destroy` drains. A callout that was pending is no error.
-        unsafe {
-            sys::callout_reset_sbt_on(
-                self.callout.get(),
-                nstosbt(uptime),
-                precision,
-                Some(run),
-                argument,
-                sys::kqx_curcpu(),
-                sys::C_ABSOLUTE as c_int,
-            )
-        };
+    /// The timer of a node.
+    ///
+    /// # Safety
+    /// The node is in the heap.
+    unsafe fn timer(&self, node: NonNull<Node>) -> &Timer {
+        // SAFETY: a node in the heap is a timer's, and the timer stays while the mutex is held.
+        unsafe { Timer::of_node(node).as_ref() }
     }
 
     /// The first timer in the heap.
     fn first(&self) -> Option<&Timer> {
-        // SAFETY: a node in the heap is a timer's, and the timer stays while the mutex is held.
-        self.heap
-            .first()
-            .map(|node| unsafe { Timer::of_node(node).as_ref() })
+        // SAFETY: in the heap.
+        self.heap.first().map(|node| unsafe { self.timer(node) })
+    }
+
+    /// The second timer in the heap.
+    fn second(&self) -> Option<&Timer> {
+        // SAFETY: in the heap.
+        self.heap.second().map(|node| unsafe { self.timer(node) })
+    }
+
+    /// The handler is over: sets the callouts that are not pending for the first timer, unless
+    /// the other callout is, and for the second.
+    fn set_alarms(&self) {
+        let Some(first) = self.first() else { return };
+        let [one, other] = &self.alarms;
+        if first.latest() < one.latest.get().min(other.latest.get()) {
+            self.later_alarm().set(first);
+        }
+        let free = self.later_alarm();
+        if free.latest.get() == NEVER
+            && let Some(second) = self.second()
+        {
+            free.set(second);
+        }
     }
 
     /// Asks the timers whose time has passed whether they are due, and links the knotes of
@@ -252,23 +314,23 @@ impl Shard {
     }
 }
 
-/// The callout's handler.
+/// The handler of both callouts.
 ///
 /// # Safety
 /// For callout(9) alone, which calls it with the callout's mutex held, and not after
-/// callout_drain: `argument` is the shard.
+/// callout_drain: `argument` is the alarm.
 unsafe extern "C" fn run(argument: *mut c_void) {
-    // SAFETY: the shard outlives the callout; whatever changes in a shard is in cells.
-    let shard = unsafe { &*argument.cast::<Shard>() };
+    // SAFETY: the alarm outlives its callout; whatever changes in an alarm is in cells.
+    let alarm = unsafe { &*argument.cast::<Alarm>() };
+    let shard = Shard::of(alarm.shard);
     counter_u64_add(Stat::Callouts, 1);
     let now = KernelClock.uptime();
-    shard.latest.set(0);
+    alarm.latest.set(NEVER);
+    shard.running.set(true);
     let list = shard.link_due(now);
     if !list.is_null() {
         shard.knote(list, now);
     }
-    shard.latest.set(NEVER);
-    if let Some(first) = shard.first() {
-        shard.callout_reset(first.uptime.get(), first.latest());
-    }
+    shard.running.set(false);
+    shard.set_alarms();
 }
