@@ -495,7 +495,12 @@ impl System for Kernel {
     }
 
     fn pass(&self, time: Duration) {
-        std::thread::sleep(time);
+        // nanosleep(2) goes by the time of the last tick of the clock, which can be long ago on a
+        // busy machine: the sleep can be too short by as much.
+        let end = self.clock(Clock::Uptime) + time.as_nanos() as u64;
+        while let Some(left) = end.checked_sub(self.clock(Clock::Uptime)) {
+            std::thread::sleep(Duration::from_nanos(left));
+        }
     }
 
     fn sysctl(&self, name: &str) -> Result<i64, Errno> {
