@@ -29,6 +29,7 @@ pub const BENCHMARKS: &[Benchmark] = &[
     ("armed", growth::armed),
     ("close", growth::close),
     ("smp", smp::throughput),
+    ("interrupts", smp::interrupts),
     ("timer", timer::changes),
     ("expiry", expiry::deliver),
     ("untaken", expiry::untaken),

@@ -259,7 +259,8 @@ fn read_mib(mib: &[c_int]) -> Result<Vec<u8>, Errno> {
     }
 }
 
-fn read_sysctl(name: &str) -> Result<Vec<u8>, Errno> {
+/// The value of a sysctl, as the kernel gives it.
+pub fn read_sysctl(name: &str) -> Result<Vec<u8>, Errno> {
     read_mib(&mib(name)?)
 }
 

@@ -205,6 +205,27 @@ fn clock(id: libc::clockid_t) -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// Has the calling thread run on this CPU alone.
+pub fn run_on(cpu: usize) -> Result<(), Errno> {
+    // SAFETY: a set of bits, of which none is set at first.
+    let cpus = unsafe {
+        let mut cpus: libc::cpuset_t = MaybeUninit::zeroed().assume_init();
+        libc::CPU_SET(cpu, &mut cpus);
+        cpus
+    };
+    // SAFETY: the set is readable, and -1 is the calling thread.
+    let result = unsafe {
+        libc::cpuset_setaffinity(
+            libc::CPU_LEVEL_WHICH,
+            libc::CPU_WHICH_TID,
+            -1,
+            size_of::<libc::cpuset_t>(),
+            &raw const cpus,
+        )
+    };
+    check(result).map(drop)
+}
+
 /// Does nothing, `turns` times: a turn takes two instructions.
 pub fn spin(turns: u64) {
     spin_padded::<0>(turns);

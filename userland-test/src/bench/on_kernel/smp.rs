@@ -10,12 +10,13 @@ use kqx::Pad;
 use kqx::event::Kevent;
 
 use crate::bench::meter::{SAMPLES, Spread};
-use crate::bench::on_kernel::calls::uptime;
+use crate::bench::on_kernel::calls::{self, Kqueue, uptime};
 use crate::bench::on_kernel::wake::queue;
 use crate::bench::on_kernel::word::{self, with_consumer};
-use crate::bench::subject::{COUNTER, USER, Wake};
+use crate::bench::subject::{COUNTER, EVFILT, KQX, Timer, USER, Wake};
 use crate::bench::table::{Bench, Row};
 use crate::outcome::{Failure, Outcome};
+use crate::system::freebsd::read_sysctl;
 
 /// How often each thread triggers and takes in a measurement.
 const OPERATIONS: u32 = 20_000;
@@ -66,6 +67,57 @@ pub fn throughput(bench: &mut Bench<'_>) -> Outcome {
             with_consumer(&user, &AtomicU32::new(0), trigger, produce)
         },
     )
+}
+
+/// ns from an expiry to the next, of timers that one CPU adds and another takes.
+const PERIOD: u64 = 2_000_000;
+/// How many expiries are taken.
+const EXPIRIES: u32 = 500;
+
+/// The interrupts of the clock of the CPU that added a periodic timer, while another CPU takes the
+/// timer's events. The other CPU alone needs its clock for the timer.
+pub fn interrupts(bench: &mut Bench<'_>) -> Outcome {
+    if thread::available_parallelism().map_or(1, usize::from) == 1 {
+        return Ok(());
+    }
+    let taken = |timer: Timer| -> Result<Spread, Failure> {
+        let kq = Kqueue::new()?;
+        calls::run_on(0)?;
+        kq.change(&timer.every(1, PERIOD))?;
+        calls::run_on(1)?;
+        let mut events = [Kevent::default(); 1];
+        // The first delivery is the first that another CPU makes.
+        kq.wait(&mut events)?;
+        let mut taken = 0;
+        let before = clock_interrupts(0)?;
+        while taken < EXPIRIES {
+            kq.wait(&mut events)?;
+            taken += events[0].data as u32;
+        }
+        Ok(Spread::exactly((clock_interrupts(0)? - before) as f64))
+    };
+    // A thread of its own, so that this thread goes on to run anywhere.
+    let rows = thread::spawn(move || Ok::<_, Failure>([taken(KQX)?, taken(EVFILT)?]));
+    let [kqx, evfilt] = rows.join().expect("the thread does not panic")?;
+    let title = format!("{EXPIRIES} expiries taken on CPU 1, added on CPU 0");
+    bench.row(
+        Row::new(title, "interrupts of CPU 0's clock")
+            .figure(KQX.name, kqx)
+            .figure(EVFILT.name, evfilt),
+    );
+    Ok(())
+}
+
+/// How often the clock of a CPU has interrupted the CPU, as `vmstat -i` shows.
+fn clock_interrupts(cpu: usize) -> Result<u64, Failure> {
+    /// How long a name is, with spaces and 0 behind it.
+    const NAME: usize = 20;
+    let wanted = format!("cpu{cpu}:timer");
+    let (names, counts) = (read_sysctl("hw.intrnames")?, read_sysctl("hw.intrcnt")?);
+    let mut both = names.chunks(NAME).zip(counts.as_chunks::<8>().0);
+    let found = both.find(|(name, _)| name.starts_with(wanted.as_bytes()));
+    let (_, count) = found.ok_or_else(|| Failure(format!("no interrupts of {wanted}")))?;
+    Ok(u64::from_ne_bytes(*count))
 }
 
 /// Two rows: what `kqx` and `user` get done in a second, and the ratio of the two, pair by pair.
