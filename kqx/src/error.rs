@@ -9,6 +9,17 @@ use crate::errno::Errno;
 
 /// An error of this crate: one line that names what was wrong and what to do. Its `Debug`
 /// is the same line, for a `main` that returns the error.
+///
+/// ```no_run
+/// use kqx::{Counter, Error, Kqueue};
+///
+/// let kq = Kqueue::new()?;
+/// let jobs = match Counter::builder(1).add(&kq) {
+///     Err(Error::NotLoaded) => Counter::builder(1).fallback(true).add(&kq)?,
+///     added => added?,
+/// };
+/// # Ok::<(), kqx::Error>(())
+/// ```
 #[non_exhaustive]
 pub enum Error {
     /// The module is not loaded, and the program did not ask for a fallback.
@@ -97,9 +108,45 @@ impl std::error::Error for Error {
     }
 }
 
+/// The error is inside: [`io::Error::downcast`] gives it back.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> io::Error {
+        let kind = match &error {
+            Error::NotLoaded | Error::AbiVersion(_) | Error::NeedsModule(_) => {
+                io::ErrorKind::Unsupported
+            }
+            Error::Limit => io::ErrorKind::QuotaExceeded,
+            Error::Gone => io::ErrorKind::NotFound,
+            Error::Invalid(_) => io::ErrorKind::InvalidInput,
+            Error::System { source, .. } => source.kind(),
+        };
+        io::Error::new(kind, error)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_goes_to_any_thread_and_into_what_programs_keep_errors_in() {
+        fn is_error<E: std::error::Error + Send + Sync + 'static>(error: E) -> E {
+            error
+        }
+        let boxed: Box<dyn std::error::Error + Send + Sync> = is_error(Error::Gone).into();
+        assert!(matches!(boxed.downcast_ref(), Some(Error::Gone)));
+    }
+
+    #[test]
+    fn an_io_error_has_the_kind_the_text_and_the_error_itself() {
+        let interrupted = Error::refused(io::ErrorKind::Interrupted.into());
+        let text = interrupted.to_string();
+        let error = io::Error::from(interrupted);
+        assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+        assert_eq!(error.to_string(), text);
+        let error = io::Error::from(Error::NotLoaded).downcast();
+        assert!(matches!(error, Ok(Error::NotLoaded)));
+    }
 
     #[test]
     fn an_errno_that_a_person_can_do_something_about_says_what() {
