@@ -6,6 +6,9 @@
 mod line;
 pub(crate) use line::Line;
 
+#[cfg(feature = "tokio")]
+pub(crate) mod tokio;
+
 #[cfg(target_os = "freebsd")]
 mod freebsd;
 #[cfg(target_os = "freebsd")]

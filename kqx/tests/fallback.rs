@@ -233,3 +233,23 @@ fn a_second_watcher_and_another_word_of_the_same_id_are_refused() {
     drop(kq);
     one.watch(8).add(&kqueue()).unwrap();
 }
+
+#[cfg(feature = "tokio")]
+#[test]
+#[ignore = "needs FreeBSD without kqx"]
+fn a_word_of_this_process_wakes_a_task_each_time_it_is_counted_to_its_threshold() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_io().build().unwrap().block_on(async {
+        let (mut kq, word) = (kqx::tokio::Kqueue::new(kqueue()).unwrap(), word());
+        word.watch(7).threshold(2).add(kq.get_ref()).unwrap();
+        for _ in 0..50 {
+            let word = word.clone();
+            let thread = std::thread::spawn(move || (0..2).try_for_each(|_| word.count(1)));
+            match kq.wait().await.unwrap() {
+                Event::Word(event) => assert_eq!(event.count, 2),
+                other => panic!("{other:?}"),
+            }
+            thread.join().unwrap().unwrap();
+        }
+    });
+}

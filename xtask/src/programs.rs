@@ -73,8 +73,8 @@ pub fn build(release: Release) -> Result<Vec<Program>> {
 /// Builds the Rust examples and tests. cargo says where the files are.
 fn rust(release: Release) -> Result<Vec<Program>> {
     let mut cargo = build::freebsd(release)?;
-    cargo.args(["--package", "kqx", "--examples"]);
-    cargo.args(["--test", "application", "--test", "fallback"]);
+    cargo.args(["--package", "kqx", "--all-features", "--examples"]);
+    cargo.args(["application", "fallback", "runtimes"].map(|test| format!("--test={test}")));
     cargo.arg("--message-format=json-render-diagnostics");
     let output = cargo.stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "the examples do not build");

@@ -28,7 +28,7 @@ pub fn all() -> Result<()> {
     run(&mut cargo("fmt --all --check"))?;
     run(new_filter::rustfmt().arg("--check"))?;
     say("lints");
-    let lints = "clippy --quiet --workspace --all-targets -- -D warnings";
+    let lints = "clippy --quiet --workspace --all-features --all-targets -- -D warnings";
     run(&mut cargo(lints))?;
     for release in Release::ALL {
         say(&format!("kqx.ko for FreeBSD {}", release.name()));
