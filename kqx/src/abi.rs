@@ -4,6 +4,13 @@
 //!
 //! One filter number serves the whole family. The top byte of `ident` says which member a
 //! registration belongs to. The other 56 bits are the application's.
+//!
+//! ```
+//! use kqx::abi::{KQX_COUNTER, id, ident, member};
+//!
+//! let ident = ident(KQX_COUNTER, 7);
+//! assert_eq!((member(ident), id(ident)), (KQX_COUNTER, 7));
+//! ```
 
 use core::ffi::CStr;
 
@@ -15,6 +22,12 @@ pub const KQX_ABI_VERSION: u32 = 2;
 pub const EVFILT_KQX: i16 = -12;
 
 /// A member of the family.
+///
+/// ```
+/// use kqx::abi::{KQX_TIMER, MEMBERS};
+///
+/// assert!(MEMBERS.iter().any(|member| member.number == KQX_TIMER && member.module == "timer"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
     /// The top byte of the member's idents.
@@ -93,11 +106,23 @@ pub const fn word_at(fd: i32, line: u32) -> i64 {
 }
 
 /// The member byte of an ident.
+///
+/// ```
+/// use kqx::abi::{KQX_GATE, ident, member};
+///
+/// assert_eq!(member(ident(KQX_GATE, 7)), KQX_GATE);
+/// ```
 pub const fn member(ident: usize) -> u8 {
     (ident >> KQX_ID_BITS) as u8
 }
 
 /// The application's 56 bits of an ident.
+///
+/// ```
+/// use kqx::abi::{KQX_GATE, id, ident};
+///
+/// assert_eq!(id(ident(KQX_GATE, 7)), 7);
+/// ```
 pub const fn id(ident: usize) -> u64 {
     ident as u64 & KQX_ID_MASK
 }

@@ -16,6 +16,14 @@ use crate::event::{
 };
 
 /// What a delivery does to the count.
+///
+/// ```no_run
+/// # let kq = kqx::Kqueue::new()?;
+/// use kqx::{Counter, Mode};
+///
+/// let permits = Counter::builder(1).initial(5).mode(Mode::Semaphore).add(&kq)?;
+/// # Ok::<(), kqx::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// Takes the whole count (EV_CLEAR).
@@ -29,6 +37,19 @@ pub enum Mode {
 }
 
 /// A counter to add to a kqueue: [`Counter::builder`](crate::Counter::builder).
+///
+/// ```no_run
+/// # let kq = kqx::Kqueue::new()?;
+/// use std::time::Duration;
+/// use kqx::Counter;
+///
+/// let jobs = Counter::builder(1)
+///     .threshold(64)
+///     .max_delay(Duration::from_micros(500))
+///     .fallback(true)
+///     .add(&kq)?;
+/// # Ok::<(), kqx::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a builder does nothing until it is added"]
 pub struct CounterBuilder {
@@ -60,6 +81,12 @@ impl CounterBuilder {
     }
 
     /// The counter is due from this count on: 1 unless set, and 0 means 1. At most `i64::MAX`.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// let jobs = kqx::Counter::builder(1).threshold(64).add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn threshold(mut self, threshold: u64) -> Self {
         self.threshold = threshold;
         self
@@ -68,30 +95,60 @@ impl CounterBuilder {
     /// The counter is also due this long after the count left 0, however low the count is.
     /// Zero means no such delay. At most [`DURATION_MAX`](crate::DURATION_MAX). A counter
     /// with a maximum delay is charged as a timer.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// let jobs = kqx::Counter::builder(1).max_delay(std::time::Duration::from_micros(500)).add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = delay;
         self
     }
 
     /// The initial count, 0 unless set. At most `i64::MAX`.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// let jobs = kqx::Counter::builder(1).initial(5).add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn initial(mut self, count: u64) -> Self {
         self.initial = count;
         self
     }
 
     /// The initial user flags: 24 bits that come back with each delivery.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// let jobs = kqx::Counter::builder(1).flags(1 << 3).add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn flags(mut self, flags: u32) -> Self {
         self.flags = flags;
         self
     }
 
     /// What a delivery does to the count; [`Mode::Clear`] unless set.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// let jobs = kqx::Counter::builder(1).mode(kqx::Mode::Level).add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
         self
     }
 
     /// Delivers once, and then deletes the registration (EV_ONESHOT).
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// let jobs = kqx::Counter::builder(1).once().add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn once(mut self) -> Self {
         self.ev |= EV_ONESHOT;
         self
@@ -99,18 +156,39 @@ impl CounterBuilder {
 
     /// Disables the registration at each delivery (EV_DISPATCH), until
     /// [`Counter::enable`](crate::Counter::enable).
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// let jobs = kqx::Counter::builder(1).dispatch().add(&kq)?;
+    /// let event = kq.wait(None)?;
+    /// // No other thread gets an event of this counter, until:
+    /// jobs.enable()?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn dispatch(mut self) -> Self {
         self.ev |= EV_DISPATCH;
         self
     }
 
     /// Adds the counter disabled. The counter counts, and reports when it is enabled.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// let jobs = kqx::Counter::builder(1).disabled().add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn disabled(mut self) -> Self {
         self.ev |= EV_DISABLE;
         self
     }
 
     /// A value of the application, which comes back with each delivery.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// let jobs = kqx::Counter::builder(1).udata(42).add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn udata(mut self, udata: usize) -> Self {
         self.udata = udata;
         self
@@ -122,6 +200,12 @@ impl CounterBuilder {
     /// trigger back, and setting the counter to another value is a trigger.
     /// [`Mode::Semaphore`], lowering a counter and reading a counter fail with
     /// [`Error::NeedsModule`]. With [`CounterBuilder::once`] the flags are lost.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// let jobs = kqx::Counter::builder(1).fallback(true).add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn fallback(mut self, fallback: bool) -> Self {
         self.fallback = fallback;
         self
@@ -131,6 +215,12 @@ impl CounterBuilder {
     ///
     /// # Errors
     /// [`Error::Invalid`] names the value that is out of its range.
+    ///
+    /// ```
+    /// let change = kqx::Counter::builder(1).threshold(64).kevent()?;
+    /// assert_eq!(change.ext[0], 64);
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn kevent(&self) -> Result<Kevent, Error> {
         if self.threshold > i64::MAX as u64 {
             return Err(Error::Invalid(
@@ -228,6 +318,15 @@ fn amount(n: u64) -> Result<i64, Error> {
 }
 
 /// A counter's delivery.
+///
+/// ```no_run
+/// # let kq = kqx::Kqueue::new()?;
+/// if let Some(kqx::Event::Counter(event)) = kq.wait(None)? {
+///     let why = if event.delayed { "the delay" } else { "the threshold" };
+///     println!("{} by {} triggers, for {why}", event.count, event.triggers);
+/// }
+/// # Ok::<(), kqx::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CounterEvent {
     /// The counter's id.

@@ -10,6 +10,19 @@ use crate::timer::TimerEvent;
 use crate::word::WordEvent;
 
 /// An event of a kqueue.
+///
+/// ```no_run
+/// # let kq = kqx::Kqueue::new()?;
+/// use kqx::Event;
+///
+/// match kq.wait(None)? {
+///     Some(Event::Counter(event)) => println!("{} jobs", event.count),
+///     Some(Event::Timer(event)) => println!("{} expirations", event.expirations),
+///     Some(other) => println!("{other:?}"),
+///     None => {}
+/// }
+/// # Ok::<(), kqx::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {

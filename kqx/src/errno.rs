@@ -1,11 +1,22 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
 //! Error numbers, as in intro(2).
+//!
+//! ```
+//! assert_eq!(kqx::errno::Errno::ENOENT.number(), 2);
+//! ```
 
 use core::fmt;
 use core::num::NonZeroU8;
 
 /// An error number of FreeBSD: 1 to 255. The kernel's own are below 100.
+///
+/// ```
+/// use kqx::errno::Errno;
+///
+/// assert_eq!(Errno::new(12), Some(Errno::ENOMEM));
+/// assert_eq!(Errno::ENOMEM.to_string(), "ENOMEM");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Errno(NonZeroU8);
 
@@ -18,6 +29,10 @@ macro_rules! errnos {
             )*
 
             /// The number's name in intro(2), if this module has the number.
+            ///
+            /// ```
+            /// assert_eq!(kqx::errno::Errno::ENXIO.name(), Some("ENXIO"));
+            /// ```
             pub const fn name(self) -> Option<&'static str> {
                 match self.number() {
                     $($number => Some(stringify!($name)),)*
@@ -50,6 +65,13 @@ errnos! {
 
 impl Errno {
     /// The error with this number, if an [`Errno`] can hold the number.
+    ///
+    /// ```
+    /// use kqx::errno::Errno;
+    ///
+    /// assert_eq!(Errno::new(22), Some(Errno::EINVAL));
+    /// assert_eq!(Errno::new(0), None);
+    /// ```
     pub const fn new(number: i32) -> Option<Errno> {
         if number < 1 || number > u8::MAX as i32 {
             return None;
@@ -61,6 +83,10 @@ impl Errno {
     }
 
     /// The number, as in `data` or `ext[1]` of an event.
+    ///
+    /// ```
+    /// assert_eq!(kqx::errno::Errno::EBUSY.number(), 16);
+    /// ```
     pub const fn number(self) -> u8 {
         self.0.get()
     }

@@ -5,8 +5,27 @@
 //! The constants are stated here and not taken from the `libc` crate, because the kernel
 //! module and the simulated kernel need them on hosts that are not FreeBSD. A test compares
 //! every value with the header.
+//!
+//! ```
+//! use kqx::event::{EV_CLEAR, NOTE_FFCOPY, NOTE_FFCTRLMASK};
+//!
+//! let change = kqx::Counter::builder(7).kevent().expect("7 is an id");
+//! assert!(change.flags & EV_CLEAR != 0);
+//! assert_eq!(change.fflags & NOTE_FFCTRLMASK, NOTE_FFCOPY);
+//! ```
 
 /// One change or one event: `struct kevent` of FreeBSD 12 and later (kqueue(2)).
+///
+/// ```
+/// use kqx::event::{EV_ADD, EVFILT_USER, Kevent};
+///
+/// let change = Kevent {
+///     ident: 1,
+///     filter: EVFILT_USER,
+///     flags: EV_ADD,
+///     ..Kevent::default()
+/// };
+/// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kevent {

@@ -9,6 +9,12 @@ use crate::event::{EV_ADD, EV_DISABLE, EV_DISPATCH, EV_ONESHOT, Kevent};
 
 /// A watcher of a gate to add to a kqueue: [`Gate::all`](crate::Gate::all) and
 /// [`Gate::one`](crate::Gate::one).
+///
+/// ```no_run
+/// # let kq = kqx::Kqueue::new()?;
+/// let gate = kqx::Gate::one(1).dispatch().udata(42).add(&kq)?;
+/// # Ok::<(), kqx::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a builder does nothing until it is added"]
 pub struct GateBuilder {
@@ -30,6 +36,12 @@ impl GateBuilder {
     }
 
     /// Delivers once, and then deletes the watcher (EV_ONESHOT).
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// let gate = kqx::Gate::all(1).once().add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn once(mut self) -> Self {
         self.ev |= EV_ONESHOT;
         self
@@ -37,6 +49,12 @@ impl GateBuilder {
 
     /// Disables the watcher at each delivery (EV_DISPATCH), until
     /// [`Gate::enable`](crate::Gate::enable).
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// let gate = kqx::Gate::all(1).dispatch().add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn dispatch(mut self) -> Self {
         self.ev |= EV_DISPATCH;
         self
@@ -44,12 +62,24 @@ impl GateBuilder {
 
     /// Adds the watcher disabled: for a registration that only triggers, or that is enabled
     /// later.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// let gate = kqx::Gate::all(1).disabled().add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn disabled(mut self) -> Self {
         self.ev |= EV_DISABLE;
         self
     }
 
     /// A value of the application, which comes back with each delivery.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// let gate = kqx::Gate::all(1).udata(42).add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn udata(mut self, udata: usize) -> Self {
         self.udata = udata;
         self
@@ -59,6 +89,12 @@ impl GateBuilder {
     ///
     /// # Errors
     /// [`Error::Invalid`] names the value that is out of its range.
+    ///
+    /// ```
+    /// let change = kqx::Gate::one(7).kevent()?;
+    /// assert_eq!(kqx::abi::id(change.ident), 7);
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn kevent(&self) -> Result<Kevent, Error> {
         Ok(Kevent {
             flags: EV_ADD | self.ev,
@@ -78,6 +114,14 @@ pub(crate) fn triggers(n: u64) -> Result<i64, Error> {
 }
 
 /// A gate's delivery to one of its watchers.
+///
+/// ```no_run
+/// # let kq = kqx::Kqueue::new()?;
+/// if let Some(kqx::Event::Gate(event)) = kq.wait(None)? {
+///     println!("{} triggers, {} watchers", event.triggers, event.watchers);
+/// }
+/// # Ok::<(), kqx::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GateEvent {
     /// The gate's id.

@@ -33,6 +33,19 @@ pub(crate) const OTHER_WORD: &str = "a watcher's id must not be that of another 
 /// A process that shares the pad can write anything into it at any time. No other process
 /// suffers from that, but a program must not rely on a count from a process that it does not
 /// trust.
+///
+/// ```no_run
+/// use std::os::fd::AsFd;
+/// use kqx::Pad;
+///
+/// let pad = Pad::new()?;
+/// // Another process gets the descriptor, and makes its own Pad of it.
+/// let fd = pad.fd()?.try_clone_to_owned().expect("a descriptor is left");
+/// let passed = Pad::from_fd(fd)?;
+/// passed.word(0)?.count(1)?;
+/// assert_eq!(pad.word(0)?.take(), 1);
+/// # Ok::<(), kqx::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Pad {
     inner: Arc<Inner>,
@@ -61,6 +74,12 @@ impl Pad {
     /// # Errors
     /// [`Error::NotLoaded`] if there is no such device, as in a jail without a rule for it.
     /// [`Error::System`] as open(2) and mmap(2).
+    ///
+    /// ```no_run
+    /// let pad = kqx::Pad::new()?;
+    /// pad.word(0)?.count(1)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn new() -> Result<Pad, Error> {
         let path = OsStr::from_bytes(KQX_DEVICE.to_bytes());
         let opened = OpenOptions::new().read(true).write(true).open(path);
@@ -81,6 +100,13 @@ impl Pad {
     ///
     /// # Errors
     /// As [`Pad::new`], but for [`Error::NotLoaded`].
+    ///
+    /// ```
+    /// let word = kqx::Pad::new_or_fallback()?.word(0)?;
+    /// word.count(3)?;
+    /// assert_eq!(word.take(), 3);
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn new_or_fallback() -> Result<Pad, Error> {
         match Pad::new() {
             Err(Error::NotLoaded) => Ok(Pad::local()),
@@ -100,6 +126,14 @@ impl Pad {
     /// # Errors
     /// [`Error::Invalid`] if the descriptor is no pad, or is open for reading only: see
     /// [`PadView`]. [`Error::System`] as mmap(2).
+    ///
+    /// ```no_run
+    /// use std::os::fd::OwnedFd;
+    ///
+    /// fn count(received: OwnedFd) -> Result<(), kqx::Error> {
+    ///     kqx::Pad::from_fd(received)?.word(0)?.count(1)
+    /// }
+    /// ```
     pub fn from_fd(fd: OwnedFd) -> Result<Pad, Error> {
         sys::kick(fd.as_fd(), 0).map_err(|_| {
             Error::Invalid("the descriptor must be a pad of /dev/kqx, open for writing")
@@ -115,6 +149,12 @@ impl Pad {
     }
 
     /// How many words the pad has.
+    ///
+    /// ```
+    /// let pad = kqx::Pad::new_or_fallback()?;
+    /// assert!(pad.word(pad.lines()).is_err());
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn lines(&self) -> u32 {
         self.inner.words().len() as u32
     }
@@ -123,6 +163,13 @@ impl Pad {
     ///
     /// # Errors
     /// [`Error::Invalid`] if the pad has no such line.
+    ///
+    /// ```
+    /// let pad = kqx::Pad::new_or_fallback()?;
+    /// pad.word(5)?.count(1)?;
+    /// assert_eq!(pad.word(5)?.pending(), 1);
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn word(&self, line: u32) -> Result<Word, Error> {
         let at = Line::of(self.inner.clone(), |inner| inner.words().get(line as usize));
         match at {
@@ -137,11 +184,25 @@ impl Pad {
     ///
     /// # Errors
     /// [`Error::NeedsModule`] if the pad is in this process alone.
+    ///
+    /// ```no_run
+    /// let pad = kqx::Pad::new()?;
+    /// let view = kqx::PadView::new(pad.fd()?)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
         self.inner.fd()
     }
 
     /// Whether the pad is in this process alone, because the module is not loaded.
+    ///
+    /// ```
+    /// let pad = kqx::Pad::new_or_fallback()?;
+    /// if pad.is_fallback() {
+    ///     println!("no other process can share the pad: kqx is not loaded");
+    /// }
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn is_fallback(&self) -> bool {
         matches!(*self.inner, Inner::Local(_))
     }
@@ -167,6 +228,15 @@ fn map(fd: BorrowedFd<'_>, writable: bool) -> Result<Mapping, Error> {
 
 /// A pad to look at: a mapping that cannot be written to, also of a descriptor that was opened
 /// for reading only.
+///
+/// ```no_run
+/// # let pad = kqx::Pad::new()?;
+/// let view = kqx::PadView::new(pad.fd()?)?;
+/// for line in 0..view.lines() {
+///     println!("{:?}", view.pending(line));
+/// }
+/// # Ok::<(), kqx::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct PadView(Mapping);
 
@@ -175,16 +245,37 @@ impl PadView {
     ///
     /// # Errors
     /// [`Error::System`] as mmap(2).
+    ///
+    /// ```no_run
+    /// # let pad = kqx::Pad::new()?;
+    /// let view = kqx::PadView::new(pad.fd()?)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn new(fd: BorrowedFd<'_>) -> Result<PadView, Error> {
         map(fd, false).map(PadView)
     }
 
     /// How many words the pad has.
+    ///
+    /// ```no_run
+    /// # let pad = kqx::Pad::new()?;
+    /// # let view = kqx::PadView::new(pad.fd()?)?;
+    /// assert_eq!(view.pending(view.lines()), None);
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn lines(&self) -> u32 {
         self.0.len() as u32
     }
 
     /// The count of the word on this line, or `None` if the pad has no such line.
+    ///
+    /// ```no_run
+    /// # let pad = kqx::Pad::new()?;
+    /// # let view = kqx::PadView::new(pad.fd()?)?;
+    /// pad.word(5)?.count(3)?;
+    /// assert_eq!(view.pending(5), Some(3));
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn pending(&self, line: u32) -> Option<u64> {
         let word = self.0.get(line as usize)?;
         // Relaxed: other loads of memory that is read-only need not be plain loads.
@@ -193,6 +284,15 @@ impl PadView {
 
     /// The application's own part of the word on this line. Other threads may write to it
     /// between two of the six reads.
+    ///
+    /// ```no_run
+    /// # let pad = kqx::Pad::new()?;
+    /// # let view = kqx::PadView::new(pad.fd()?)?;
+    /// if let Some([requests, ..]) = view.user(5) {
+    ///     println!("{requests} requests");
+    /// }
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn user(&self, line: u32) -> Option<[u64; 6]> {
         let word = self.0.get(line as usize)?;
         Some(
@@ -209,6 +309,16 @@ impl PadView {
 ///
 /// What a thread does before it counts, a consumer sees that takes the count: a producer can
 /// put a job into a queue, and then count.
+///
+/// ```
+/// use kqx::Pad;
+///
+/// let word = Pad::new_or_fallback()?.word(0)?;
+/// let producer = word.clone();
+/// std::thread::spawn(move || producer.count(3)).join().expect("no panic")?;
+/// assert_eq!(word.take(), 3);
+/// # Ok::<(), kqx::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Word {
     at: Line<Inner>,
@@ -222,6 +332,12 @@ impl Word {
     /// # Errors
     /// The count is added, and a watcher is not woken: [`Error::System`] as ioctl(2), if the
     /// module was unloaded.
+    ///
+    /// ```
+    /// # let word = kqx::Pad::new_or_fallback()?.word(0)?;
+    /// word.count(1)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     #[inline]
     pub fn count(&self, n: u64) -> Result<(), Error> {
         if self.at.count(n) {
@@ -234,17 +350,40 @@ impl Word {
     /// Takes the whole count, in one atomic exchange: a consumer that is awake needs no kqueue.
     /// A consumer that has taken 0 can sleep in [`Kqueue::wait`](crate::Kqueue::wait): no wake
     /// is lost.
+    ///
+    /// ```
+    /// # let word = kqx::Pad::new_or_fallback()?.word(0)?;
+    /// word.count(3)?;
+    /// assert_eq!(word.take(), 3);
+    /// assert_eq!(word.take(), 0);
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     #[inline]
     pub fn take(&self) -> u64 {
         self.at.take()
     }
 
     /// The count, which stays.
+    ///
+    /// ```
+    /// # let word = kqx::Pad::new_or_fallback()?.word(0)?;
+    /// word.count(3)?;
+    /// assert_eq!(word.pending(), 3);
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn pending(&self) -> u64 {
         self.at.count.load(Ordering::Acquire)
     }
 
     /// Six values of the application's own, on the same cache line as the count.
+    ///
+    /// ```
+    /// # let word = kqx::Pad::new_or_fallback()?.word(0)?;
+    /// use std::sync::atomic::Ordering::Relaxed;
+    ///
+    /// word.user()[0].fetch_add(1, Relaxed);
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn user(&self) -> &[AtomicU64; 6] {
         &self.at.user
     }
@@ -253,6 +392,12 @@ impl Word {
     ///
     /// # Errors
     /// [`Error::System`] as ioctl(2).
+    ///
+    /// ```
+    /// # let word = kqx::Pad::new_or_fallback()?.word(0)?;
+    /// word.kick()?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     #[cold]
     #[inline(never)]
     pub fn kick(&self) -> Result<(), Error> {
@@ -270,11 +415,24 @@ impl Word {
     /// A watcher to add to a kqueue as `id`, at most 56 bits. A word of the module can have any
     /// number of watchers, in the kqueues of several processes: each unit of the count is taken
     /// once.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// let word = kqx::Pad::new_or_fallback()?.word(0)?;
+    /// let watcher = word.watch(1).threshold(64).add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn watch(&self, id: u64) -> WordBuilder<'_> {
         WordBuilder::new(self, id)
     }
 
     /// The line of the pad.
+    ///
+    /// ```
+    /// let word = kqx::Pad::new_or_fallback()?.word(5)?;
+    /// assert_eq!(word.line(), 5);
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn line(&self) -> u32 {
         self.line
     }

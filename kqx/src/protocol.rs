@@ -22,6 +22,18 @@
 //!
 //! `kmod/loom` compiles this file with the atomics of loom: `super` says whose atomics these
 //! are.
+//!
+//! ```
+//! use kqx::protocol::KqxWord;
+//!
+//! let word = KqxWord {
+//!     count: 0.into(),
+//!     armed: 0.into(),
+//!     user: Default::default(),
+//! };
+//! word.arm(1);
+//! assert!(word.count(1), "the producer must kick");
+//! ```
 
 use super::atomic::{
     AtomicU64,
@@ -34,6 +46,20 @@ const TRIES: usize = 64;
 
 /// `struct kqx_word`: a cache line of a pad. Processes that share the pad share the word, so
 /// every field is an atomic.
+///
+/// ```
+/// use kqx::protocol::KqxWord;
+///
+/// let word = KqxWord {
+///     count: 0.into(),
+///     armed: 0.into(),
+///     user: Default::default(),
+/// };
+/// assert!(!word.arm(2));
+/// assert!(!word.count(1));
+/// assert!(word.count(1), "the second count reaches the threshold");
+/// assert_eq!(word.take(), 2);
+/// ```
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct KqxWord {
@@ -48,6 +74,20 @@ pub struct KqxWord {
 
 impl KqxWord {
     /// A producer adds `n`. True: the producer must kick.
+    ///
+    /// ```
+    /// # use kqx::protocol::KqxWord;
+    /// #
+    /// # let word = KqxWord {
+    /// #     count: 0.into(),
+    /// #     armed: 0.into(),
+    /// #     user: Default::default(),
+    /// # };
+    /// word.arm(64);
+    /// if word.count(64) {
+    ///     println!("kick");
+    /// }
+    /// ```
     #[inline]
     #[must_use = "somebody sleeps until the word is kicked"]
     pub fn count(&self, n: u64) -> bool {
@@ -56,6 +96,18 @@ impl KqxWord {
     }
 
     /// Takes the whole count.
+    ///
+    /// ```
+    /// # use kqx::protocol::KqxWord;
+    /// #
+    /// # let word = KqxWord {
+    /// #     count: 0.into(),
+    /// #     armed: 0.into(),
+    /// #     user: Default::default(),
+    /// # };
+    /// word.count(3);
+    /// assert_eq!(word.take(), 3);
+    /// ```
     #[inline]
     pub fn take(&self) -> u64 {
         self.count.swap(0, SeqCst)
@@ -63,6 +115,18 @@ impl KqxWord {
 
     /// Takes `threshold` from the count. Takes nothing, and returns 0, if the count is lower,
     /// or if other threads change the count all the time.
+    ///
+    /// ```
+    /// # use kqx::protocol::KqxWord;
+    /// #
+    /// # let word = KqxWord {
+    /// #     count: 0.into(),
+    /// #     armed: 0.into(),
+    /// #     user: Default::default(),
+    /// # };
+    /// word.count(5);
+    /// assert_eq!([2, 2, 2].map(|n| word.take_one(n)), [2, 2, 0]);
+    /// ```
     pub fn take_one(&self, threshold: u64) -> u64 {
         let mut count = self.count.load(Relaxed);
         for _ in 0..TRIES {
@@ -83,6 +147,18 @@ impl KqxWord {
     ///
     /// If several watchers wait, `threshold` is the lowest of theirs. The caller serializes
     /// the calls for a word.
+    ///
+    /// ```
+    /// # use kqx::protocol::KqxWord;
+    /// #
+    /// # let word = KqxWord {
+    /// #     count: 0.into(),
+    /// #     armed: 0.into(),
+    /// #     user: Default::default(),
+    /// # };
+    /// word.count(5);
+    /// assert!(word.arm(5), "the word is due");
+    /// ```
     pub fn arm(&self, threshold: u64) -> bool {
         self.armed.store(threshold.wrapping_neg(), SeqCst);
         let due = self.count.load(SeqCst) >= threshold;
@@ -93,6 +169,19 @@ impl KqxWord {
     }
 
     /// No producer kicks any more.
+    ///
+    /// ```
+    /// # use kqx::protocol::KqxWord;
+    /// #
+    /// # let word = KqxWord {
+    /// #     count: 0.into(),
+    /// #     armed: 0.into(),
+    /// #     user: Default::default(),
+    /// # };
+    /// word.arm(1);
+    /// word.disarm();
+    /// assert!(!word.count(1));
+    /// ```
     pub fn disarm(&self) {
         self.armed.store(0, Relaxed);
     }

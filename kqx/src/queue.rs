@@ -18,6 +18,19 @@ use crate::{Error, Word, sys};
 ///
 /// Any number of threads may call any method at once. The kqueue is a descriptor that is
 /// readable while an event waits, so that other loops can wait for the descriptor.
+///
+/// ```no_run
+/// use kqx::{Counter, Event, Kqueue};
+///
+/// let kq = Kqueue::new()?;
+/// let jobs = Counter::builder(1).add(&kq)?;
+/// let worker = kq.clone();
+/// std::thread::spawn(move || jobs.trigger());
+/// if let Some(Event::Counter(event)) = worker.wait(None)? {
+///     println!("{} jobs", event.count);
+/// }
+/// # Ok::<(), kqx::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Kqueue {
     inner: Arc<Inner>,
@@ -51,6 +64,12 @@ impl Kqueue {
     /// # Errors
     /// [`Error::AbiVersion`] if the loaded module does not fit this crate;
     /// [`Error::System`] as kqueue(2), and on a system that is not FreeBSD.
+    ///
+    /// ```no_run
+    /// let kq = kqx::Kqueue::new()?;
+    /// let timer = kqx::Timer::every(1, std::time::Duration::from_millis(1)).add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn new() -> Result<Kqueue, Error> {
         match sys::sysctl(c"kern.kqx.abi_version") {
             Some(version) if version as u32 != KQX_ABI_VERSION => {
@@ -77,6 +96,14 @@ impl Kqueue {
 
     /// The family's filter number: `kern.kqx.filter`, or the default if that sysctl cannot
     /// be read.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// let mut change = kqx::Counter::builder(1).kevent()?;
+    /// change.filter = kq.filter();
+    /// kq.kevent(&[change], &mut [], None)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn filter(&self) -> i16 {
         self.inner.filter
     }
@@ -86,6 +113,17 @@ impl Kqueue {
     /// # Errors
     /// [`Error::System`] as kevent(2); of kind [`io::ErrorKind::Interrupted`] if a signal
     /// handler ran.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// use std::time::Duration;
+    ///
+    /// match kq.wait(Some(Duration::from_secs(1)))? {
+    ///     Some(event) => println!("{event:?}"),
+    ///     None => println!("no event for a second"),
+    /// }
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn wait(&self, timeout: Option<Duration>) -> Result<Option<Event>, Error> {
         let mut buffer = [Kevent::default()];
         Ok(self.wait_many(&mut buffer, timeout)?.next())
@@ -96,6 +134,17 @@ impl Kqueue {
     ///
     /// # Errors
     /// As [`Kqueue::wait`].
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// use kqx::event::Kevent;
+    ///
+    /// let mut buffer = [Kevent::default(); 16];
+    /// for event in kq.wait_many(&mut buffer, None)? {
+    ///     println!("{event:?}");
+    /// }
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn wait_many<'b>(
         &self,
         buffer: &'b mut [Kevent],
@@ -150,6 +199,21 @@ impl Kqueue {
     ///
     /// # Errors
     /// [`Error::System`] with kevent(2)'s errno.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// use kqx::event::{EV_ADD, EVFILT_READ, Kevent};
+    /// use std::os::fd::AsRawFd;
+    ///
+    /// let change = Kevent {
+    ///     ident: std::io::stdin().as_raw_fd() as usize,
+    ///     filter: EVFILT_READ,
+    ///     flags: EV_ADD,
+    ///     ..Kevent::default()
+    /// };
+    /// kq.kevent(&[change], &mut [], None)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn kevent(
         &self,
         changes: &[Kevent],
@@ -222,6 +286,13 @@ impl AsRawFd for Kqueue {
 /// The time since the system booted: CLOCK_UPTIME, the clock of
 /// [`TimerEvent::due`](crate::TimerEvent::due) and
 /// [`Timer::at_uptime`](crate::Timer::at_uptime). Zero on a system that is not FreeBSD.
+///
+/// ```
+/// let in_a_second = kqx::uptime() + std::time::Duration::from_secs(1);
+/// let timer = kqx::Timer::at_uptime(1, in_a_second).kevent()?;
+/// assert_eq!(timer.data as u128, in_a_second.as_nanos());
+/// # Ok::<(), kqx::Error>(())
+/// ```
 pub fn uptime() -> Duration {
     sys::uptime()
 }

@@ -22,6 +22,18 @@ enum When {
 }
 
 /// A timer to add to a kqueue: [`Timer::every`](crate::Timer::every) and similar functions.
+///
+/// ```no_run
+/// # let kq = kqx::Kqueue::new()?;
+/// use std::time::Duration;
+/// use kqx::Timer;
+///
+/// let flush = Timer::every(1, Duration::from_secs(1))
+///     .first(Duration::from_millis(10))
+///     .leeway(Duration::from_millis(100))
+///     .add(&kq)?;
+/// # Ok::<(), kqx::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a builder does nothing until it is added"]
 pub struct TimerBuilder {
@@ -66,6 +78,14 @@ impl TimerBuilder {
 
     /// The delay to the first expiry, if the delay is not the period. Zero means the
     /// period. Not for a deadline.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// use std::time::Duration;
+    ///
+    /// let tick = kqx::Timer::every(1, Duration::from_millis(1)).first(Duration::from_micros(10)).add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn first(mut self, delay: Duration) -> Self {
         self.first = delay;
         self
@@ -73,6 +93,14 @@ impl TimerBuilder {
 
     /// How much later than due the kernel may run the expiry, to share a wakeup. The
     /// default is zero.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// use std::time::Duration;
+    ///
+    /// let tick = kqx::Timer::every(1, Duration::from_millis(1)).leeway(Duration::from_micros(50)).add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.leeway = leeway;
         self
@@ -80,18 +108,42 @@ impl TimerBuilder {
 
     /// Disables the registration at each delivery (EV_DISPATCH), until
     /// [`Timer::enable`](crate::Timer::enable). The timer goes on counting.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// use std::time::Duration;
+    ///
+    /// let tick = kqx::Timer::every(1, Duration::from_millis(1)).dispatch().add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn dispatch(mut self) -> Self {
         self.ev |= EV_DISPATCH;
         self
     }
 
     /// Adds the timer disabled. The timer counts, and reports when it is enabled.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// use std::time::Duration;
+    ///
+    /// let tick = kqx::Timer::every(1, Duration::from_millis(1)).disabled().add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn disabled(mut self) -> Self {
         self.ev |= EV_DISABLE;
         self
     }
 
     /// A value of the application, which comes back with each delivery.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// use std::time::Duration;
+    ///
+    /// let tick = kqx::Timer::every(1, Duration::from_millis(1)).udata(42).add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn udata(mut self, udata: usize) -> Self {
         self.udata = udata;
         self
@@ -105,6 +157,14 @@ impl TimerBuilder {
     /// reading the time left fail with [`Error::NeedsModule`]. A kick adds the timer again:
     /// if another thread takes the last event at the same time, the kick may bring the
     /// timer back.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// use std::time::Duration;
+    ///
+    /// let tick = kqx::Timer::every(1, Duration::from_millis(1)).fallback(true).add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn fallback(mut self, fallback: bool) -> Self {
         self.fallback = fallback;
         self
@@ -114,6 +174,12 @@ impl TimerBuilder {
     ///
     /// # Errors
     /// [`Error::Invalid`] names the value that is out of its range.
+    ///
+    /// ```
+    /// let change = kqx::Timer::every(1, std::time::Duration::from_millis(1)).kevent()?;
+    /// assert_eq!(change.data, 1_000_000);
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn kevent(&self) -> Result<Kevent, Error> {
         const LONG: &str = "a timer's period or delay must be under 2^31 seconds";
         const DEADLINE: &str = "a deadline must be from 1970, or from boot, to the year 2262";
@@ -166,6 +232,14 @@ impl TimerBuilder {
 }
 
 /// A timer's delivery.
+///
+/// ```no_run
+/// # let kq = kqx::Kqueue::new()?;
+/// if let Some(kqx::Event::Timer(event)) = kq.wait(None)? {
+///     println!("{} expirations, {:?} late", event.expirations, event.late);
+/// }
+/// # Ok::<(), kqx::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerEvent {
     /// The timer's id.

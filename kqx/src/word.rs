@@ -16,6 +16,18 @@ use crate::local::LocalWatcher;
 use crate::{Error, Kqueue, Word};
 
 /// A watcher of a word to add to a kqueue: [`Word::watch`].
+///
+/// ```no_run
+/// # let kq = kqx::Kqueue::new()?;
+/// use std::time::Duration;
+///
+/// let word = kqx::Pad::new_or_fallback()?.word(0)?;
+/// let watcher = word.watch(1)
+///     .threshold(64)
+///     .max_delay(Duration::from_micros(500))
+///     .add(&kq)?;
+/// # Ok::<(), kqx::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[must_use = "a builder does nothing until it is added"]
 pub struct WordBuilder<'w> {
@@ -43,6 +55,13 @@ impl<'w> WordBuilder<'w> {
     }
 
     /// The word is due from this count on: 1 unless set, and 0 means 1. At most `i64::MAX`.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// # let word = kqx::Pad::new()?.word(0)?;
+    /// let watcher = word.watch(1).threshold(64).add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn threshold(mut self, threshold: u64) -> Self {
         self.threshold = threshold;
         self
@@ -51,18 +70,39 @@ impl<'w> WordBuilder<'w> {
     /// The word is also due this long after the count left 0, however low the count is. Zero
     /// means no such delay. At most [`DURATION_MAX`](crate::DURATION_MAX). A watcher with a
     /// maximum delay is charged as a timer.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// # let word = kqx::Pad::new()?.word(0)?;
+    /// let watcher = word.watch(1).max_delay(std::time::Duration::from_micros(500)).add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = delay;
         self
     }
 
     /// What a delivery does to the count; [`Mode::Clear`] unless set.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// # let word = kqx::Pad::new()?.word(0)?;
+    /// let watcher = word.watch(1).mode(kqx::Mode::Level).add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
         self
     }
 
     /// Delivers once, and then deletes the watcher (EV_ONESHOT).
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// # let word = kqx::Pad::new()?.word(0)?;
+    /// let watcher = word.watch(1).once().add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn once(mut self) -> Self {
         self.ev |= EV_ONESHOT;
         self
@@ -70,6 +110,13 @@ impl<'w> WordBuilder<'w> {
 
     /// Disables the watcher at each delivery (EV_DISPATCH), until
     /// [`WordWatcher::enable`](crate::WordWatcher::enable).
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// # let word = kqx::Pad::new()?.word(0)?;
+    /// let watcher = word.watch(1).dispatch().add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn dispatch(mut self) -> Self {
         self.ev |= EV_DISPATCH;
         self
@@ -77,12 +124,26 @@ impl<'w> WordBuilder<'w> {
 
     /// Adds the watcher disabled. The word is counted, and is reported when the watcher is
     /// enabled.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// # let word = kqx::Pad::new()?.word(0)?;
+    /// let watcher = word.watch(1).disabled().add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn disabled(mut self) -> Self {
         self.ev |= EV_DISABLE;
         self
     }
 
     /// A value of the application, which comes back with each delivery.
+    ///
+    /// ```no_run
+    /// # let kq = kqx::Kqueue::new()?;
+    /// # let word = kqx::Pad::new()?.word(0)?;
+    /// let watcher = word.watch(1).udata(42).add(&kq)?;
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn udata(mut self, udata: usize) -> Self {
         self.udata = udata;
         self
@@ -93,6 +154,13 @@ impl<'w> WordBuilder<'w> {
     /// # Errors
     /// [`Error::Invalid`] names the value that is out of its range. [`Error::NeedsModule`] if
     /// the pad is in this process alone.
+    ///
+    /// ```no_run
+    /// # let word = kqx::Pad::new()?.word(0)?;
+    /// let change = word.watch(1).threshold(64).kevent()?;
+    /// assert_eq!(change.ext[0], 64);
+    /// # Ok::<(), kqx::Error>(())
+    /// ```
     pub fn kevent(&self) -> Result<Kevent, Error> {
         Ok(Kevent {
             data: self.word.address()?,
@@ -155,6 +223,14 @@ impl<'w> WordBuilder<'w> {
 }
 
 /// A word's delivery to one of its watchers.
+///
+/// ```no_run
+/// # let kq = kqx::Kqueue::new()?;
+/// if let Some(kqx::Event::Word(event)) = kq.wait(None)? {
+///     println!("{} counted", event.count);
+/// }
+/// # Ok::<(), kqx::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WordEvent {
     /// The watcher's id.
