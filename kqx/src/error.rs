@@ -108,7 +108,7 @@ impl std::error::Error for Error {
     }
 }
 
-/// The error is inside: [`io::Error::downcast`] gives it back.
+/// The error is inside: `io::Error::downcast` gives it back.
 impl From<Error> for io::Error {
     fn from(error: Error) -> io::Error {
         let kind = match &error {
