@@ -34,11 +34,13 @@ fn main() -> ExitCode {
         file,
         args: Vec::new(),
         unloaded: false,
+        preloaded: false,
     };
     let artefacts = Artefacts {
         module: args.module,
         harness: None,
         init: args.init,
+        library: None,
         programs: args.test.into_iter().map(program).collect(),
     };
     let runs = Path::new("target/vm");

@@ -13,6 +13,8 @@ pub struct Artefacts {
     pub harness: Option<PathBuf>,
     /// The guest's first process: the program of the package `kqx-init`.
     pub init: PathBuf,
+    /// The library for the programs that have a library preloaded.
+    pub library: Option<PathBuf>,
     /// The programs that run after the harness.
     pub programs: Vec<Program>,
 }
@@ -28,6 +30,8 @@ pub struct Program {
     pub args: Vec<String>,
     /// Whether the program runs after the module is unloaded.
     pub unloaded: bool,
+    /// Whether the program has the library preloaded.
+    pub preloaded: bool,
 }
 
 impl Artefacts {

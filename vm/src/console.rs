@@ -56,6 +56,9 @@ pub(crate) struct Console {
     phase: Phase,
     statuses: Vec<i32>,
     programs: BTreeMap<String, Result<(), String>>,
+    outputs: BTreeMap<String, Vec<String>>,
+    /// The lines since the last status.
+    lines: Vec<String>,
     complaints: Vec<String>,
     panicked: bool,
     last: String,
@@ -74,6 +77,8 @@ impl Console {
             phase: Phase::Booting,
             statuses: Vec::new(),
             programs: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            lines: Vec::new(),
             complaints: Vec::new(),
             panicked: false,
             last: String::new(),
@@ -97,10 +102,15 @@ impl Console {
         }
         if !line.is_empty() {
             line.clone_into(&mut self.last);
+            self.lines.push(line.to_owned());
         }
     }
 
     fn note(&mut self, status: Status) {
+        let lines = std::mem::take(&mut self.lines);
+        if let Status::Passed(name) | Status::Failed(name, _) = &status {
+            self.outputs.insert(name.clone(), lines);
+        }
         match status {
             Status::Start => self.phase = Phase::Running,
             Status::Exit(status) => self.statuses.push(status),
@@ -113,6 +123,11 @@ impl Console {
     /// How each program after the suite ended.
     pub(crate) fn programs(&self) -> &BTreeMap<String, Result<(), String>> {
         &self.programs
+    }
+
+    /// What the console printed while this program ran.
+    pub(crate) fn output(&self, name: &str) -> &[String] {
+        self.outputs.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// How far the guest is.

@@ -8,6 +8,7 @@ use anyhow::Result;
 use kqx_init::STDOUT;
 
 use crate::conclusion::Conclusion;
+use crate::console::Console;
 use crate::record::{JUNIT, Record};
 use crate::report;
 use crate::tap::Tap;
@@ -21,6 +22,8 @@ pub(crate) struct Done {
     pub(crate) conclusion: Conclusion,
     /// How the programs after the suite ended, if any ran.
     pub(crate) programs: Option<Tap>,
+    /// What the console said.
+    pub(crate) console: Console,
     /// How long the run took.
     pub(crate) time: Duration,
 }

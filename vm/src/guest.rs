@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use kqx_init::{HOME, INIT, PLAN, Plan, Program};
+use kqx_init::{HOME, INIT, LIBRARY, LIMIT, PLAN, Plan, Program};
 
 use crate::artefacts::Artefacts;
 use crate::image::Image;
@@ -37,6 +37,7 @@ impl<'a> Guest<'a> {
             nonce: nonce.to_owned(),
             module: artefacts.module_in_guest(),
             repeat: 1,
+            limit: LIMIT,
             out: out.to_owned(),
             ..Plan::default()
         };
@@ -54,6 +55,7 @@ impl<'a> Guest<'a> {
         self.plan.main = harness.map(|harness| Program {
             path: in_home(harness),
             args,
+            preloaded: false,
         });
     }
 
@@ -74,13 +76,22 @@ impl<'a> Guest<'a> {
         );
         self.image.program(&path, &source)?;
         let args = args.to_vec();
-        self.plan.main = Some(Program { path, args });
+        self.plan.main = Some(Program {
+            path,
+            args,
+            preloaded: false,
+        });
         self.plan.repeat = repeat;
         Ok(())
     }
 
-    /// Makes the guest run, after the main program, the programs whose name contains `filter`.
-    pub(crate) fn run_programs(&mut self, filter: Option<&str>) -> Result<()> {
+    /// Makes the guest run, after the main program, the programs whose name contains `filter`,
+    /// each for at most `limit` seconds.
+    pub(crate) fn run_programs(&mut self, filter: Option<&str>, limit: Option<u32>) -> Result<()> {
+        if let Some(library) = &self.artefacts.library {
+            self.image.program(LIBRARY, library)?;
+        }
+        self.plan.limit = limit.unwrap_or(LIMIT);
         for program in &self.artefacts.programs {
             if program.is_named(filter) {
                 let path = format!("{HOME}/{}", program.name);
@@ -91,7 +102,11 @@ impl<'a> Guest<'a> {
                 } else {
                     &mut self.plan.then
                 };
-                when.push(Program { path, args });
+                when.push(Program {
+                    path,
+                    args,
+                    preloaded: program.preloaded,
+                });
             }
         }
         Ok(())

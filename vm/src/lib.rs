@@ -29,6 +29,7 @@ mod machine;
 mod manner;
 mod options;
 mod out;
+mod peers;
 mod qemu;
 mod record;
 mod report;
@@ -47,6 +48,7 @@ pub use bench::Bench;
 pub use cache::list;
 pub use kernel::Kernel;
 pub use options::Run;
+pub use peers::Peers;
 pub use record::kept;
 pub use tap::{Tally, Tap, Verdict};
 pub use vagrant::Vagrant;
@@ -62,6 +64,9 @@ pub enum Vm {
     Run(Box<Run>),
     /// Boots FreeBSD with counted instructions and keeps what `kqx-test bench` measures.
     Bench(Bench),
+    /// Compiles and runs the kqueue tests of FreeBSD and of libkqueue, and programs of others,
+    /// natively and with EVFILT_USER and EVFILT_TIMER over kqx; exit 0 if both end alike.
+    Peers(Peers),
     /// Lists the kernels that are kept.
     List,
     /// Runs the tests in the Vagrant machine of vagrant/; statuses as `run`.

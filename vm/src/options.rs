@@ -8,7 +8,7 @@ use anyhow::{Result, bail, ensure};
 use clap::Args;
 use kqx_init::OUT;
 
-use crate::artefacts::Artefacts;
+use crate::artefacts::{Artefacts, Program};
 use crate::cache::Pair;
 use crate::guest::Guest;
 use crate::image;
@@ -73,9 +73,23 @@ pub struct Run {
     /// The file for the harness's measurements, if the harness measures.
     #[arg(skip)]
     bench: Option<String>,
+    /// The time limit of each program after the harness, in seconds, if it is not the usual.
+    #[arg(skip)]
+    limit: Option<u32>,
 }
 
 impl Run {
+    /// A run of programs alone, each for at most `limit` seconds.
+    pub(crate) fn programs(limit: u32) -> Run {
+        Run {
+            smp: 2,
+            repeat: 1,
+            timeout: Some(3600),
+            limit: Some(limit),
+            ..Run::default()
+        }
+    }
+
     /// A run in which the harness measures, in instructions of one CPU. The guest hands
     /// back the measurements as the file `to`. `filter`: only those benchmarks.
     pub(crate) fn bench(to: &str, filter: Option<String>) -> Run {
@@ -101,6 +115,28 @@ impl Run {
     /// The text that the name of a case or program must contain.
     pub fn filter(&self) -> Option<&str> {
         self.filter.as_deref()
+    }
+
+    /// Whether the suite runs beside the `programs`. The suite stays out if the filter names
+    /// some of the programs, and `list`, a case in each line, has no case for the filter.
+    ///
+    /// # Errors
+    /// The error of `list`.
+    pub fn leaves_cases(
+        &self,
+        programs: &[Program],
+        list: impl FnOnce() -> Result<String>,
+    ) -> Result<bool> {
+        let Some(text) = self.filter() else {
+            return Ok(true);
+        };
+        let named = programs.iter().any(|program| program.is_named(Some(text)));
+        let case = |line: &str| {
+            line.split(' ')
+                .next()
+                .is_some_and(|name| name.contains(text))
+        };
+        Ok(!named || list()?.lines().any(case))
     }
 
     /// Whether the user chose the manner of booting.
@@ -179,7 +215,7 @@ impl Run {
 
     /// Makes the guest run what the user asks for.
     pub(crate) fn instruct(&self, guest: &mut Guest<'_>, artefacts: &Artefacts) -> Result<()> {
-        guest.run_programs(self.filter())?;
+        guest.run_programs(self.filter(), self.limit)?;
         match self.program.split_first() {
             Some((program, args)) => guest.run_other(program, args, self.repeat)?,
             None => guest.run_harness(self.harness_arguments(artefacts)),
@@ -219,5 +255,35 @@ fn variable(text: &str) -> Result<(String, String), String> {
             Ok((name.to_owned(), value.to_owned()))
         }
         _ => Err("it takes NAME=VALUE without comma, space or quote".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_suite_is_left_out_where_only_a_program_has_the_name() {
+        let programs = ["example.work_queue", "program.gate"].map(|name| Program {
+            name: name.into(),
+            file: name.into(),
+            args: Vec::new(),
+            unloaded: false,
+            preloaded: false,
+        });
+        let leaves = |filter: Option<&str>| {
+            let run = Run {
+                filter: filter.map(str::to_owned),
+                ..Run::default()
+            };
+            let list = || Ok("gate.all   Wakes a work_queue.\ntimer.once  Once.\n".to_owned());
+            run.leaves_cases(&programs, list).unwrap()
+        };
+        assert!(!leaves(Some("work_queue")) && !leaves(Some("program.gate")));
+        assert!(leaves(Some("gate")) && leaves(Some("timer")) && leaves(None));
+        assert!(
+            leaves(Some("neither")),
+            "the suite says that it finds nothing"
+        );
     }
 }

@@ -120,6 +120,7 @@ mod tests {
             file: name.into(),
             args: Vec::new(),
             unloaded: false,
+            preloaded: false,
         });
         let said = BTreeMap::from([
             ("program.a".to_owned(), Ok(())),

@@ -160,6 +160,7 @@ impl Run {
         Ok(Done {
             conclusion,
             programs,
+            console,
             time,
         })
     }

@@ -124,6 +124,7 @@ impl Guest {
         Ok(Done {
             conclusion: console.conclusion(end),
             programs: None,
+            console,
             time,
         })
     }

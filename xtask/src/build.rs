@@ -66,12 +66,29 @@ pub fn module(release: Release) -> Result<PathBuf> {
 pub fn harness(release: Release) -> Result<PathBuf> {
     let packages = ["--package", "kqx-test", "--package", "kqx-init"];
     run(freebsd(release)?.args(packages).arg("--bins"))?;
-    let directory = release.directory().join("cargo");
-    Ok(if cfg!(target_os = "freebsd") {
-        directory.join("release")
+    Ok(built(release))
+}
+
+/// Builds the library that programs have preloaded. Returns the path.
+pub fn library(release: Release) -> Result<PathBuf> {
+    run(freebsd(release)?.args(["--package", "kqx-compat", "--lib"]))?;
+    let library = release.directory().join("libkqx-compat.so");
+    fs::copy(built(release).join("libkqx_compat.so"), &library)?;
+    Ok(library)
+}
+
+/// The directory of what is built for FreeBSD.
+fn built(release: Release) -> PathBuf {
+    let target = if cfg!(target_os = "freebsd") {
+        ""
     } else {
-        directory.join(FREEBSD).join("release")
-    })
+        FREEBSD
+    };
+    release
+        .directory()
+        .join("cargo")
+        .join(target)
+        .join("release")
 }
 
 /// A `cargo build` for FreeBSD. The caller adds the packages.
@@ -121,9 +138,9 @@ fn extract(archive: &PathBuf, directory: &PathBuf) -> Result<Vec<OsString>> {
     Ok(paths)
 }
 
-/// A linker for FreeBSD: zig with the release's libc. Some libraries are empty here: the
+/// A linker and C compiler for FreeBSD: zig with the release's libc. Some libraries are empty here: the
 /// libc crate names them, and the harness does not need them.
-fn linker(release: Release) -> Result<PathBuf> {
+pub fn linker(release: Release) -> Result<PathBuf> {
     let directory = release.directory().join("linker");
     fs::create_dir_all(&directory)?;
     let script = directory.join("cc");

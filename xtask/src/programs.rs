@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
 //! The programs that run on a FreeBSD kernel after the suite: the C programs of the manual
-//! and of `kqx/examples/c`, the Rust examples, and the tests of the crate `kqx` that need
-//! FreeBSD.
+//! and of `kqx/examples/c`, the Rust examples, and the tests that need FreeBSD, of the crate
+//! `kqx` and of the library that programs have preloaded.
 //!
 //! Each program is a point of the Test Anything Protocol, named `program.`, `example.` or
 //! `test.` and the name of its source. A program passes if it exits 0 in time.
@@ -20,6 +20,8 @@ use crate::toolchain::{cargo, run};
 
 /// The test that needs FreeBSD without the module.
 const UNLOADED: &str = "test.fallback";
+/// The test that needs the library preloaded.
+const PRELOADED: &str = "test.preloaded";
 
 /// A program with this name, and its arguments.
 fn program(name: String, file: PathBuf) -> Program {
@@ -31,28 +33,10 @@ fn program(name: String, file: PathBuf) -> Program {
     Program {
         args: args.iter().map(ToString::to_string).collect(),
         unloaded: name == UNLOADED,
+        preloaded: name == PRELOADED,
         name,
         file,
     }
-}
-
-/// Whether the suite runs. The suite stays out if `filter` names some of the `programs`,
-/// and `kqx-test list` prints no case for the filter.
-pub fn leaves_cases(
-    filter: Option<&str>,
-    programs: &[Program],
-    list: impl FnOnce() -> Result<String>,
-) -> Result<bool> {
-    let Some(text) = filter else {
-        return Ok(true);
-    };
-    let named = programs.iter().any(|program| program.is_named(filter));
-    let case = |line: &str| {
-        line.split(' ')
-            .next()
-            .is_some_and(|name| name.contains(text))
-    };
-    Ok(!named || list()?.lines().any(case))
 }
 
 /// The output of `kqx-test list`: a case in each line, its name first.
@@ -74,7 +58,9 @@ pub fn build(release: Release) -> Result<Vec<Program>> {
 fn rust(release: Release) -> Result<Vec<Program>> {
     let mut cargo = build::freebsd(release)?;
     cargo.args(["--package", "kqx", "--all-features", "--examples"]);
-    cargo.args(["application", "fallback", "runtimes"].map(|test| format!("--test={test}")));
+    cargo.args(["--package", "kqx-compat"]);
+    let tests = ["application", "fallback", "runtimes", "preloaded"];
+    cargo.args(tests.map(|test| format!("--test={test}")));
     cargo.arg("--message-format=json-render-diagnostics");
     let output = cargo.stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "the examples do not build");
@@ -116,24 +102,9 @@ mod tests {
 
     #[test]
     fn only_the_tests_of_the_fallback_run_without_the_module() {
-        assert!(named("test.fallback").unloaded);
+        assert!(named("test.fallback").unloaded && named("test.preloaded").preloaded);
         for name in ["program.gate", "example.watchdog", "test.application"] {
-            assert!(!named(name).unloaded, "{name}");
+            assert!(!named(name).unloaded && !named(name).preloaded, "{name}");
         }
-    }
-
-    #[test]
-    fn the_suite_is_left_out_where_only_a_program_has_the_name() {
-        let programs = ["example.work_queue", "program.gate"].map(named);
-        let leaves = |filter| {
-            let list = || Ok("gate.all   Wakes a work_queue.\ntimer.once  Once.\n".to_owned());
-            leaves_cases(filter, &programs, list).unwrap()
-        };
-        assert!(!leaves(Some("work_queue")) && !leaves(Some("program.gate")));
-        assert!(leaves(Some("gate")) && leaves(Some("timer")) && leaves(None));
-        assert!(
-            leaves(Some("neither")),
-            "the suite says that it finds nothing"
-        );
     }
 }

@@ -18,6 +18,10 @@ pub fn main(command: &Vm) -> ExitCode {
     kqx_vm::exit(match command {
         Vm::Run(run) => run.on_each(&home(), |kernel| artefacts_of(run, kernel)),
         Vm::Bench(bench) => bench.run(&home(), |kernel| artefacts(release_of(kernel)?)),
+        Vm::Peers(peers) => peers.run(&home(), |kernel| {
+            let release = release_of(kernel)?;
+            Ok((artefacts(release)?, build::linker(release)?))
+        }),
         Vm::List => kqx_vm::list(),
         Vm::Vagrant(vagrant) => files(vagrant.native)
             .and_then(|files| vagrant.run(&root().join("vagrant"), &files, &home())),
@@ -35,7 +39,7 @@ fn artefacts_of(run: &Run, kernel: &Kernel) -> Result<Artefacts> {
     let mut artefacts = artefacts(release)?;
     if run.is_the_suite() {
         artefacts.programs = programs::build(release)?;
-        if !programs::leaves_cases(run.filter(), &artefacts.programs, programs::list)? {
+        if !run.leaves_cases(&artefacts.programs, programs::list)? {
             artefacts.harness = None;
         }
     }
@@ -47,13 +51,14 @@ fn release_of(kernel: &Kernel) -> Result<Release> {
         .with_context(|| format!("kqx is not built for {}", kernel.version))
 }
 
-/// Builds the module, the harness and the first process.
+/// Builds the module, the harness, the first process and the library to preload.
 fn artefacts(release: Release) -> Result<Artefacts> {
     let bins = build::harness(release)?;
     Ok(Artefacts {
         module: build::module(release)?,
         harness: Some(bins.join("kqx-test")),
         init: bins.join("kqx-init"),
+        library: Some(build::library(release)?),
         programs: Vec::new(),
     })
 }

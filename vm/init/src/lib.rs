@@ -19,6 +19,10 @@ pub const INIT: &str = "/kqx/kqx-init";
 pub const PLAN: &str = "/kqx/plan";
 /// The guest's directory in which programs run. The runner gets its files.
 pub const OUT: &str = "/out";
+/// The guest's place for the library that programs have preloaded.
+pub const LIBRARY: &str = "/lib/libkqx-compat.so";
+/// The time limit of a program after the main program, in seconds, unless the plan says more.
+pub const LIMIT: u32 = 60;
 /// The file in [`OUT`] with the main program's output.
 pub const STDOUT: &str = "stdout";
 
@@ -35,6 +39,8 @@ pub struct Plan {
     pub repeat: u32,
     /// The programs that run after the main program, each under a time limit.
     pub then: Vec<Program>,
+    /// The time limit of each of those, in seconds.
+    pub limit: u32,
     /// A shell for the console.
     pub shell: Option<String>,
     /// The disk that takes the archive.
@@ -50,6 +56,8 @@ pub struct Program {
     pub path: String,
     /// The program's arguments.
     pub args: Vec<String>,
+    /// Whether the program has [`LIBRARY`] preloaded.
+    pub preloaded: bool,
 }
 
 impl Program {
@@ -142,6 +150,11 @@ mod tests {
     #[test]
     fn a_program_is_named_after_its_file() {
         let path = "/kqx/program.gate".to_owned();
-        assert_eq!(Program { path, args: vec![] }.name(), "program.gate");
+        let program = Program {
+            path,
+            args: vec![],
+            preloaded: false,
+        };
+        assert_eq!(program.name(), "program.gate");
     }
 }

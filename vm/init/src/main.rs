@@ -24,13 +24,11 @@ mod freebsd {
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     use std::process::{Command, ExitStatus, Stdio};
 
-    use kqx_init::{HOME, NOT_RUN, OUT, PLAN, Plan, Program, STDOUT, Status};
+    use kqx_init::{HOME, LIBRARY, NOT_RUN, OUT, PLAN, Plan, Program, STDOUT, Status};
     use libc::{c_char, c_int};
 
     /// The error output of a program under a time limit.
     const STDERR: &str = "/tmp/stderr";
-    /// The time limit of a program, in seconds.
-    const LIMIT: u32 = 60;
     /// How many words of a program's error output a status repeats.
     const WORDS: usize = 100;
 
@@ -108,7 +106,7 @@ mod freebsd {
             say(Status::Exit(0));
         }
         for program in &plan.then {
-            say(verdict(program));
+            say(verdict(program, plan.limit));
         }
         if let Some(shell) = &plan.shell {
             command(shell)
@@ -121,19 +119,19 @@ mod freebsd {
         hand_back(disk).map_err(|e| format!("{disk} does not take the files: {e}"))?;
         unload(module).map_err(|e| format!("{module} does not unload: {e}"))?;
         for program in &plan.last {
-            say(verdict(program));
+            say(verdict(program, plan.limit));
         }
         Ok(())
     }
 
-    /// Runs the program under the time limit.
-    fn verdict(program: &Program) -> Status {
+    /// Runs the program under the time limit, in seconds.
+    fn verdict(program: &Program, limit: u32) -> Status {
         let name = program.name().to_owned();
-        match attempt(program) {
+        match attempt(program, limit) {
             Ok(status) if status.success() => Status::Passed(name),
             Ok(status) => {
                 let ended = match status.signal() {
-                    Some(libc::SIGALRM) => format!("not done after {LIMIT} s"),
+                    Some(libc::SIGALRM) => format!("not done after {limit} s"),
                     _ => status.to_string(),
                 };
                 let said = fs::read(STDERR).unwrap_or_default();
@@ -146,13 +144,16 @@ mod freebsd {
         }
     }
 
-    fn attempt(program: &Program) -> io::Result<ExitStatus> {
+    fn attempt(program: &Program, seconds: u32) -> io::Result<ExitStatus> {
         let mut command = command(&program.path);
         command.args(&program.args).env("RUST_BACKTRACE", "0");
         command.stdin(Stdio::null()).stderr(File::create(STDERR)?);
-        let limit = || {
+        if program.preloaded {
+            command.env("LD_PRELOAD", LIBRARY);
+        }
+        let limit = move || {
             // SAFETY: alarm takes no memory, and may be called between fork and exec.
-            unsafe { libc::alarm(LIMIT) };
+            unsafe { libc::alarm(seconds) };
             Ok(())
         };
         // SAFETY: the closure does only what is allowed between fork and exec.
