@@ -2,8 +2,9 @@
 
 //! `kevent`, in place of libc's.
 //!
-//! kevent(2) is a cancellation point. libthr ends a cancelled thread by unwinding, so the
-//! functions here let an unwinding through, and a list of usual length is on the stack.
+//! kevent(2) is a cancellation point, and libthr ends a cancelled thread by unwinding. So
+//! [`kevent`] has nothing to drop: a list of usual length is on the stack, and a longer list is
+//! leaked if its thread is cancelled.
 
 #![expect(
     unsafe_code,
@@ -131,7 +132,7 @@ pub unsafe extern "C-unwind" fn kevent(
     };
     let translated = |change: &Kevent| translation.change(change).unwrap_or(*change);
     let mut usual = [Kevent::default(); USUAL];
-    let many: Vec<Kevent>;
+    let mut many: *mut [Kevent] = &raw mut usual[..0];
     let list = match given.len() {
         _ if !concerned => changes,
         1..=USUAL => {
@@ -141,13 +142,17 @@ pub unsafe extern "C-unwind" fn kevent(
             usual.as_ptr()
         }
         _ => {
-            many = given.iter().map(translated).collect();
-            many.as_ptr()
+            many = Box::into_raw(given.iter().map(translated).collect());
+            many.cast_const().cast()
         }
     };
-    // SAFETY: `list` has as many changes as the caller's, and lives as long as this function;
-    // the other arguments are the caller's.
+    // SAFETY: `list` has as many changes as the caller's, and lives until the drop below; the
+    // other arguments are the caller's.
     let count = unsafe { (behind.kevent)(kq, list, nchanges, events, nevents, timeout) };
+    if !many.is_empty() {
+        // SAFETY: this is the box from above, which nobody else has.
+        drop(unsafe { Box::from_raw(many) });
+    }
     for index in 0..usize::try_from(count).unwrap_or(0) {
         // SAFETY: the kernel has written `count` events into the caller's list.
         unsafe {

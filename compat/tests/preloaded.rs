@@ -5,7 +5,7 @@
 #![cfg(target_os = "freebsd")]
 #![expect(unsafe_code, reason = "a program's own calls of kevent(2)")]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_void};
 use std::ptr::{null, null_mut};
 use std::thread;
 
@@ -100,4 +100,65 @@ fn an_error_is_an_errno_or_an_event_of_the_program_s_filter() {
     let (count, event) = kevent(kqueue(), &[gone], 1);
     assert_eq!((count, event.ident, event.filter), (1, 9, EVFILT_USER));
     assert_eq!(event.data, libc::ENOENT.into());
+}
+
+/// Waits until somebody cancels the thread.
+extern "C-unwind" fn wait(kq: *mut c_void) -> *mut c_void {
+    let mut event = change(0, 0, 0, 0, 0);
+    let user = change(1, EVFILT_USER, EV_ADD, 0, 0);
+    loop {
+        // SAFETY: the list has one change, and there is room for one event.
+        unsafe {
+            sys::kevent(
+                kq as usize as c_int,
+                &raw const user,
+                1,
+                &raw mut event,
+                1,
+                null(),
+            )
+        };
+    }
+}
+
+/// libc's functions as they are: a cancelled thread unwinds through them.
+mod sys {
+    use std::ffi::{c_int, c_void};
+
+    unsafe extern "C-unwind" {
+        pub fn kevent(
+            kq: c_int,
+            changes: *const libc::kevent,
+            nchanges: c_int,
+            events: *mut libc::kevent,
+            nevents: c_int,
+            timeout: *const libc::timespec,
+        ) -> c_int;
+        pub fn pthread_create(
+            thread: *mut libc::pthread_t,
+            attributes: *const c_void,
+            start: extern "C-unwind" fn(*mut c_void) -> *mut c_void,
+            argument: *mut c_void,
+        ) -> c_int;
+        pub fn pthread_cancel(thread: libc::pthread_t) -> c_int;
+    }
+}
+
+#[test]
+#[ignore = "needs FreeBSD with kqx, and the library preloaded"]
+fn a_thread_that_waits_can_be_cancelled() {
+    let mut thread = null_mut();
+    let kq = kqueue() as usize as *mut c_void;
+    let mut value = null_mut();
+    // SAFETY: `wait` has nothing to drop, the thread is joined once, and `value` is writable.
+    let results = unsafe {
+        [
+            sys::pthread_create(&raw mut thread, null(), wait, kq),
+            sys::pthread_cancel(thread),
+            libc::pthread_join(thread, &raw mut value),
+        ]
+    };
+    assert_eq!(results, [0; 3]);
+    // PTHREAD_CANCELED
+    assert_eq!(value as usize, 1);
 }

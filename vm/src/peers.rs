@@ -45,12 +45,12 @@ struct Suite {
     name: &'static str,
     /// The directory of the sources in the project's tree.
     directory: &'static str,
-    /// The sources.
-    sources: &'static [&'static str],
+    /// The sources, without `.c`.
+    sources: &'static str,
     /// config.h, which the project's own build would write.
     config: &'static str,
     /// The parts of the program, and the arguments that choose each.
-    parts: &'static [(&'static str, &'static [&'static str])],
+    parts: &'static [(&'static str, &'static str)],
     /// The test that begins with this line.
     begins: fn(&str) -> Option<&str>,
 }
@@ -58,30 +58,19 @@ struct Suite {
 const FREEBSD: Suite = Suite {
     name: "freebsd",
     directory: "tests/sys/kqueue/libkqueue",
-    sources: &["main", "read", "timer", "vnode", "proc", "signal", "user"],
+    sources: "main read timer vnode proc signal user",
     config: "",
+    // The tests of vnodes call a shell, which the guest has not.
     parts: &[
         (
             "user",
-            &[
-                "--no-proc",
-                "--no-socket",
-                "--no-signal",
-                "--no-vnode",
-                "--no-timer",
-            ],
+            "--no-proc --no-socket --no-signal --no-vnode --no-timer",
         ),
         (
             "timer",
-            &[
-                "--no-proc",
-                "--no-socket",
-                "--no-signal",
-                "--no-vnode",
-                "--no-user",
-            ],
+            "--no-proc --no-socket --no-signal --no-vnode --no-user",
         ),
-        ("other", &["--no-user", "--no-timer"]),
+        ("others", "--no-timer --no-vnode --no-user"),
     ],
     begins: |line| {
         let (_, test) = line.strip_prefix("Test ")?.split_once(": ")?;
@@ -92,29 +81,14 @@ const FREEBSD: Suite = Suite {
 const LIBKQUEUE: Suite = Suite {
     name: "libkqueue",
     directory: "test",
-    sources: &[
-        "common",
-        "kqueue",
-        "main",
-        "test",
-        "threading",
-        "read",
-        "write",
-        "timer",
-        "user",
-        "vnode",
-        "proc",
-        "signal",
-    ],
+    sources: "common kqueue main test threading read write timer user vnode proc signal",
     config: "#define WITH_NATIVE_KQUEUE_BUGS 0\n",
     parts: &[
-        ("user", &["user"]),
-        ("timer", &["timer"]),
-        ("threading", &["threading"]),
-        (
-            "other",
-            &["kqueue", "socket", "signal", "proc", "vnode", "write"],
-        ),
+        ("user", "user"),
+        ("timer", "timer"),
+        ("threading", "threading"),
+        ("kqueue", "kqueue"),
+        ("others", "signal proc vnode write socket"),
     ],
     begins: |line| {
         let (number, test) = line.split_once(": ")?;
@@ -149,7 +123,7 @@ impl Peers {
         for pair in self.which.pairs(scratch.path())? {
             let work = tempfile::tempdir()?;
             let (artefacts, compiler) = prepare(&Kernel::read(&pair.kernel)?)?;
-            let peers = self.peers(&compiler, work.path())?;
+            let peers = self.peers(&compiler, &pair.base, work.path())?;
             let programs = peers.iter().flat_map(|peer| {
                 [false, true].map(|preloaded| Program {
                     name: peer.run_name(preloaded),
@@ -182,16 +156,16 @@ impl Peers {
         Ok(gravest)
     }
 
-    /// Compiles what the user asked for into `work`.
-    fn peers(&self, compiler: &Path, work: &Path) -> Result<Vec<Peer>> {
+    /// Compiles what the user asked for into `work`, for the root `base`.
+    fn peers(&self, compiler: &Path, base: &Path, work: &Path) -> Result<Vec<Peer>> {
         let mut peers = Vec::new();
         for (suite, tree) in [(FREEBSD, &self.src), (LIBKQUEUE, &self.libkqueue)] {
             let Some(tree) = tree else { continue };
-            let file = suite.compile(compiler, tree, work)?;
+            let file = suite.compile(compiler, tree, base, work)?;
             peers.extend(suite.parts.iter().map(|(part, args)| Peer {
                 name: format!("{}.{part}", suite.name),
                 file: file.clone(),
-                args: args.iter().map(ToString::to_string).collect(),
+                args: args.split(' ').map(str::to_owned).collect(),
                 begins: suite.begins,
             }));
         }
@@ -214,20 +188,18 @@ impl Peers {
 }
 
 impl Suite {
-    /// Compiles the tests of the project whose sources are `tree`.
-    fn compile(&self, compiler: &Path, tree: &Path, work: &Path) -> Result<PathBuf> {
+    /// Compiles the tests of the project whose sources are `tree`. They are linked with the
+    /// libraries of `base`, which a compiler's own need not match in each version of a symbol.
+    fn compile(&self, compiler: &Path, tree: &Path, base: &Path, work: &Path) -> Result<PathBuf> {
         let directory = tree.join(self.directory);
-        let sources = self
-            .sources
-            .iter()
-            .map(|name| directory.join(format!("{name}.c")));
-        let sources: Vec<_> = sources.collect();
+        let sources = self.sources.split(' ');
+        let sources: Vec<_> = sources
+            .map(|name| directory.join(format!("{name}.c")))
+            .collect();
         ensure!(
             sources[0].is_file(),
-            "{} has no {}/{}.c: give the root of the source tree of {}",
-            tree.display(),
-            self.directory,
-            self.sources[0],
+            "{} does not exist: give the root of the source tree of {}",
+            sources[0].display(),
             self.name
         );
         let (include, file) = (
@@ -240,7 +212,8 @@ impl Suite {
             .args(["-O1", "-g", "-w", "-I"])
             .arg(&include)
             .args(&sources)
-            .args(["-lpthread", "-o"])
+            .args(["lib/libc.so.7", "lib/libthr.so.3"].map(|library| base.join(library)))
+            .arg("-o")
             .arg(&file)
             .status()
             .with_context(|| format!("{} does not run", compiler.display()))?;

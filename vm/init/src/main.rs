@@ -86,6 +86,8 @@ mod freebsd {
         for directory in ["/tmp", OUT] {
             mount_tmpfs(directory).map_err(|e| format!("{directory}: tmpfs: {e}"))?;
         }
+        // A kernel may be without a network. A program that needs 127.0.0.1 says so.
+        let _ = bring_up_loopback();
         let module = &plan.module;
         load(module).map_err(|e| format!("{module} does not load: {e}"))?;
         if let Some(program) = &plan.main {
@@ -159,6 +161,37 @@ mod freebsd {
         // SAFETY: the closure does only what is allowed between fork and exec.
         unsafe { command.pre_exec(limit) };
         command.status()
+    }
+
+    /// Gives lo0 the address 127.0.0.1.
+    fn bring_up_loopback() -> io::Result<()> {
+        /// SIOCAIFADDR's argument, `struct ifaliasreq`.
+        #[repr(C)]
+        struct Alias {
+            name: [u8; 16],
+            /// The address, the broadcast address and the mask, `struct sockaddr_in`.
+            addresses: [[u8; 16]; 3],
+            vhid: c_int,
+        }
+        const SIOCAIFADDR: libc::c_ulong = 0x8044_692b;
+        let address = |ip: [u8; 4]| {
+            let mut address = [0; 16];
+            address[..2].copy_from_slice(&[16, libc::AF_INET as u8]);
+            address[4..8].copy_from_slice(&ip);
+            address
+        };
+        let mut alias = Alias {
+            name: [0; 16],
+            addresses: [address([127, 0, 0, 1]), [0; 16], address([255, 0, 0, 0])],
+            vhid: 0,
+        };
+        alias.name[..3].copy_from_slice(b"lo0");
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+        // SAFETY: SIOCAIFADDR reads `alias`, whose layout is that of struct ifaliasreq.
+        match unsafe { libc::ioctl(socket.as_raw_fd(), SIOCAIFADDR, &raw const alias) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     /// Makes the console this session's terminal, for a shell. If this fails, the shell
