@@ -47,7 +47,7 @@ bench: setup
 try: cargo
 	cargo xtask try $(F)
 
-# The module, the header, the manual and an example, under DESTDIR.
+# The module, the library to preload, the header, the manual and an example, under DESTDIR.
 install: build
 	cargo xtask install
 

@@ -5,32 +5,52 @@
 #![cfg(target_os = "freebsd")]
 #![expect(unsafe_code, reason = "a program's own calls of kevent(2)")]
 
-use std::ffi::{CStr, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::ptr::{null, null_mut};
 use std::thread;
 
-use libc::{
-    EV_ADD, EV_CLEAR, EV_DELETE, EV_ONESHOT, EVFILT_TIMER, EVFILT_USER, NOTE_TRIGGER, c_int,
-};
+use kqx::event::*;
 
-fn change(ident: usize, filter: i16, flags: u16, fflags: u32, data: i64) -> libc::kevent {
-    libc::kevent {
+/// libc's functions as they are: a cancelled thread unwinds through them.
+mod sys {
+    use super::{Kevent, c_int, c_void};
+
+    unsafe extern "C-unwind" {
+        pub fn kevent(
+            kq: c_int,
+            changes: *const Kevent,
+            nchanges: c_int,
+            events: *mut Kevent,
+            nevents: c_int,
+            timeout: *const libc::timespec,
+        ) -> c_int;
+        pub fn pthread_create(
+            thread: *mut libc::pthread_t,
+            attributes: *const c_void,
+            start: extern "C-unwind" fn(*mut c_void) -> *mut c_void,
+            argument: *mut c_void,
+        ) -> c_int;
+        pub fn pthread_cancel(thread: libc::pthread_t) -> c_int;
+    }
+}
+
+fn change(ident: usize, filter: i16, flags: u16, fflags: u32, data: i64) -> Kevent {
+    Kevent {
         ident,
         filter,
         flags,
         fflags,
         data,
-        udata: null_mut(),
-        ext: [0; 4],
+        ..Kevent::default()
     }
 }
 
-/// kevent(2) with room for one event, without a time-out.
-fn kevent(kq: c_int, changes: &[libc::kevent], room: c_int) -> (c_int, libc::kevent) {
-    let mut event = change(0, 0, 0, 0, 0);
+/// kevent(2) with room for so many events, at most one, and without a time-out.
+fn kevent(kq: c_int, changes: &[Kevent], room: c_int) -> (c_int, Kevent) {
+    let mut event = Kevent::default();
     let length = changes.len() as c_int;
     // SAFETY: the list is that long, and there is room for one event.
-    let count = unsafe { libc::kevent(kq, changes.as_ptr(), length, &raw mut event, room, null()) };
+    let count = unsafe { sys::kevent(kq, changes.as_ptr(), length, &raw mut event, room, null()) };
     (count, event)
 }
 
@@ -104,7 +124,7 @@ fn an_error_is_an_errno_or_an_event_of_the_program_s_filter() {
 
 /// Waits until somebody cancels the thread.
 extern "C-unwind" fn wait(kq: *mut c_void) -> *mut c_void {
-    let mut event = change(0, 0, 0, 0, 0);
+    let mut event = Kevent::default();
     let user = change(1, EVFILT_USER, EV_ADD, 0, 0);
     loop {
         // SAFETY: the list has one change, and there is room for one event.
@@ -116,38 +136,15 @@ extern "C-unwind" fn wait(kq: *mut c_void) -> *mut c_void {
                 &raw mut event,
                 1,
                 null(),
-            )
-        };
-    }
-}
-
-/// libc's functions as they are: a cancelled thread unwinds through them.
-mod sys {
-    use std::ffi::{c_int, c_void};
-
-    unsafe extern "C-unwind" {
-        pub fn kevent(
-            kq: c_int,
-            changes: *const libc::kevent,
-            nchanges: c_int,
-            events: *mut libc::kevent,
-            nevents: c_int,
-            timeout: *const libc::timespec,
-        ) -> c_int;
-        pub fn pthread_create(
-            thread: *mut libc::pthread_t,
-            attributes: *const c_void,
-            start: extern "C-unwind" fn(*mut c_void) -> *mut c_void,
-            argument: *mut c_void,
-        ) -> c_int;
-        pub fn pthread_cancel(thread: libc::pthread_t) -> c_int;
+            );
+        }
     }
 }
 
 #[test]
 #[ignore = "needs FreeBSD with kqx, and the library preloaded"]
 fn a_thread_that_waits_can_be_cancelled() {
-    let mut thread = null_mut();
+    let mut thread = 0;
     let kq = kqueue() as usize as *mut c_void;
     let mut value = null_mut();
     // SAFETY: `wait` has nothing to drop, the thread is joined once, and `value` is writable.
@@ -159,6 +156,5 @@ fn a_thread_that_waits_can_be_cancelled() {
         ]
     };
     assert_eq!(results, [0; 3]);
-    // PTHREAD_CANCELED
-    assert_eq!(value as usize, 1);
+    assert_eq!(value as usize, 1, "PTHREAD_CANCELED");
 }

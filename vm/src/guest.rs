@@ -29,6 +29,7 @@ impl<'a> Guest<'a> {
     ) -> Result<Self> {
         let mut image = Image::new(base);
         image.program(INIT, &artefacts.init)?;
+        image.text("/etc/hosts", "127.0.0.1 localhost\n".to_owned());
         image.file(artefacts.module_in_guest(), &artefacts.module);
         if let Some(harness) = &artefacts.harness {
             image.program(in_home(harness), harness)?;

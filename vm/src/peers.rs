@@ -88,7 +88,11 @@ const LIBKQUEUE: Suite = Suite {
         ("timer", "timer"),
         ("threading", "threading"),
         ("kqueue", "kqueue"),
-        ("others", "signal proc vnode write socket"),
+        ("signal", "signal"),
+        ("proc", "proc"),
+        ("vnode", "vnode"),
+        ("write", "write"),
+        ("socket", "socket"),
     ],
     begins: |line| {
         let (number, test) = line.split_once(": ")?;

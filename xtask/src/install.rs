@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `make install`: the module, the header, the manual and an example, under DESTDIR.
+//! `make install`: the module, what programs need, and the manual, under DESTDIR.
 //!
 //! | what | where |
 //! |---|---|
 //! | kqx.ko | `KMODDIR`, /boot/modules |
+//! | libkqx-compat.so | `PREFIX`/lib |
 //! | sys/kqx.h | `PREFIX`/include, /usr/local/include |
 //! | kqx.pc, for pkg-config(1) | `PREFIX`/libdata/pkgconfig |
 //! | kqx.3, kqx.4, kqx.9 | `PREFIX`/share/man |
@@ -18,17 +19,20 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::build;
 use crate::missing::Missing;
 use crate::release::{Release, root};
 
-/// Copies the files of `make build`.
+/// Copies the files of `make build`, and the library, which it builds.
 pub fn all() -> Result<()> {
-    let module = Release::target()?.directory().join("kqx.ko");
+    let release = Release::target()?;
+    let module = release.directory().join("kqx.ko");
     if !module.is_file() {
         let missing = format!("{} is missing: run `make build`", module.display());
         return Err(Missing(missing).into());
     }
-    for (source, directory) in destinations(module, |name| env::var(name).ok()) {
+    let built = [module, build::library(release)?];
+    for (source, directory) in destinations(built, |name| env::var(name).ok()) {
         copy(&source, &directory)?;
     }
     Ok(())
@@ -36,7 +40,7 @@ pub fn all() -> Result<()> {
 
 /// Every file, and its target directory.
 fn destinations(
-    module: PathBuf,
+    [module, library]: [PathBuf; 2],
     variable: impl Fn(&str) -> Option<String>,
 ) -> Vec<(PathBuf, PathBuf)> {
     let path = |name, default: &str| {
@@ -48,6 +52,7 @@ fn destinations(
     let file = |source: &str, below: &str| (root().join(source), prefix.join(below));
     let mut files = vec![
         (module, path("KMODDIR", "/boot/modules")),
+        (library, prefix.join("lib")),
         file("kqx/include/sys/kqx.h", "include/sys"),
         file("kqx/kqx.pc", "libdata/pkgconfig"),
         file("kmod/packaging/dtrace/lateness.d", "share/examples/kqx"),
@@ -78,12 +83,14 @@ fn copy(source: &Path, directory: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
+    const BUILT: [&str; 2] = ["kqx.ko", "libkqx-compat.so"];
+
     fn installed(set: &[(&str, &str)]) -> Vec<String> {
         let variable = |name: &str| {
             let found = set.iter().find(|(other, _)| *other == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        destinations("kqx.ko".into(), variable)
+        destinations(BUILT.map(PathBuf::from), variable)
             .into_iter()
             .map(|(source, directory)| {
                 let file = directory.join(source.file_name().unwrap());
@@ -98,6 +105,7 @@ mod tests {
             installed(&[]),
             [
                 "/boot/modules/kqx.ko",
+                "/usr/local/lib/libkqx-compat.so",
                 "/usr/local/include/sys/kqx.h",
                 "/usr/local/libdata/pkgconfig/kqx.pc",
                 "/usr/local/share/examples/kqx/lateness.d",
@@ -109,7 +117,7 @@ mod tests {
         let kmoddir = ("KMODDIR", "/boot/kernel");
         let installed = installed(&[("DESTDIR", "/stage"), ("PREFIX", "/opt"), kmoddir]);
         assert_eq!(installed[0], "/stage/boot/kernel/kqx.ko");
-        assert_eq!(installed[1], "/stage/opt/include/sys/kqx.h");
+        assert_eq!(installed[2], "/stage/opt/include/sys/kqx.h");
     }
 
     #[test]
@@ -119,9 +127,9 @@ mod tests {
     }
 
     #[test]
-    fn every_file_but_the_module_is_in_the_tree() {
-        let files = destinations("kqx.ko".into(), |_| None);
-        for (source, _) in &files[1..] {
+    fn every_file_that_is_not_built_is_in_the_tree() {
+        let files = destinations(BUILT.map(PathBuf::from), |_| None);
+        for (source, _) in &files[BUILT.len()..] {
             assert!(source.is_file(), "{}", source.display());
         }
     }

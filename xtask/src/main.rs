@@ -61,7 +61,7 @@ enum Command {
     Results,
     /// Breaks kqx in small ways, and fails if the tests do not notice
     Mutants(mutants::Mutants),
-    /// Installs kqx.ko, the header, the manual and a DTrace script under DESTDIR
+    /// Installs kqx.ko, libkqx-compat.so, the header, the manual and a script under DESTDIR
     Install,
     /// Writes a new member of the family: a filter, a file of cases, a line in the list
     NewFilter {
