@@ -268,3 +268,60 @@ fn data_beyond_2_to_the_61_wakes_and_shows_the_nearest_that_fits() {
         assert_eq!(events[0].data, shown);
     }
 }
+
+/// The differences of README.md that a list of changes shows: the last event natively, and
+/// over kqx.
+#[test]
+fn readme_md_has_the_differences() {
+    let last = |changes: &[Kevent]| {
+        [false, true].map(|over| {
+            let queue = Queue::new(over);
+            let seen = changes.iter().map(|change| queue.change(*change).1);
+            seen.last().and_then(|events| events.first().copied())
+        })
+    };
+    let data = |changes: &[Kevent]| last(changes).map(|event| event.map(|event| event.data));
+    // The data of the last trigger, and of the last change.
+    let disabled = user(EV_ADD | EV_CLEAR | EV_DISABLE, 0, 0);
+    let enable = user(EV_ENABLE, 0, 4);
+    let changes = [disabled, user(0, NOTE_TRIGGER, 3), enable];
+    assert_eq!(data(&changes), [Some(4), Some(3)]);
+    // A trigger of a first EV_ADD, and beside EV_CLEAR.
+    let first = user(EV_ADD, NOTE_TRIGGER, 3);
+    assert_eq!(data(&[first]), [None, Some(3)]);
+    let beside = user(EV_CLEAR, NOTE_TRIGGER, 3);
+    assert_eq!(data(&[user(EV_ADD, 0, 0), beside]), [None, Some(3)]);
+    // The operation bits of EV_ADD.
+    let copied = user(EV_ADD, NOTE_FFCOPY | 5, 0);
+    let fflags = last(&[copied, user(0, NOTE_TRIGGER, 0)]).map(|event| event.unwrap().fflags);
+    assert_eq!(fflags, [NOTE_FFCOPY | 5, 5]);
+    // A one-shot that is cleared before it is taken, and a deadline in the past.
+    let at_once = |changes: &[Kevent]| {
+        [false, true].map(|over| {
+            Queue::new(over)
+                .kevent(changes, Duration::ZERO)
+                .unwrap()
+                .len()
+        })
+    };
+    let once = user(EV_ADD | EV_ONESHOT, 0, 0);
+    let cleared = [once, user(0, NOTE_TRIGGER, 1), user(EV_CLEAR, 0, 0)];
+    assert_eq!(at_once(&cleared), [1, 0]);
+    assert_eq!(at_once(&[timer(EV_ADD, NOTE_ABSTIME, 1)]), [0, 1]);
+    // ext[0] and ext[1].
+    let ext = [1, 2, 3, 4];
+    let given = Kevent {
+        ext,
+        ..user(EV_ADD, 0, 0)
+    };
+    let shown = last(&[given, user(0, NOTE_TRIGGER, 0)]).map(|event| event.unwrap().ext);
+    assert_eq!(shown, [ext, [0, 0, 3, 4]]);
+    // A refused EV_ADD: the receipt.
+    let refused = [false, true].map(|over| {
+        let queue = Queue::new(over);
+        queue.change(timer(EV_ADD, 0, 1000));
+        let again = timer(EV_ADD | EV_RECEIPT, 0, -1);
+        queue.kevent(&[again], Duration::ZERO).unwrap()[0].data
+    });
+    assert_eq!(refused, [0, 22]);
+}

@@ -4,7 +4,8 @@
 //!
 //! Their sources stay where they are: a run compiles them into a directory that goes with the
 //! run. A test program prints a line when a test begins, and stops at the first test that
-//! fails. So each filter's tests are a run of the program of their own.
+//! fails. So each filter's tests are a run of the program of their own. Another program may
+//! speak the Test Anything Protocol instead.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,10 +19,12 @@ use crate::conclusion::Conclusion;
 use crate::console::Console;
 use crate::kernel::Kernel;
 use crate::options::Run;
+use crate::tap::{Tap, Verdict};
 use crate::which::Which;
 
-/// The time limit of a program, in seconds: the tests of timers sleep.
-const LIMIT: u32 = 300;
+/// The time limit of a program, in seconds: the tests of timers sleep, and some projects have
+/// hundreds of tests.
+const LIMIT: u32 = 1200;
 
 /// What to compile and run.
 #[derive(Args, Clone, Debug)]
@@ -265,6 +268,19 @@ impl Peer {
     /// The tests that a program which printed `lines` began, and how each ended. `last`: how
     /// the program ended.
     fn tests(&self, lines: &[String], last: Ended) -> Vec<(String, Ended)> {
+        let tap = Tap::of(&lines.join("\n"));
+        let points = tap.verdicts().map(|(test, verdict)| {
+            let ended = match verdict {
+                Verdict::Passed => "passed",
+                Verdict::Failed => "failed",
+                Verdict::Skipped => "skipped",
+            };
+            (format!("{}: {test}", self.name), ended.to_owned())
+        });
+        let points: Vec<_> = points.collect();
+        if !points.is_empty() {
+            return points;
+        }
         let begun = lines.iter().filter_map(|line| (self.begins)(line));
         let mut tests: Vec<_> = begun
             .map(|test| (format!("{}: {test}", self.name), "passed".to_owned()))
