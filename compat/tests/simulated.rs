@@ -276,8 +276,8 @@ fn readme_md_has_the_differences() {
     let last = |changes: &[Kevent]| {
         [false, true].map(|over| {
             let queue = Queue::new(over);
-            let seen = changes.iter().map(|change| queue.change(*change).1);
-            seen.last().and_then(|events| events.first().copied())
+            let first = |change: &Kevent| queue.change(*change).1.first().copied();
+            changes.iter().fold(None, |_, change| first(change))
         })
     };
     let data = |changes: &[Kevent]| last(changes).map(|event| event.map(|event| event.data));
