@@ -3,7 +3,7 @@
 //! Runs a kernel module's tests on FreeBSD kernels. The runner boots a kernel under QEMU,
 //! or brings up a Vagrant machine, loads the module, runs a harness and programs, and ends
 //! with their result. The caller hands in what runs as [`Artefacts`]: this crate builds
-//! nothing.
+//! nothing but the tests of [`Peers`], with the caller's compiler.
 //!
 //! | exit status | meaning |
 //! |---|---|
