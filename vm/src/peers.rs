@@ -216,7 +216,7 @@ impl Suite {
         fs::create_dir(&include)?;
         fs::write(include.join("config.h"), self.config)?;
         let status = Command::new(compiler)
-            .args(["-O1", "-g", "-w", "-I"])
+            .args(["-O1", "-g", "-w", "-Wl,--allow-shlib-undefined", "-I"])
             .arg(&include)
             .args(&sources)
             .args(["lib/libc.so.7", "lib/libthr.so.3"].map(|library| base.join(library)))
