@@ -18,10 +18,10 @@ use crate::harness::harness;
 use crate::release::Release;
 use crate::toolchain::{cargo, run};
 
-/// The test that needs FreeBSD without the module.
-const UNLOADED: &str = "test.fallback";
-/// The test that needs the library preloaded.
-const PRELOADED: &str = "test.preloaded";
+/// The tests that need FreeBSD without the module.
+const UNLOADED: [&str; 2] = ["test.fallback", "test.alone"];
+/// The tests that need the library preloaded.
+const PRELOADED: [&str; 2] = ["test.preloaded", "test.alone"];
 
 /// A program with this name, and its arguments.
 fn program(name: String, file: PathBuf) -> Program {
@@ -32,8 +32,8 @@ fn program(name: String, file: PathBuf) -> Program {
     };
     Program {
         args: args.iter().map(ToString::to_string).collect(),
-        unloaded: name == UNLOADED,
-        preloaded: name == PRELOADED,
+        unloaded: UNLOADED.contains(&&*name),
+        preloaded: PRELOADED.contains(&&*name),
         name,
         file,
     }
@@ -57,9 +57,8 @@ pub fn build(release: Release) -> Result<Vec<Program>> {
 /// Builds the Rust examples and tests. cargo says where the files are.
 fn rust(release: Release) -> Result<Vec<Program>> {
     let mut cargo = build::freebsd(release)?;
-    cargo.args(["--package", "kqx", "--all-features", "--examples"]);
-    cargo.args(["--package", "kqx-compat"]);
-    let tests = ["application", "fallback", "runtimes", "preloaded"];
+    cargo.args("--package kqx --package kqx-compat --all-features --examples".split(' '));
+    let tests = ["application", "fallback", "runtimes", "preloaded", "alone"];
     cargo.args(tests.map(|test| format!("--test={test}")));
     cargo.arg("--message-format=json-render-diagnostics");
     let output = cargo.stderr(Stdio::inherit()).output()?;
