@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! What the caller hands to a run. This crate builds nothing.
+//! What the caller hands to a run.
 
 use std::path::PathBuf;
 
