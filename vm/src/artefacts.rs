@@ -35,6 +35,12 @@ pub struct Program {
 }
 
 impl Artefacts {
+    /// The module's name for kldload(8).
+    pub(crate) fn module_name(&self) -> String {
+        let name = self.module.file_stem().unwrap_or_default();
+        name.display().to_string()
+    }
+
     /// The module's path in the guest, where kldload(8) finds the module by name.
     pub(crate) fn module_in_guest(&self) -> String {
         let name = self.module.file_name().unwrap_or_default();

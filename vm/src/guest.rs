@@ -2,13 +2,17 @@
 
 //! Puts a guest together: the files of its root, and the plan that its first process follows.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Result, ensure};
 use kqx_init::{HOME, INIT, LIBRARY, LIMIT, PLAN, Plan, Program};
 
 use crate::artefacts::Artefacts;
 use crate::image::Image;
+use crate::manner::By;
 
 /// A guest that is being put together.
 pub(crate) struct Guest<'a> {
@@ -75,7 +79,12 @@ impl<'a> Guest<'a> {
             "{program} is neither a file here nor in {}",
             self.base.display()
         );
-        self.image.program(&path, &source)?;
+        if fs::read(&source)?.starts_with(b"#!") {
+            self.image.file(&path, &source);
+            self.image.commands()?;
+        } else {
+            self.image.program(&path, &source)?;
+        }
         let args = args.to_vec();
         self.plan.main = Some(Program {
             path,
@@ -122,6 +131,22 @@ impl<'a> Guest<'a> {
         );
         self.image.commands()?;
         self.plan.shell = Some("/bin/sh".to_owned());
+        Ok(())
+    }
+
+    /// Gives the guest a copy of a file of this host.
+    pub(crate) fn bring(&mut self, file: &Path) -> Result<()> {
+        ensure!(file.is_file(), "{} is no file", file.display());
+        self.image.file(in_home(file), file);
+        Ok(())
+    }
+
+    /// Makes `by` load the module.
+    pub(crate) fn load_by(&mut self, by: By) -> Result<()> {
+        self.plan.loaded = by != By::Init;
+        if by == By::Rc {
+            self.image.system(&self.artefacts.module_name())?;
+        }
         Ok(())
     }
 

@@ -6,37 +6,55 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::{Cursor, Write},
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use kqx_init::OUT;
+use fatfs::{FileSystem, FormatVolumeOptions, FsOptions};
+use kqx_init::{INIT, OUT};
 use object::{
     LittleEndian,
     elf::{self, FileHeader64},
     read::elf::{Dyn, FileHeader},
 };
 
+use crate::manner::Way;
+
 /// The directories of libraries in a root, in the runtime linker's search order.
 const LIBRARIES: [&str; 3] = ["lib", "usr/lib", "lib/casper"];
 /// The runtime linker, which every program names as its interpreter.
 const LINKER: &str = "libexec/ld-elf.so.1";
-/// The files that FreeBSD's BIOS loader needs on a CD, `cdboot` first.
-const LOADER: [&str; 4] = ["boot/cdboot", "boot/loader", "boot/lua", "boot/defaults"];
+/// What the BIOS starts on a CD. It starts [`LOADER`].
+const CDBOOT: &str = "boot/cdboot";
+/// The loader's path in the image.
+const LOADER: &str = "boot/loader";
 /// The loaders that a root can bring. The image starts the first that the root has.
-const LOADERS: [&str; 3] = ["boot/loader", "boot/loader_lua", "boot/loader_simp"];
+const LOADERS: [&str; 3] = [LOADER, "boot/loader_lua", "boot/loader_simp"];
+/// The same for UEFI firmware.
+const EFI_LOADERS: [&str; 3] = [
+    "boot/loader.efi",
+    "boot/loader_lua.efi",
+    "boot/loader_simp.efi",
+];
+/// The directories that a loader reads.
+const LOADER_FILES: [&str; 2] = ["boot/lua", "boot/defaults"];
+/// The file system from which UEFI firmware starts the loader: its path in the image.
+const EFI_IMAGE: &str = "boot/efi.img";
+/// The bytes of that file system, many times as much as a loader.
+const EFI_BYTES: usize = 4 << 20;
 
 /// The files of an image by their path in the image. A path may begin with `/`.
 pub(crate) struct Image {
     base: PathBuf,
     files: BTreeMap<PathBuf, Content>,
-    boots: bool,
+    boots: Option<Way>,
 }
 
 enum Content {
     Copy(PathBuf),
-    Text(String),
+    Bytes(Vec<u8>),
     Directory,
 }
 
@@ -48,13 +66,14 @@ impl Image {
         Image {
             base: base.to_owned(),
             files: files.into(),
-            boots: false,
+            boots: None,
         }
     }
 
     /// Puts `text` at `path`.
     pub(crate) fn text(&mut self, path: impl AsRef<Path>, text: String) {
-        self.files.insert(below_root(path), Content::Text(text));
+        let bytes = Content::Bytes(text.into_bytes());
+        self.files.insert(below_root(path), bytes);
     }
 
     /// Puts a copy of the host's file `source` at `path`.
@@ -95,31 +114,60 @@ impl Image {
 
     /// Puts in every command from `bin` and `sbin` of the root, for a shell.
     pub(crate) fn commands(&mut self) -> Result<()> {
-        for directory in ["bin", "sbin"] {
-            for entry in fs::read_dir(self.base.join(directory))? {
-                let entry = entry?;
-                // A script needs no library.
-                let path = Path::new(directory).join(entry.file_name());
-                if needed(&entry.path()).is_ok() {
-                    self.program(path, &entry.path())?;
-                } else {
-                    self.file(path, &entry.path());
-                }
+        self.programs("bin")?;
+        self.programs("sbin")
+    }
+
+    /// Puts in what init(8) and rc(8) of the root need, and makes rc(8) load the module
+    /// `name` and then start [`INIT`].
+    pub(crate) fn system(&mut self, name: &str) -> Result<()> {
+        in_base(&self.base, "etc/rc")?;
+        self.commands()?;
+        self.programs("usr/bin")?;
+        self.programs("usr/sbin")?;
+        self.directory(Path::new("etc"))?;
+        self.directory(Path::new("libexec"))?;
+        self.text("etc/fstab", "/dev/cd0 / cd9660 ro 0 0\n".to_owned());
+        self.text("etc/rc.conf", format!("kld_list=\"{name}\"\n"));
+        self.text("etc/rc.local", format!("exec {INIT}\n"));
+        Ok(())
+    }
+
+    /// Puts in every program from a directory of the root.
+    fn programs(&mut self, directory: &str) -> Result<()> {
+        for entry in fs::read_dir(self.base.join(directory))? {
+            let entry = entry?;
+            // A script needs no library.
+            let path = Path::new(directory).join(entry.file_name());
+            if needed(&entry.path()).is_ok() {
+                self.program(path, &entry.path())?;
+            } else {
+                self.file(path, &entry.path());
             }
         }
         Ok(())
     }
 
     /// Makes the image boot `kernel` through the root's own loader, with `variables` in the
-    /// kernel's environment.
-    pub(crate) fn boot(&mut self, kernel: &Path, variables: &[(String, String)]) -> Result<()> {
-        let loader = LOADERS
-            .iter()
-            .find_map(|path| in_base(&self.base, path).ok());
-        let loader = loader.with_context(|| no_loader(&self.base))?;
-        self.file(LOADER[0], &in_base(&self.base, LOADER[0])?);
-        self.file(LOADER[1], &loader);
-        for directory in &LOADER[2..] {
+    /// kernel's environment. `way` says for which firmware.
+    pub(crate) fn boot(
+        &mut self,
+        way: Way,
+        kernel: &Path,
+        variables: &[(String, String)],
+    ) -> Result<()> {
+        let loader = loader(&self.base, way);
+        let loader = loader.with_context(|| no_loader(&self.base, way))?;
+        if way == Way::Efi {
+            let system = efi_system(&loader)
+                .with_context(|| format!("{} does not fit", loader.display()))?;
+            let system = Content::Bytes(system);
+            self.files.insert(EFI_IMAGE.into(), system);
+        } else {
+            self.file(CDBOOT, &in_base(&self.base, CDBOOT)?);
+            self.file(LOADER, &loader);
+        }
+        for directory in LOADER_FILES {
             self.directory(Path::new(directory))?;
         }
         self.file("boot/kernel/kernel", kernel);
@@ -127,7 +175,7 @@ impl Image {
             .iter()
             .map(|(name, value)| format!("{name}=\"{value}\"\n"));
         self.text("boot/loader.conf", lines.collect::<String>());
-        self.boots = true;
+        self.boots = Some(way);
         Ok(())
     }
 
@@ -158,7 +206,7 @@ impl Image {
                     fs::copy(source, &place)
                         .with_context(|| format!("{} cannot be copied", source.display()))?;
                 }
-                Content::Text(text) => fs::write(&place, text)?,
+                Content::Bytes(bytes) => fs::write(&place, bytes)?,
                 Content::Directory => fs::create_dir_all(&place)?,
             }
         }
@@ -167,9 +215,11 @@ impl Image {
         xorriso
             .args(["-as", "mkisofs", "-quiet", "-r", "-V", "KQX", "-o"])
             .arg(target);
-        if self.boots {
-            xorriso.args(["-b", LOADER[0], "-no-emul-boot", "-boot-load-size", "4"]);
-        }
+        match self.boots {
+            Some(Way::Efi) => xorriso.args(["-e", EFI_IMAGE, "-no-emul-boot"]),
+            Some(_) => xorriso.args(["-b", CDBOOT, "-no-emul-boot", "-boot-load-size", "4"]),
+            None => &mut xorriso,
+        };
         let out = xorriso.arg(stage).output();
         let out = out.context("xorriso is not installed; install the package `xorriso`")?;
         ensure!(
@@ -188,13 +238,39 @@ fn below_root(path: impl AsRef<Path>) -> PathBuf {
     path.strip_prefix("/").unwrap_or(path).to_owned()
 }
 
-/// Whether `base` has what [`Image::boot`] needs.
-pub(crate) fn has_loader(base: &Path) -> bool {
-    in_base(base, LOADER[0]).is_ok() && LOADERS.iter().any(|path| in_base(base, path).is_ok())
+/// The loader of `base` for this way, if `base` has all that [`Image::boot`] needs.
+pub(crate) fn loader(base: &Path, way: Way) -> Option<PathBuf> {
+    let names = match way {
+        Way::Pvh => return None,
+        Way::Loader => LOADERS,
+        Way::Efi => EFI_LOADERS,
+    };
+    if way == Way::Loader {
+        in_base(base, CDBOOT).ok()?;
+    }
+    names.iter().find_map(|path| in_base(base, path).ok())
 }
 
-fn no_loader(base: &Path) -> String {
-    format!("{} has no boot/loader and boot/cdboot", base.display())
+fn no_loader(base: &Path, way: Way) -> String {
+    let files = match way {
+        Way::Efi => EFI_LOADERS[0],
+        _ => "boot/loader and boot/cdboot",
+    };
+    format!("{} has no {files}", base.display())
+}
+
+/// A file system from which UEFI firmware starts `loader`.
+fn efi_system(loader: &Path) -> Result<Vec<u8>> {
+    let mut disk = Cursor::new(vec![0; EFI_BYTES]);
+    fatfs::format_volume(&mut disk, FormatVolumeOptions::new())?;
+    let system = FileSystem::new(&mut disk, FsOptions::new())?;
+    let directory = system.root_dir().create_dir("EFI")?.create_dir("BOOT")?;
+    let mut file = directory.create_file("BOOTX64.EFI")?;
+    file.write_all(&fs::read(loader)?)?;
+    file.flush()?;
+    drop((file, directory));
+    system.unmount()?;
+    Ok(disk.into_inner())
 }
 
 fn in_base(base: &Path, path: &str) -> Result<PathBuf> {
@@ -235,4 +311,60 @@ fn needed_of(data: &[u8]) -> Result<Vec<String>> {
         names.push(String::from_utf8_lossy(name).into_owned());
     }
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    /// A root with these files, whose content is their path.
+    fn root(files: &[&str]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for file in files {
+            let place = root.path().join(file);
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            fs::write(place, file).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn a_bios_starts_a_loader_only_through_cdboot() {
+        let found = |files| loader(root(files).path(), Way::Loader).is_some();
+        assert!(found(&["boot/cdboot", "boot/loader_lua"]));
+        assert!(!found(&["boot/loader"]));
+        assert!(!found(&["boot/cdboot", "boot/loader.efi"]));
+    }
+
+    #[test]
+    fn uefi_firmware_finds_the_loader_under_its_usual_name() {
+        let root = root(&["boot/loader_simp.efi"]);
+        let system = efi_system(&loader(root.path(), Way::Efi).unwrap()).unwrap();
+        let system = FileSystem::new(Cursor::new(system), FsOptions::new()).unwrap();
+        let mut text = String::new();
+        let mut file = system.root_dir().open_file("efi/boot/bootx64.efi").unwrap();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "boot/loader_simp.efi");
+    }
+
+    #[test]
+    fn an_image_takes_what_rc_needs_and_names_the_module() {
+        let root = root(&[
+            "etc/rc",
+            "etc/rc.d/kld",
+            "bin/sh",
+            "sbin/init",
+            "usr/bin/id",
+            "usr/sbin/service",
+            "libexec/x",
+        ]);
+        let mut image = Image::new(root.path());
+        image.system("foo").unwrap();
+        for file in ["etc/rc.d/kld", "sbin/init", "usr/sbin/service", "libexec/x"] {
+            assert!(image.files.contains_key(Path::new(file)), "{file}");
+        }
+        let conf = &image.files[Path::new("etc/rc.conf")];
+        assert!(matches!(conf, Content::Bytes(bytes) if bytes == b"kld_list=\"foo\"\n"));
+    }
 }

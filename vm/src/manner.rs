@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! How a kernel boots: the accelerator, and the way into the kernel.
+//! How a kernel boots: the accelerator, the way into the kernel, and who loads the module.
 
 use std::{fs::OpenOptions, time::Duration};
 
@@ -57,8 +57,10 @@ pub(crate) enum Way {
     /// Straight at the kernel's PVH entry. This is the quickest way, but stock
     /// kernels are not tested with it.
     Pvh,
-    /// Through FreeBSD's own loader on a CD. Every kernel boots this way.
+    /// Through FreeBSD's own loader on a CD, which the BIOS starts. Every kernel boots this way.
     Loader,
+    /// As `loader`, with UEFI firmware in place of the BIOS. Used only if asked for.
+    Efi,
 }
 
 impl std::fmt::Display for Way {
@@ -66,8 +68,21 @@ impl std::fmt::Display for Way {
         f.write_str(match self {
             Way::Pvh => "at the kernel's PVH entry",
             Way::Loader => "through FreeBSD's loader",
+            Way::Efi => "through FreeBSD's loader for UEFI",
         })
     }
+}
+
+/// Who loads the module.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum By {
+    /// The runner's first process, with kldload(2).
+    #[default]
+    Init,
+    /// FreeBSD's loader, by `_load="YES"` in loader.conf(5).
+    Loader,
+    /// The root's own init(8) and rc(8), by `kld_list` in rc.conf(5).
+    Rc,
 }
 
 /// One manner of booting a kernel.
@@ -101,9 +116,9 @@ impl Manner {
     pub(crate) fn patience(self) -> Duration {
         Duration::from_secs(match (self.accelerator, self.way) {
             (Accelerator::Tcg, Way::Pvh) => 60,
-            (Accelerator::Tcg, Way::Loader) => 180,
+            (Accelerator::Tcg, Way::Loader | Way::Efi) => 180,
             (_, Way::Pvh) => 20,
-            (_, Way::Loader) => 40,
+            (_, Way::Loader | Way::Efi) => 40,
         })
     }
 
@@ -111,7 +126,7 @@ impl Manner {
     pub(crate) fn out_disk(self) -> &'static str {
         match self.way {
             Way::Pvh => "/dev/vtbd1",
-            Way::Loader => "/dev/vtbd0",
+            Way::Loader | Way::Efi => "/dev/vtbd0",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 //! What a user can ask of a run, and what follows from each option.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
@@ -14,8 +14,8 @@ use crate::guest::Guest;
 use crate::image;
 use crate::kernel::Kernel;
 use crate::machine::Limits;
-use crate::manner::{Accelerator, Manner, Way};
-use crate::qemu::Hardware;
+use crate::manner::{Accelerator, By, Manner, Way};
+use crate::qemu::{self, Hardware, INIT_PATH};
 use crate::record::JUNIT;
 use crate::which::Which;
 
@@ -67,7 +67,13 @@ pub struct Run {
     /// Only this way into the kernel, not the first that works
     #[arg(long, value_name = "WAY")]
     boot: Option<Way>,
-    /// Another program, from this host or the guest's root, with its arguments
+    /// Who loads the module
+    #[arg(long, value_name = "WHO", value_enum, default_value_t)]
+    pub(crate) load: By,
+    /// Another file for the guest, which finds the file in /kqx
+    #[arg(long, value_name = "FILE")]
+    bring: Vec<PathBuf>,
+    /// Another program or script, from this host or the guest's root, with its arguments
     #[arg(last = true, value_name = "PROGRAM")]
     program: Vec<String>,
     /// The file for the harness's measurements, if the harness measures.
@@ -156,10 +162,18 @@ impl Run {
         if kernel.pvh {
             ways.push(Way::Pvh);
         }
-        if image::has_loader(&pair.base) {
-            ways.push(Way::Loader);
-        }
-        ways.retain(|&way| self.boot.is_none_or(|only| only == way));
+        let others = [Way::Loader, Way::Efi];
+        ways.extend(
+            others
+                .into_iter()
+                .filter(|&way| image::loader(&pair.base, way).is_some()),
+        );
+        ways.retain(|&way| match self.boot {
+            Some(only) => only == way,
+            None => way != Way::Efi,
+        });
+        // Without a loader, nobody reads loader.conf, and the root is no CD.
+        ways.retain(|&way| self.load == By::Init || way != Way::Pvh);
         if ways.is_empty() {
             bail!(
                 "{} cannot be booted: it needs a kernel with a PVH entry, or boot/loader and boot/cdboot in {}",
@@ -177,6 +191,22 @@ impl Run {
             "this host does not offer that accelerator: leave out --accel"
         );
         Ok(Manner::all(&accelerators, &ways, worked))
+    }
+
+    /// The kernel's environment.
+    pub(crate) fn variables(&self, way: Way, artefacts: &Artefacts) -> Vec<(String, String)> {
+        let mut variables = qemu::variables(way);
+        match self.load {
+            By::Init => {}
+            By::Loader => {
+                let name = format!("{}_load", artefacts.module_name());
+                variables.push((name, "YES".to_owned()));
+            }
+            By::Rc => variables.retain(|(name, _)| name != INIT_PATH),
+        }
+        // The user's come last, so that they win.
+        variables.extend(self.append.iter().cloned());
+        variables
     }
 
     /// The machine's hardware.
@@ -223,6 +253,10 @@ impl Run {
         if self.shell {
             guest.run_shell()?;
         }
+        for file in &self.bring {
+            guest.bring(file)?;
+        }
+        guest.load_by(self.load)?;
         Ok(())
     }
 

@@ -19,6 +19,8 @@ use crate::machine::{Machine, shown};
 use crate::manner::{Accelerator, Manner, Way};
 
 const QEMU: &str = "qemu-system-x86_64";
+/// UEFI firmware, in a directory in which QEMU looks for firmware.
+const UEFI: &str = "OVMF.fd";
 
 /// The machine's hardware, as far as a user can choose it.
 #[derive(Clone, Copy, Debug)]
@@ -33,11 +35,14 @@ pub(crate) struct Hardware {
     pub(crate) shell: bool,
 }
 
-/// The kernel environment that every guest needs. `extra` comes last, so that it wins.
-pub(crate) fn variables(way: Way, extra: &[(String, String)]) -> Vec<(String, String)> {
+/// The variable that names the first process.
+pub(crate) const INIT_PATH: &str = "init_path";
+
+/// The kernel environment that every guest needs.
+pub(crate) fn variables(way: Way) -> Vec<(String, String)> {
     let root = match way {
         Way::Pvh => "cd9660:/dev/vtbd0",
-        Way::Loader => "cd9660:/dev/cd0",
+        Way::Loader | Way::Efi => "cd9660:/dev/cd0",
     };
     [
         ("boot_serial", "YES"),
@@ -53,12 +58,10 @@ pub(crate) fn variables(way: Way, extra: &[(String, String)]) -> Vec<(String, St
         ("kern.panic_reboot_wait_time", "0"),
         ("vfs.root.mountfrom", root),
         ("vfs.mountroot.timeout", "10"),
-        ("init_path", INIT),
+        (INIT_PATH, INIT),
     ]
-    .into_iter()
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .chain(extra.iter().cloned())
-    .collect()
+    .into()
 }
 
 /// The QEMU command that boots `kernel` in this `manner` from `image`. `out` is the disk
@@ -120,9 +123,12 @@ pub(crate) fn command(
                 .arg(pairs.join(","));
             qemu.arg("-drive").arg(raw_drive("virtio", image, true));
         }
-        Way::Loader => {
+        Way::Loader | Way::Efi => {
             qemu.arg("-cdrom").arg(image).args(["-boot", "d"]);
         }
+    }
+    if manner.way == Way::Efi {
+        qemu.args(["-bios", UEFI]);
     }
     qemu.arg("-drive").arg(raw_drive("virtio", out, false));
     qemu
@@ -188,7 +194,8 @@ mod tests {
 
     fn command_in(manner: Manner, hardware: &Hardware) -> String {
         let file = |name: &str| PathBuf::from(name);
-        let variables = variables(manner.way, &[("kern.hz".into(), "1000".into())]);
+        let mut variables = variables(manner.way);
+        variables.push(("kern.hz".into(), "1000".into()));
         shown(&command(
             manner,
             hardware,
@@ -223,6 +230,17 @@ mod tests {
         );
         assert!(
             line.contains("-cdrom image,1.iso -boot d") && !line.contains("-kernel"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn uefi_firmware_gets_the_same_cd() {
+        let accelerator = Accelerator::Tcg;
+        let way = Way::Efi;
+        let line = command_in(Manner { accelerator, way }, &hardware());
+        assert!(
+            line.contains("-cdrom image,1.iso -boot d -bios OVMF.fd"),
             "{line}"
         );
     }

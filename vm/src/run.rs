@@ -107,9 +107,9 @@ impl Run {
         let mut guest = Guest::new(artefacts, &pair.base, &nonce, manner.out_disk())?;
         self.instruct(&mut guest, artefacts)?;
         let mut image = guest.image()?;
-        let variables = qemu::variables(manner.way, &self.append);
-        if manner.way == Way::Loader {
-            image.boot(&pair.kernel, &variables)?;
+        let variables = self.variables(manner.way, artefacts);
+        if manner.way != Way::Pvh {
+            image.boot(manner.way, &pair.kernel, &variables)?;
         }
         let work = tempfile::tempdir_in(record.directory())?;
         let (iso, disk) = (work.path().join("image.iso"), work.path().join("out.img"));

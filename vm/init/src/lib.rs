@@ -31,8 +31,10 @@ pub const STDOUT: &str = "stdout";
 pub struct Plan {
     /// A word in each status line of this run, so that no other line is taken for a status.
     pub nonce: String,
-    /// The path of the module, which is loaded before everything else.
+    /// The path of the module, which the first process loads before everything else.
     pub module: String,
+    /// Whether the module is to be there already when the first process starts.
+    pub loaded: bool,
     /// The main program.
     pub main: Option<Program>,
     /// How many times the main program runs, unless a run fails.

@@ -89,7 +89,11 @@ mod freebsd {
         // A kernel may be without a network. A program that needs 127.0.0.1 says so.
         let _ = bring_up_loopback();
         let module = &plan.module;
-        load(module).map_err(|e| format!("{module} does not load: {e}"))?;
+        if plan.loaded {
+            find(module).map_err(|e| format!("{module} is not loaded yet: {e}"))?;
+        } else {
+            load(module).map_err(|e| format!("{module} does not load: {e}"))?;
+        }
         if let Some(program) = &plan.main {
             for _ in 0..plan.repeat {
                 let status = run(program, console)
@@ -272,11 +276,16 @@ mod freebsd {
         check(unsafe { kldload(path.as_ptr()) }).map(drop)
     }
 
-    /// Unloads the module, unless the program has unloaded the module already.
-    fn unload(path: &str) -> io::Result<()> {
+    /// The number of the loaded module.
+    fn find(path: &str) -> io::Result<c_int> {
         let file = c_string(path.rsplit('/').next().unwrap_or(path))?;
         // SAFETY: the name is a terminated string that outlives the call.
-        match check(unsafe { kldfind(file.as_ptr()) }) {
+        check(unsafe { kldfind(file.as_ptr()) })
+    }
+
+    /// Unloads the module, unless the program has unloaded the module already.
+    fn unload(path: &str) -> io::Result<()> {
+        match find(path) {
             // SAFETY: the call takes no memory.
             Ok(id) => check(unsafe { kldunload(id) }).map(drop),
             Err(_) => Ok(()),
