@@ -134,11 +134,10 @@ impl<'a> Guest<'a> {
         Ok(())
     }
 
-    /// Gives the guest a copy of a file of this host.
+    /// Gives the guest a copy of a file or program of this host.
     pub(crate) fn bring(&mut self, file: &Path) -> Result<()> {
         ensure!(file.is_file(), "{} is no file", file.display());
-        self.image.file(in_home(file), file);
-        Ok(())
+        self.image.file_or_program(in_home(file), file)
     }
 
     /// Makes `by` load the module.

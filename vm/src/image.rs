@@ -137,15 +137,20 @@ impl Image {
     fn programs(&mut self, directory: &str) -> Result<()> {
         for entry in fs::read_dir(self.base.join(directory))? {
             let entry = entry?;
-            // A script needs no library.
             let path = Path::new(directory).join(entry.file_name());
-            if needed(&entry.path()).is_ok() {
-                self.program(path, &entry.path())?;
-            } else {
-                self.file(path, &entry.path());
-            }
+            self.file_or_program(path, &entry.path())?;
         }
         Ok(())
+    }
+
+    /// Puts a copy of `source` at `path`, with all that a program needs if it is a program.
+    pub(crate) fn file_or_program(&mut self, path: impl AsRef<Path>, source: &Path) -> Result<()> {
+        if needed(source).is_ok() {
+            self.program(path, source)
+        } else {
+            self.file(path, source);
+            Ok(())
+        }
     }
 
     /// Makes the image boot `kernel` through the root's own loader, with `variables` in the

@@ -70,7 +70,7 @@ pub struct Run {
     /// Who loads the module
     #[arg(long, value_name = "WHO", value_enum, default_value_t)]
     pub(crate) load: By,
-    /// Another file for the guest, which finds the file in /kqx
+    /// Another file or program for the guest, which finds it in /kqx
     #[arg(long, value_name = "FILE")]
     bring: Vec<PathBuf>,
     /// Another program or script, from this host or the guest's root, with its arguments

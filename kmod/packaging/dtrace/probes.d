@@ -72,8 +72,9 @@ kqx:::deliver
 kqx:::kick
 {
 	this->line = (uint64_t *)copyin(self->argument, sizeof (uint64_t));
+	/* A page of the pad has 64 lines. */
 	this->right = *this->line == arg1 &&
-	    ((struct vm_object *)arg0)->type == OBJT_PHYS;
+	    arg1 < ((struct vm_object *)arg0)->size * 64;
 }
 
 kqx:::
