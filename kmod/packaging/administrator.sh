@@ -74,6 +74,12 @@ step "kenv sets a tunable" kenv kern.kqx.timer_max=80000
 step "kqx loads by its name" kldload kqx
 step "the tunable is taken" has kern.kqx.timer_max 80000
 
+step "kqx unloads again" kldunload kqx
+step "kenv names the number of EVFILT_READ" kenv kern.kqx.filter=-1
+step "a load with a number that is taken is refused" refused "dmesg(8)" kldload kqx
+step "kenv forgets the number" kenv -u kern.kqx.filter
+step "kqx loads after that" kldload kqx
+
 if [ -n "$other" ]; then
 	step "kqx unloads again" kldunload kqx
 	step "a module for another release is refused" refused '' kldload "$other"

@@ -128,7 +128,8 @@ impl Image {
         self.directory(Path::new("etc"))?;
         self.directory(Path::new("libexec"))?;
         self.text("etc/fstab", "/dev/cd0 / cd9660 ro 0 0\n".to_owned());
-        self.text("etc/rc.conf", format!("kld_list=\"{name}\"\n"));
+        let conf = format!("root_rw_mount=\"NO\"\nkld_list=\"{name}\"\n");
+        self.text("etc/rc.conf", conf);
         self.text("etc/rc.local", format!("exec {INIT}\n"));
         Ok(())
     }
@@ -370,6 +371,6 @@ mod tests {
             assert!(image.files.contains_key(Path::new(file)), "{file}");
         }
         let conf = &image.files[Path::new("etc/rc.conf")];
-        assert!(matches!(conf, Content::Bytes(bytes) if bytes == b"kld_list=\"foo\"\n"));
+        assert!(matches!(conf, Content::Bytes(bytes) if bytes.ends_with(b"kld_list=\"foo\"\n")));
     }
 }

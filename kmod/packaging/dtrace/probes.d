@@ -10,6 +10,7 @@
  */
 
 #pragma D option quiet
+#pragma D option dynvarsize=64m
 
 syscall::kevent:entry
 {
@@ -90,6 +91,21 @@ syscall::kevent:return
 	this->event = (struct kevent *)copyin(self->events, sizeof (struct kevent));
 	@fired["event"] = count();
 	@right["event"] = sum(this->event->data == self->taken ? 1 : 0);
+}
+
+syscall::kevent:return
+{
+	self->changes = 0;
+	self->events = 0;
+	self->delivered = 0;
+	self->fflags = 0;
+	self->amount = 0;
+	self->taken = 0;
+}
+
+syscall::ioctl:return
+{
+	self->argument = 0;
 }
 
 dtrace:::END

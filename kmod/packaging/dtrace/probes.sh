@@ -43,5 +43,5 @@ for probe in attach change expiry deliver detach kick event; do
 		failed=1
 	fi
 done
-dtrace -s "$here/lateness.d" -c "$here/kqx-test run timer" || failed=1
+dtrace -s "$here/lateness.d" -c "$here/kqx-test demo" || failed=1
 exit $failed

@@ -3,7 +3,8 @@
 //! What happened: the module's SDT(9) probes, `kqx:::attach`, `change`, `expiry`,
 //! `deliver`, `detach` and `kick`, with the statistics that go with them.
 //!
-//! Any context. A probe costs a load and a branch while nobody listens.
+//! Any context. While nobody listens, a probe costs a load, a compare and a branch on 14, and a
+//! no-op on 15.
 
 use freebsd_kernel_sys as sys;
 use kqx::errno::Errno;
