@@ -10,27 +10,10 @@
  */
 
 #pragma D option quiet
-#pragma D option dynvarsize=64m
+#pragma D option cleanrate=999hz
 
-syscall::kevent:entry
-{
-	self->changes = (int)arg2;
-	self->events = arg3;
-	self->delivered = 0;
-}
-
-syscall::kevent:entry
-/self->changes == 1/
-{
-	this->change = (struct kevent *)copyin(arg1, sizeof (struct kevent));
-	self->fflags = this->change->fflags;
-	self->amount = this->change->data;
-}
-
-syscall::ioctl:entry
-{
-	self->argument = arg2;
-}
+/* The number of kevent(2) in the table of system calls. */
+inline int KEVENT = 560;
 
 kqx:::attach, kqx:::change, kqx:::expiry, kqx:::deliver, kqx:::detach
 {
@@ -45,35 +28,43 @@ kqx:::attach
 }
 
 kqx:::change
-/self->changes == 1/
-{
-	this->right = this->right && self->fflags == (uint32_t)arg2 &&
-	    self->amount == (int64_t)arg3;
-}
-
-kqx:::change
 {
 	this->right = this->right && (int)arg4 >= 0;
 	@errors["change", (int)arg4] = count();
 }
 
+/*
+ * The second and third arguments are the list of changes and its length.  The kernel has moved
+ * the pointer past the change by now.
+ */
+kqx:::change
+/curthread->td_sa.code == KEVENT && (int)curthread->td_sa.args[2] == 1/
+{
+	this->change = (struct kevent *)copyin(curthread->td_sa.args[1] -
+	    sizeof (struct kevent), sizeof (struct kevent));
+	@fired["single"] = count();
+	@right["single"] = sum(this->change->fflags == (uint32_t)arg2 &&
+	    this->change->data == (int64_t)arg3 ? 1 : 0);
+}
+
 kqx:::expiry
 {
-	/* A suite takes less than an hour. */
-	this->right = this->right && arg2 < 3600000000000;
 	@late = quantize(arg2);
 }
 
+/* The fifth argument is the length of the list of events. */
 kqx:::deliver
+/curthread->td_sa.code == KEVENT && (int)curthread->td_sa.args[4] == 1/
 {
-	self->delivered++;
-	self->taken = (int64_t)arg2;
+	/* 0 would be no variable. */
+	self->taken = (int64_t)arg2 + 1;
 }
 
+/* The third argument of ioctl(2) points to the line.  A page of the pad has 64 lines. */
 kqx:::kick
 {
-	this->line = (uint64_t *)copyin(self->argument, sizeof (uint64_t));
-	/* A page of the pad has 64 lines. */
+	this->line = (uint64_t *)copyin(curthread->td_sa.args[2],
+	    sizeof (uint64_t));
 	this->right = *this->line == arg1 &&
 	    arg1 < ((struct vm_object *)arg0)->size * 64;
 }
@@ -84,28 +75,20 @@ kqx:::
 	@right[probename] = sum(this->right ? 1 : 0);
 }
 
-/* The data of the only event of a call is the data of its only delivery. */
+/* The fourth argument, the list of events, was moved past the event. */
 syscall::kevent:return
-/self->delivered == 1 && arg1 == 1/
+/self->taken && arg1 == 1/
 {
-	this->event = (struct kevent *)copyin(self->events, sizeof (struct kevent));
+	this->event = (struct kevent *)copyin(curthread->td_sa.args[3] -
+	    sizeof (struct kevent), sizeof (struct kevent));
 	@fired["event"] = count();
-	@right["event"] = sum(this->event->data == self->taken ? 1 : 0);
+	@right["event"] = sum(this->event->data + 1 == self->taken ? 1 : 0);
 }
 
 syscall::kevent:return
+/self->taken/
 {
-	self->changes = 0;
-	self->events = 0;
-	self->delivered = 0;
-	self->fflags = 0;
-	self->amount = 0;
 	self->taken = 0;
-}
-
-syscall::ioctl:return
-{
-	self->argument = 0;
 }
 
 dtrace:::END

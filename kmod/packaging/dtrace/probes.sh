@@ -22,7 +22,7 @@ said=$(dtrace -s "$here/probes.d" -c "$here/kqx-test run $1")
 echo "$said"
 
 failed=0
-for probe in attach change expiry deliver detach kick event; do
+for probe in attach change single expiry deliver detach kick event; do
 	# The line is "attach fired 12 right 12".
 	case $said in
 	*"$probe fired "*) ;;
