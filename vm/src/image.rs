@@ -127,7 +127,7 @@ impl Image {
         self.programs("usr/sbin")?;
         self.directory(Path::new("etc"))?;
         self.directory(Path::new("libexec"))?;
-        self.text("etc/fstab", "/dev/cd0 / cd9660 ro 0 0\n".to_owned());
+        self.text("etc/fstab", String::new());
         let conf = format!("root_rw_mount=\"NO\"\nkld_list=\"{name}\"\n");
         self.text("etc/rc.conf", conf);
         self.text("etc/rc.local", format!("exec {INIT}\n"));
