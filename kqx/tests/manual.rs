@@ -18,7 +18,7 @@ use freebsd::in_crate;
 use page::{displays, pages};
 
 /// Pages of FreeBSD 15.0 that ours refer to: each was looked up in its sources.
-const FREEBSD: &str = "callout(9) capsicum(4) clock_gettime(2) close(2) devfs(5) devfs(8) dtrace(1) \
+const FREEBSD: &str = "callout(9) capsicum(4) clock_gettime(2) close(2) devfs(5) devfs(8) dmesg(8) dtrace(1) \
     eventfd(2) exit(3) fork(2) ioctl(2) kenv(1) kevent(2) kldload(8) kldunload(8) kqueue(2) kqueue(9) limits(1) \
     loader.conf(5) mmap(2) module(9) mutex(9) open(2) panic(9) poll(2) rfork(2) SDT(9) sysctl(8) taskqueue(9) \
     timerfd(2) unix(4)";
