@@ -61,6 +61,8 @@ errnos! {
     EWOULDBLOCK = 35, "The time-out has passed.";
     EOPNOTSUPP = 45, "Operation not supported.";
     ENOSYS = 78, "Not implemented.";
+    ENOTCAPABLE = 93, "The descriptor lacks a right of capsicum(4).";
+    ECAPMODE = 94, "Not permitted in capability mode.";
 }
 
 impl Errno {

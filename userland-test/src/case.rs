@@ -32,6 +32,26 @@ impl Case {
 
 inventory::collect!(Case);
 
+/// What a process does after execve(2), with numbers from before: see
+/// [`System::in_program`](crate::system::System::in_program).
+pub struct Program {
+    /// The name of the case that has it executed.
+    pub name: &'static str,
+    /// What it does.
+    pub run: fn(&dyn System, &[u64]) -> Outcome,
+}
+
+inventory::collect!(Program);
+
+impl Program {
+    /// The program with this name.
+    pub fn named(name: &str) -> Option<&'static Program> {
+        inventory::iter::<Program>
+            .into_iter()
+            .find(|program| program.name == name)
+    }
+}
+
 /// The attribute [`case`](macro@case) puts this in a function's place: the case in the
 /// inventory, and the unchanged function.
 macro_rules! register {

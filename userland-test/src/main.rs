@@ -140,6 +140,15 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// What a case has a process execute.
+    #[cfg(target_os = "freebsd")]
+    #[command(hide = true)]
+    Program {
+        name: String,
+        /// The descriptor to report to.
+        to: i32,
+        numbers: Vec<u64>,
+    },
     /// Shows counters and timers at work. On a terminal the lines come at a reader's pace: in 20
     /// seconds.
     Demo,
@@ -240,6 +249,10 @@ fn execute(arguments: &Arguments) -> Result<ExitCode, String> {
         Command::Bench { filter, json } => {
             let filter = filter.as_deref().unwrap_or_default();
             bench(&*machine(arguments)?, filter, json.as_deref())
+        }
+        #[cfg(target_os = "freebsd")]
+        Command::Program { name, to, numbers } => {
+            kqx_test::system::freebsd::run_program(name, *to, numbers)
         }
         Command::Demo => {
             let sys = machine(arguments)?;

@@ -22,6 +22,9 @@ pub type Fd = i32;
 /// The work of a thread or a process of its own.
 pub type Body<'a> = &'a (dyn Fn() -> Outcome + Sync);
 
+/// The work of a process before it executes a program, and what the program is told.
+pub type Before<'a> = &'a (dyn Fn() -> Result<Vec<u64>, Failure> + Sync);
+
 /// Memory that processes share.
 pub type SharedMemory = &'static [AtomicU64; 16];
 
@@ -45,6 +48,23 @@ impl From<Errno> for Failure {
     fn from(errno: Errno) -> Failure {
         Failure::here(format_args!("{errno}"))
     }
+}
+
+/// A right of a descriptor: rights(4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// CAP_MMAP_R.
+    MmapRead,
+    /// CAP_MMAP_W, which has CAP_WRITE.
+    MmapWrite,
+    /// CAP_IOCTL.
+    Ioctl,
+    /// CAP_EVENT.
+    Event,
+    /// CAP_KQUEUE_CHANGE.
+    KqueueChange,
+    /// CAP_KQUEUE_EVENT.
+    KqueueEvent,
 }
 
 /// A clock of clock_gettime(2).
@@ -89,6 +109,8 @@ pub enum Feature {
     Root,
     /// [`System::in_jail`].
     Jails,
+    /// [`System::cap_enter`] and the calls behind that.
+    Capsicum,
     /// A FreeBSD kernel: its scheduler, its memory, and whatever no simulation has.
     Kernel,
 }
@@ -110,6 +132,7 @@ impl fmt::Display for Feature {
             Feature::Allocations => "the kernel's zone statistics",
             Feature::Root => "root",
             Feature::Jails => "jails (root)",
+            Feature::Capsicum => "capsicum(4)",
             Feature::Kernel => "a FreeBSD kernel",
         })
     }
@@ -178,6 +201,37 @@ pub trait System: Sync {
     /// EBADF. EWOULDBLOCK: nothing has been sent.
     fn receive(&self, socket: Fd) -> Result<Fd, Errno>;
 
+    /// fcntl(2), F_SETFD: whether execve(2) closes the descriptor. [`System::open_pad`] makes
+    /// descriptors that execve(2) closes, and [`System::kqueue`] others.
+    ///
+    /// # Errors
+    /// EBADF.
+    fn set_cloexec(&self, fd: Fd, cloexec: bool) -> Result<(), Errno>;
+
+    /// cap_enter(2): this process enters capability mode, for good.
+    ///
+    /// # Errors
+    /// ENOSYS.
+    fn cap_enter(&self) -> Result<(), Errno> {
+        Err(Errno::ENOSYS)
+    }
+
+    /// cap_rights_limit(2): the descriptor keeps only these rights.
+    ///
+    /// # Errors
+    /// EBADF. ENOTCAPABLE: the descriptor lacks such a right.
+    fn cap_rights_limit(&self, _fd: Fd, _rights: &[Right]) -> Result<(), Errno> {
+        Err(Errno::ENOSYS)
+    }
+
+    /// cap_ioctls_limit(2): the descriptor takes only these commands of ioctl(2).
+    ///
+    /// # Errors
+    /// EBADF. ENOTCAPABLE: the descriptor does not take such a command.
+    fn cap_ioctls_limit(&self, _fd: Fd, _commands: &[u64]) -> Result<(), Errno> {
+        Err(Errno::ENOSYS)
+    }
+
     /// kevent(2): applies `changes`, then waits for at least one event, at most for
     /// `timeout` (None: without end; zero: does not wait). Returns how many of `events` the
     /// call filled. Without room for events, the call does not wait.
@@ -236,6 +290,21 @@ pub trait System: Sync {
     /// other effect of `body` on memory. The new process has one thread, no kqueue (a child
     /// does not inherit kqueues), and the caller's user and limits.
     fn in_process(&self, body: Body<'_>) -> Outcome;
+
+    /// Runs `before` in a process of its own, as [`System::in_process`] does. The process then
+    /// executes this program anew (execve(2)), where the [`Program`] `name` runs with the
+    /// numbers that `before` has returned.
+    ///
+    /// [`Program`]: crate::case::Program
+    fn in_program(&self, name: &str, before: Before<'_>) -> Outcome;
+
+    /// The number of 64 bits at an address of this process. Only on a FreeBSD kernel.
+    ///
+    /// # Errors
+    /// EFAULT: nothing can be read there.
+    fn peek(&self, _address: u64) -> Result<u64, Errno> {
+        Err(Errno::EOPNOTSUPP)
+    }
 
     /// Runs `body` in a process of its own, as [`System::in_process`] does, in a new jail
     /// (jail_set(2)) that ends with the process.

@@ -38,6 +38,14 @@ pub(crate) enum Descriptor {
     Socket(Arc<Passage>, Arc<Passage>),
 }
 
+/// A descriptor in use.
+#[derive(Clone)]
+struct Open {
+    descriptor: Descriptor,
+    /// FD_CLOEXEC.
+    cloexec: bool,
+}
+
 /// Descriptors on their way.
 pub(crate) type Passage = Mutex<VecDeque<Descriptor>>;
 
@@ -47,7 +55,7 @@ pub(crate) type Passage = Mutex<VecDeque<Descriptor>>;
 pub(crate) struct Filedesc {
     unread: [u8; KQX_FD_HOLDCNT as usize],
     fd_holdcnt: AtomicU32,
-    open: Mutex<Vec<Option<Descriptor>>>,
+    open: Mutex<Vec<Option<Open>>>,
 }
 
 thread_local! {
@@ -75,7 +83,24 @@ impl Filedesc {
     /// What a descriptor refers to.
     pub(crate) fn get(&self, fd: usize) -> Option<Descriptor> {
         let index = fd.checked_sub(FIRST_FD)?;
-        self.open.lock().get(index)?.clone()
+        Some(self.open.lock().get(index)?.as_ref()?.descriptor.clone())
+    }
+
+    /// Whether execve(2) closes a descriptor. False: the descriptor is not open.
+    pub(crate) fn set_cloexec(&self, fd: usize, cloexec: bool) -> bool {
+        let index = fd.checked_sub(FIRST_FD);
+        let mut open = self.open.lock();
+        let found = index.and_then(|index| open.get_mut(index)?.as_mut());
+        found.map(|open| open.cloexec = cloexec).is_some()
+    }
+
+    /// fdcloseexec.
+    pub(crate) fn close_on_exec(&self) {
+        let closed = |open: &Option<Open>| open.as_ref().is_some_and(|open| open.cloexec);
+        let closed: Vec<_> = self.open.lock().iter().map(closed).collect();
+        for (index, _) in closed.iter().enumerate().filter(|(_, closed)| **closed) {
+            self.close(index + FIRST_FD);
+        }
     }
 
     /// The kqueue of a descriptor.
@@ -86,7 +111,8 @@ impl Filedesc {
         }
     }
 
-    /// Puts something on the lowest free descriptor, which is returned.
+    /// Puts something on the lowest free descriptor, which is returned. execve(2) does not close
+    /// the descriptor.
     pub(crate) fn insert(&self, descriptor: Descriptor) -> usize {
         let mut open = self.open.lock();
         let free = open.iter().position(Option::is_none);
@@ -94,7 +120,10 @@ impl Filedesc {
         if index == open.len() {
             open.push(None);
         }
-        open[index] = Some(descriptor);
+        open[index] = Some(Open {
+            descriptor,
+            cloexec: false,
+        });
         index + FIRST_FD
     }
 
@@ -115,10 +144,13 @@ impl Filedesc {
     pub(crate) fn close(&self, fd: usize) -> bool {
         let (closed, open) = {
             let mut open = self.open.lock();
-            let kqueues = open.iter().flatten().filter_map(|open| match open {
-                Descriptor::Kqueue(kq) => Some(kq.clone()),
-                _ => None,
-            });
+            let kqueues = open
+                .iter()
+                .flatten()
+                .filter_map(|open| match &open.descriptor {
+                    Descriptor::Kqueue(kq) => Some(kq.clone()),
+                    _ => None,
+                });
             let kqueues: Vec<_> = kqueues.collect();
             let index = fd.checked_sub(FIRST_FD);
             let slot = index.and_then(|index| open.get_mut(index));
@@ -137,15 +169,19 @@ impl Filedesc {
     /// a copy of each kqueue made with KQUEUE_CPONFORK on its descriptor, and charges `owner` for
     /// it.
     pub(crate) fn copy_on_fork(&self, child: &Filedesc, owner: &Arc<UidInfo>) {
-        let copy = |open: &Option<Descriptor>| {
-            let kq = match open.as_ref()? {
+        let copy = |open: &Option<Open>| {
+            let open = open.as_ref()?;
+            let kq = match &open.descriptor {
                 Descriptor::Kqueue(kq) if kq.copied_on_fork => kq,
                 Descriptor::Kqueue(_) => return None,
-                shared => return Some(shared.clone()),
+                _ => return Some(open.clone()),
             };
             kq.copy_knotes();
             charge(owner, 1, 0);
-            Some(Descriptor::Kqueue(child.new_kqueue(owner.clone(), true)))
+            Some(Open {
+                descriptor: Descriptor::Kqueue(child.new_kqueue(owner.clone(), true)),
+                cloexec: open.cloexec,
+            })
         };
         let open = self.open.lock().clone();
         *child.open.lock() = open.iter().map(copy).collect();

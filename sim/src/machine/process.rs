@@ -335,6 +335,28 @@ impl Process {
         })
     }
 
+    /// fcntl(2), F_SETFD: whether [`Process::exec`] closes the descriptor. At first it does not.
+    ///
+    /// # Errors
+    /// EBADF. ESRCH: the process has exited.
+    pub fn set_cloexec(&self, fd: Fd, cloexec: bool) -> Result<(), Errno> {
+        self.0.enter(|_| {
+            let fd = usize::try_from(fd).map_err(|_| EBADF)?;
+            let known = self.0.files()?.set_cloexec(fd, cloexec);
+            known.then_some(()).ok_or(EBADF)
+        })
+    }
+
+    /// What execve(2) does to descriptors. The process has one thread. Mappings end where their
+    /// holder drops them.
+    pub fn exec(&self) {
+        self.0.enter(|_| {
+            if let Ok(files) = self.0.files() {
+                files.close_on_exec();
+            }
+        });
+    }
+
     /// mmap(2) with MAP_SHARED, for reading, and for writing if `write`.
     ///
     /// # Errors

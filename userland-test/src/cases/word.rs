@@ -16,6 +16,7 @@ use crate::tools::words::{Pad, WORD, leaves_nothing};
 
 mod delay;
 mod device;
+mod exec;
 mod hostile;
 mod limits;
 mod refused;

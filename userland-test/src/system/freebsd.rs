@@ -8,8 +8,10 @@ use std::fs::File;
 use std::io::{Read, Write as _};
 use std::mem::{size_of, size_of_val};
 use std::ops::Deref;
-use std::os::fd::FromRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::ptr;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -18,7 +20,8 @@ use kqx::abi::KQX_DEVICE;
 use kqx::event::Kevent;
 use kqx::protocol::KqxWord;
 
-use super::{Body, Clock, Errno, Fd, Feature, Mapping, SharedMemory, System};
+use super::{Before, Body, Clock, Errno, Fd, Feature, Mapping, Right, SharedMemory, System};
+use crate::case::Program;
 use crate::outcome::{Failure, Outcome, caught};
 
 const _: () = assert!(
@@ -48,6 +51,9 @@ const KQUEUE_CPONFORK: c_int = 2;
 /// More registrations than a queue of the cases has. If the buffer is too small,
 /// kern.proc.kq of 15.0 answers ERESTART, and so restarts the call without end.
 const KNOTES_AT_MOST: usize = 16_384;
+
+/// From sys/capsicum.h: CAP_RIGHTS_VERSION_00.
+const CAP_RIGHTS_VERSION: c_int = 0;
 
 unsafe extern "C" {
     fn kldload(file: *const c_char) -> c_int;
@@ -345,6 +351,35 @@ fn reported(mut from: File, end: Outcome) -> Outcome {
     }
 }
 
+/// Executes this program anew, to run a [`Program`] that reports to `to`. Returns if that fails.
+fn execute(name: &str, to: &File, numbers: &[u64]) -> Failure {
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => return Failure(format!("the path of this program: {error}")),
+    };
+    // SAFETY: the call takes no memory. Without the descriptor the program cannot report.
+    unsafe { libc::fcntl(to.as_raw_fd(), libc::F_SETFD, 0) };
+    let error = Command::new(program)
+        .args(["program", name, &to.as_raw_fd().to_string()])
+        .args(numbers.iter().map(u64::to_string))
+        .exec();
+    Failure(format!("execve: {error}"))
+}
+
+/// Runs a [`Program`] in the process that has executed it, reports to the descriptor `to`, and
+/// exits.
+pub fn run_program(name: &str, to: Fd, numbers: &[u64]) -> ! {
+    // SAFETY: `execute` has left the descriptor open for this alone.
+    let to = unsafe { File::from_raw_fd(to) };
+    let outcome = caught(|| {
+        let kernel = Kernel::new(None).map_err(Failure)?;
+        let program = Program::named(name);
+        let program = program.ok_or_else(|| Failure(format!("there is no program `{name}`")))?;
+        (program.run)(&kernel, numbers)
+    });
+    exit_with(outcome, &to)
+}
+
 impl System for Kernel {
     fn name(&self) -> String {
         self.name.clone()
@@ -361,6 +396,7 @@ impl System for Kernel {
                 .kqueue_copied_by_fork()
                 .is_ok_and(|fd| self.close(fd).is_ok()),
             Feature::Allocations => self.allocations().is_ok(),
+            Feature::Capsicum => self.sysctl("kern.features.security_capability_mode") == Ok(1),
         }
     }
 
@@ -434,6 +470,43 @@ impl System for Kernel {
             check(unsafe { libc::recvmsg(socket, message, flags) } as c_int)
         })?;
         Ok(rights.fd)
+    }
+
+    fn set_cloexec(&self, fd: Fd, cloexec: bool) -> Result<(), Errno> {
+        let flags = if cloexec { libc::FD_CLOEXEC } else { 0 };
+        // SAFETY: the call takes no memory.
+        check(unsafe { libc::fcntl(fd, libc::F_SETFD, flags) }).map(drop)
+    }
+
+    fn cap_enter(&self) -> Result<(), Errno> {
+        // SAFETY: cap_enter has no preconditions.
+        check(unsafe { libc::cap_enter() }).map(drop)
+    }
+
+    fn cap_rights_limit(&self, fd: Fd, rights: &[Right]) -> Result<(), Errno> {
+        // SAFETY: zeros are numbers.
+        let mut kept: libc::cap_rights_t = unsafe { std::mem::zeroed() };
+        // SAFETY: `kept` is writable, and 0 ends the list of rights.
+        unsafe { libc::__cap_rights_init(CAP_RIGHTS_VERSION, &raw mut kept, 0u64) };
+        for right in rights {
+            let right = match right {
+                Right::MmapRead => libc::CAP_MMAP_R,
+                Right::MmapWrite => libc::CAP_MMAP_W,
+                Right::Ioctl => libc::CAP_IOCTL,
+                Right::Event => libc::CAP_EVENT,
+                Right::KqueueChange => libc::CAP_KQUEUE_CHANGE,
+                Right::KqueueEvent => libc::CAP_KQUEUE_EVENT,
+            };
+            // SAFETY: as above.
+            unsafe { libc::__cap_rights_set(&raw mut kept, right, 0u64) };
+        }
+        // SAFETY: `kept` is readable.
+        check(unsafe { libc::cap_rights_limit(fd, &raw const kept) }).map(drop)
+    }
+
+    fn cap_ioctls_limit(&self, fd: Fd, commands: &[u64]) -> Result<(), Errno> {
+        // SAFETY: the list is as long as stated.
+        check(unsafe { libc::cap_ioctls_limit(fd, commands.as_ptr(), commands.len()) }).map(drop)
     }
 
     fn kevent(
@@ -550,6 +623,32 @@ impl System for Kernel {
                 reported(from, wait_for(pid))
             }
         }
+    }
+
+    fn in_program(&self, name: &str, before: Before<'_>) -> Outcome {
+        let (from, to) = pipe()?;
+        // SAFETY: as in `in_process`.
+        match check(unsafe { libc::fork() })? {
+            0 => {
+                die_with_parent();
+                let outcome = caught(|| Err(execute(name, &to, &before()?)));
+                exit_with(outcome, &to)
+            }
+            pid => {
+                drop(to);
+                reported(from, wait_for(pid))
+            }
+        }
+    }
+
+    fn peek(&self, address: u64) -> Result<u64, Errno> {
+        let (mut from, to) = pipe()?;
+        let at = ptr::with_exposed_provenance(address as usize);
+        // SAFETY: the kernel alone reads there, and answers EFAULT where nothing is.
+        check(unsafe { libc::write(to.as_raw_fd(), at, 8) } as c_int)?;
+        let mut number = [0; 8];
+        from.read_exact(&mut number).map_err(|_| Errno::EFAULT)?;
+        Ok(u64::from_ne_bytes(number))
     }
 
     fn in_jail(&self, body: Body<'_>) -> Outcome {

@@ -10,7 +10,8 @@ use std::time::Duration;
 use kqx::event::Kevent;
 use kqx_sim::{ClockMode, Config, Machine, Process, Release, UNLIMITED};
 
-use super::{Clock, Errno, Fd, Feature, Mapping, SharedMemory, System};
+use super::{Before, Clock, Errno, Fd, Feature, Mapping, SharedMemory, System};
+use crate::case::Program;
 use crate::outcome::{Failure, Outcome, caught};
 
 /// The name of the module's file in the simulated kernel.
@@ -144,7 +145,7 @@ impl System for Sim {
             Feature::VirtualClock => {
                 self.kernel.clock == ClockMode::Virtual && !self.machine.explores()
             }
-            Feature::Kernel => false,
+            Feature::Kernel | Feature::Capsicum => false,
             Feature::Jails
             | Feature::SetTime
             | Feature::Processes
@@ -166,7 +167,9 @@ impl System for Sim {
     }
 
     fn open_pad(&self, write: bool) -> Result<Fd, Errno> {
-        self.process().open_kqx(write)
+        let fd = self.process().open_kqx(write)?;
+        self.set_cloexec(fd, true)?;
+        Ok(fd)
     }
 
     fn map(&self, fd: Fd, length: usize, offset: i64, write: bool) -> Result<Mapping, Errno> {
@@ -188,6 +191,10 @@ impl System for Sim {
 
     fn receive(&self, socket: Fd) -> Result<Fd, Errno> {
         self.process().receive(socket)
+    }
+
+    fn set_cloexec(&self, fd: Fd, cloexec: bool) -> Result<(), Errno> {
+        self.process().set_cloexec(fd, cloexec)
     }
 
     fn kevent(
@@ -236,6 +243,20 @@ impl System for Sim {
     fn in_process(&self, body: &(dyn Fn() -> Outcome + Sync)) -> Outcome {
         let child = self.process().fork();
         let outcome = run_in(&child, body);
+        child.exit();
+        outcome
+    }
+
+    /// The memory of a process is not played: the program is a function of this program.
+    fn in_program(&self, name: &str, before: Before<'_>) -> Outcome {
+        let program =
+            Program::named(name).ok_or_else(|| Failure(format!("there is no program `{name}`")))?;
+        let child = self.process().fork();
+        let outcome = run_in(&child, &|| {
+            let numbers = before()?;
+            child.exec();
+            (program.run)(self, &numbers)
+        });
         child.exit();
         outcome
     }
