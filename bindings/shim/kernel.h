@@ -118,6 +118,7 @@ int	kqx_make_dev(struct cdevsw *devsw);
 void	kqx_destroy_dev(void);
 int	kqx_fget(int fd, struct file **fp);
 void	kqx_fdrop(struct file *fp);
+bool	kqx_is_writable(int fd, const struct file *fp);
 bool	kqx_is_kqx(const struct file *fp);
 int	kqx_devfs_set_object(struct vm_object *object);
 int	kqx_devfs_get_cdevpriv(struct file *fp, void **data);

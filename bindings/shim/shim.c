@@ -70,10 +70,11 @@ static int abi_version = 2;
 
 SYSCTL_NODE(_kern, OID_AUTO, kqx, CTLFLAG_RD | CTLFLAG_MPSAFE, NULL,
     "Experimental kqueue filters");
-SYSCTL_INT(_kern_kqx, OID_AUTO, filter, CTLFLAG_RDTUN, &kqx_filter, 0,
-    "Filter number of the family");
-SYSCTL_INT(_kern_kqx, OID_AUTO, abi_version, CTLFLAG_RD, &abi_version, 0,
-    "Version of the ABI in sys/kqx.h");
+/* A program needs three of them in capability mode, too. */
+SYSCTL_INT(_kern_kqx, OID_AUTO, filter, CTLFLAG_RDTUN | CTLFLAG_CAPRD,
+    &kqx_filter, 0, "Filter number of the family");
+SYSCTL_INT(_kern_kqx, OID_AUTO, abi_version, CTLFLAG_RD | CTLFLAG_CAPRD,
+    &abi_version, 0, "Version of the ABI in sys/kqx.h");
 SYSCTL_COUNTER_U64(_kern_kqx, OID_AUTO, counters, CTLFLAG_RD,
     &stats[KQX_STAT_COUNTERS], "Live counters");
 SYSCTL_UINT(_kern_kqx, OID_AUTO, timers, CTLFLAG_RD, &kqx_timers, 0,
@@ -88,8 +89,8 @@ SYSCTL_UINT(_kern_kqx, OID_AUTO, timer_max_user, CTLFLAG_RWTUN,
 SYSCTL_UINT(_kern_kqx, OID_AUTO, watcher_max, CTLFLAG_RWTUN,
     &kqx_watcher_max, 0, "Most watchers of a gate");
 
-SYSCTL_UINT(_kern_kqx, OID_AUTO, pad_size, CTLFLAG_RDTUN, &kqx_pad_size, 0,
-    "Bytes of a pad");
+SYSCTL_UINT(_kern_kqx, OID_AUTO, pad_size, CTLFLAG_RDTUN | CTLFLAG_CAPRD,
+    &kqx_pad_size, 0, "Bytes of a pad");
 SYSCTL_UINT(_kern_kqx, OID_AUTO, words, CTLFLAG_RD, &kqx_words, 0,
     "Words that are registered");
 SYSCTL_UINT(_kern_kqx, OID_AUTO, pages, CTLFLAG_RD, &kqx_pages, 0,
@@ -504,6 +505,22 @@ void
 kqx_fdrop(struct file *fp)
 {
 	(void)fdrop(fp, curthread);
+}
+
+/*
+ * Whether programs may write through that descriptor, of which fp is the file: by
+ * its mode, and by its rights.
+ */
+bool
+kqx_is_writable(int fd, const struct file *fp)
+{
+	struct file *found;
+
+	if (fget_write(curthread, fd, &cap_write_rights, &found) != 0)
+		return (false);
+	kqx_fdrop(found);
+	/* Another thread can have put something else there. */
+	return (found == fp);
 }
 
 /*

@@ -187,7 +187,8 @@ impl Drop for File {
 /// What a descriptor is good for.
 pub(super) struct Descriptor {
     pub(super) pad: Pad,
-    /// It was opened for writing.
+    /// Programs may write through it: it was opened for writing, and capsicum(4) has not taken
+    /// that right from it.
     pub(super) writable: bool,
 }
 
@@ -201,17 +202,16 @@ impl Descriptor {
         let mut data = null_mut();
         // SAFETY: the file is held. Its private data is looked at only if the file is of this
         // device, which stays until the caller, a thread in f_attach, has returned.
-        let (found, flags) = unsafe {
-            let kqx = sys::kqx_is_kqx(raw) && sys::kqx_devfs_get_cdevpriv(raw, &raw mut data) == 0;
-            (kqx, (*raw).f_flag)
-        };
+        let found =
+            unsafe { sys::kqx_is_kqx(raw) && sys::kqx_devfs_get_cdevpriv(raw, &raw mut data) == 0 };
         let object = NonNull::new(data.cast()).filter(|_| found);
         let object = object.ok_or(Errno::EINVAL)?;
         // SAFETY: the INVARIANT of this file: the file holds the object.
         let lent = ManuallyDrop::new(unsafe { Pad::from_raw(object) });
         Ok(Descriptor {
             pad: Pad::clone(&lent),
-            writable: flags & sys::FWRITE != 0,
+            // SAFETY: curthread is a process' thread, in kevent(2).
+            writable: unsafe { sys::kqx_is_writable(fd, raw) },
         })
     }
 }

@@ -133,6 +133,11 @@ impl Held {
         Held(file)
     }
 
+    /// FWRITE.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.0.f_flag.load(Relaxed) & FWRITE != 0
+    }
+
     /// The reference, for `_fdrop`.
     pub(crate) fn into_raw(self) -> Ptr<File> {
         let file = self.0;
@@ -457,3 +462,7 @@ pub unsafe extern "C-unwind" fn _fdrop(file: Passed<File>, _td: *const c_void) -
 /// cap_rights_t of cap_event_rights, of which the module has only the address.
 #[unsafe(no_mangle)]
 pub static cap_event_rights: [u64; 2] = [0; 2];
+
+/// As cap_event_rights.
+#[unsafe(no_mangle)]
+pub static cap_write_rights: [u64; 2] = [0; 2];

@@ -207,7 +207,18 @@ impl Drop for Filedesc {
     }
 }
 
-/// fget(9), of the process whose system call runs: the file, held.
+/// The file of a descriptor of the process whose system call runs.
+fn held(fd: c_int) -> Result<Held, Errno> {
+    let table = CURRENT.with_borrow(Weak::upgrade).ok_or(EBADF)?;
+    let fd = usize::try_from(fd).map_err(|_| EBADF)?;
+    Ok(match table.get(fd).ok_or(EBADF)? {
+        Descriptor::Device(file) => file,
+        Descriptor::Kqueue(_) => Held::other(DTYPE_KQUEUE),
+        Descriptor::Socket(..) => Held::other(DTYPE_SOCKET),
+    })
+}
+
+/// fget(9), of the process whose system call runs: the file, held. Descriptors have all rights.
 ///
 /// # Safety
 /// `file` may be written.
@@ -219,14 +230,21 @@ pub unsafe extern "C-unwind" fn fget(
     file: Out<Ptr<abi::File>>,
 ) -> c_int {
     switch_point("fget", String::new);
-    let find = || -> Result<Held, Errno> {
-        let table = CURRENT.with_borrow(Weak::upgrade).ok_or(EBADF)?;
-        let fd = usize::try_from(fd).map_err(|_| EBADF)?;
-        Ok(match table.get(fd).ok_or(EBADF)? {
-            Descriptor::Device(file) => file,
-            Descriptor::Kqueue(_) => Held::other(DTYPE_KQUEUE),
-            Descriptor::Socket(..) => Held::other(DTYPE_SOCKET),
-        })
-    };
-    code(find().map(|held| file.put(held.into_raw())))
+    code(held(fd).map(|held| file.put(held.into_raw())))
+}
+
+/// fget_write(9): as fget, of a file that is open for writing.
+///
+/// # Safety
+/// As [`fget`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn fget_write(
+    _td: *const c_void,
+    fd: c_int,
+    _rights: *const c_void,
+    file: Out<Ptr<abi::File>>,
+) -> c_int {
+    switch_point("fget_write", String::new);
+    let found = held(fd).and_then(|held| held.is_writable().then_some(held).ok_or(EBADF));
+    code(found.map(|held| file.put(held.into_raw())))
 }

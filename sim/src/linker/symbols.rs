@@ -112,6 +112,7 @@ functions! {
     "dev_relthread" => devfs::dev_relthread,
     "_fdrop" => devfs::_fdrop,
     "fget" => filedesc::fget,
+    "fget_write" => filedesc::fget_write,
     "vm_pager_allocate" => vm::vm_pager_allocate,
     "vm_object_reference" => vm::vm_object_reference,
     "vm_object_deallocate" => vm::vm_object_deallocate,
@@ -135,6 +136,7 @@ struct Variables {
     mp_maxid: c_uint,
     taskqueue_thread: usize,
     cap_event_rights: [u64; 2],
+    cap_write_rights: [u64; 2],
 }
 
 fn variables() -> Ptr<Variables> {
@@ -154,6 +156,7 @@ fn variables() -> Ptr<Variables> {
             mp_maxid: pcpu::mp_maxid,
             taskqueue_thread: taskqueue::thread(),
             cap_event_rights: devfs::cap_event_rights,
+            cap_write_rights: devfs::cap_write_rights,
         };
         std::mem::forget(page);
         // SAFETY: a new page, large enough, that is never unmapped. No variable changes but the
@@ -181,6 +184,7 @@ pub(super) fn find(name: &str) -> Option<Symbol> {
         "hz" => ptr::from_ref(&variables.hz) as usize,
         "taskqueue_thread" => ptr::from_ref(&variables.taskqueue_thread) as usize,
         "cap_event_rights" => ptr::from_ref(&variables.cap_event_rights) as usize,
+        "cap_write_rights" => ptr::from_ref(&variables.cap_write_rights) as usize,
         "physmem" => ptr::from_ref(&variables.physmem) as usize,
         "mp_maxid" => ptr::from_ref(&variables.mp_maxid) as usize,
         _ => return function(name).map(Symbol::Function),

@@ -20,6 +20,7 @@ mod exec;
 mod hostile;
 mod limits;
 mod refused;
+mod sandbox;
 mod several;
 
 /// A producer counts in user space, kicks when the threshold is reached, and the delivery takes
