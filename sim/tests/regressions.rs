@@ -10,6 +10,11 @@ use arbitrary::{Arbitrary, Unstructured};
 mod changes;
 #[path = "../fuzz/src/loader.rs"]
 mod loader;
+#[path = "../fuzz/src/words.rs"]
+mod words;
+
+/// Random inputs, beside those that a fuzzer finds.
+const INPUTS: u64 = 500;
 
 /// Each input of a fuzz target that is kept.
 fn each_input(target: &str, mut play: impl FnMut(&[u8])) {
@@ -32,6 +37,28 @@ fn changes_that_were_kept_find_no_fault() {
         assert!(!steps.is_empty(), "it is a sequence of steps");
         changes::play(&steps);
     });
+}
+
+/// The input of the target `words` in these bytes.
+fn words(bytes: &[u8]) -> words::Input {
+    words::Input::arbitrary_take_rest(Unstructured::new(bytes)).expect("an input")
+}
+
+#[test]
+fn writes_to_words_that_were_kept_find_no_fault() {
+    each_input("words", |bytes| words::play(&words(bytes)));
+}
+
+#[test]
+fn random_writes_to_words_find_no_fault() {
+    for seed in 0..INPUTS {
+        let mut bytes = vec![0; 2_000];
+        fastrand::Rng::with_seed(seed).fill(&mut bytes);
+        let input = words(&bytes);
+        if std::panic::catch_unwind(|| words::play(&input)).is_err() {
+            panic!("seed {seed}: {input:#?}");
+        }
+    }
 }
 
 #[test]
