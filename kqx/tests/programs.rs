@@ -5,7 +5,7 @@
 //!
 //! They are left in `target/kqx/freebsd-RELEASE/programs`, and `cargo xtask vm run` runs
 //! them where the module is loaded: each exits 0 if what it shows is so, and says what is
-//! not on standard error. The programs of `docs/upstream` show defects of the kernel; they
+//! not on standard error. `programs/` has one more, which is a 32-bit process. The programs of `docs/upstream` show defects of the kernel; they
 //! are compiled and linked here, and nothing runs them.
 
 #[path = "support/freebsd.rs"]
@@ -45,29 +45,57 @@ const WARNINGS: &str = "-Wall -Wextra -Werror -Wno-unused-parameter -Wstrict-pro
     -Wmissing-prototypes -Wpointer-arith -Wcast-qual -Wwrite-strings -Wshadow -Wcast-align \
     -Wchar-subscripts -Wnested-externs -Wold-style-definition -Wno-pointer-sign";
 
+/// The program for i386, in `programs/`.
+const OF_32_BITS: &str = "word_of_32_bits";
+
 /// Compiles and links one source file.
 fn build(release: &str, source: &Path, program: &Path) {
-    let mut compiler = if cfg!(target_os = "freebsd") {
-        Command::new("cc")
+    let mut compiler = compiler(release, "x86_64");
+    run(compiler.arg(source).args(["-lpthread", "-o"]).arg(program));
+}
+
+/// Compiles and links the program for i386, which has no library.
+fn build_of_32_bits(release: &str, program: &Path) {
+    let source = in_crate(&format!("tests/programs/{OF_32_BITS}.c"));
+    let object = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{OF_32_BITS}-{release}.o"));
+    let mut compiler = compiler(release, "x86");
+    compiler.args(["-ffreestanding", "-c", "-o"]);
+    run(compiler.arg(&object).arg(source));
+    let mut linker = if cfg!(target_os = "freebsd") {
+        Command::new("ld")
     } else {
         let mut zig = Command::new(ziglang(release).join("zig"));
-        zig.args(["cc", "-target", &format!("x86_64-freebsd.{release}.0-none")]);
+        zig.arg("ld.lld");
         zig
     };
-    let output = compiler
+    linker.args(["-m", "elf_i386_fbsd", "-o"]);
+    run(linker.arg(program).arg(object));
+}
+
+/// The C compiler, with every warning, for x86_64 or x86.
+fn compiler(release: &str, arch: &str) -> Command {
+    let mut compiler = if cfg!(target_os = "freebsd") {
+        let mut cc = Command::new("cc");
+        cc.arg(if arch == "x86" { "-m32" } else { "-m64" });
+        cc
+    } else {
+        let mut zig = Command::new(ziglang(release).join("zig"));
+        zig.args(["cc", "-target", &format!("{arch}-freebsd.{release}.0-none")]);
+        zig
+    };
+    compiler
         .args(["-std=c11", "-O2"])
         .args(WARNINGS.split_whitespace())
         .arg("-I")
-        .arg(in_crate("include"))
-        .arg(source)
-        .args(["-lpthread", "-o"])
-        .arg(program)
-        .output()
-        .unwrap();
+        .arg(in_crate("include"));
+    compiler
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
     assert!(
         output.status.success(),
-        "{} for FreeBSD {release}:\n{}",
-        source.display(),
+        "{command:?}:\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
 }
@@ -118,9 +146,11 @@ fn every_program_links_for_freebsd_and_no_other_is_left() {
         for (name, source) in &sources {
             build(&release, source, &directory.join(name));
         }
+        build_of_32_bits(&release, &directory.join(OF_32_BITS));
         for entry in fs::read_dir(&directory).unwrap() {
             let entry = entry.unwrap();
-            if !sources.contains_key(entry.file_name().to_str().unwrap()) {
+            let name = entry.file_name().into_string().unwrap();
+            if name != OF_32_BITS && !sources.contains_key(&name) {
                 fs::remove_file(entry.path()).unwrap();
             }
         }

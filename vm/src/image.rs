@@ -16,7 +16,7 @@ use fatfs::{FileSystem, FormatVolumeOptions, FsOptions};
 use kqx_init::{INIT, OUT};
 use object::{
     LittleEndian,
-    elf::{self, FileHeader64},
+    elf::{self, FileHeader32, FileHeader64},
     read::elf::{Dyn, FileHeader},
 };
 
@@ -293,14 +293,23 @@ fn in_base(base: &Path, path: &str) -> Result<PathBuf> {
 /// The libraries that the ELF file at `path` needs (`DT_NEEDED`).
 fn needed(path: &Path) -> Result<Vec<String>> {
     let data = fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
-    needed_of(&data).with_context(|| format!("{} is no program for FreeBSD amd64", path.display()))
+    let names = if data.get(4) == Some(&elf::ELFCLASS32) {
+        needed_of::<FileHeader32<LittleEndian>>(&data, elf::EM_386)
+            .and_then(|names| names.is_empty().then_some(names).context("it needs lib32"))
+    } else {
+        needed_of::<FileHeader64<LittleEndian>>(&data, elf::EM_X86_64)
+    };
+    names.with_context(|| format!("{} is no program for FreeBSD amd64", path.display()))
 }
 
-fn needed_of(data: &[u8]) -> Result<Vec<String>> {
-    let header = FileHeader64::<LittleEndian>::parse(data)?;
+fn needed_of<Header: FileHeader<Endian = LittleEndian>>(
+    data: &[u8],
+    machine: u16,
+) -> Result<Vec<String>> {
+    let header = Header::parse(data)?;
     let endian = header.endian()?;
     ensure!(
-        header.e_machine(endian) == elf::EM_X86_64,
+        header.e_machine(endian) == machine,
         "it is for another machine"
     );
     let sections = header.sections(endian, data)?;
