@@ -5,7 +5,12 @@
 //!
 //! To be run on FreeBSD, as `application --ignored`.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::env;
+use std::io::{IoSlice, IoSliceMut, stdin};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
@@ -13,6 +18,10 @@ use kqx::event::{EVFILT_USER, Kevent, NOTE_TRIGGER};
 use kqx::{
     Counter, CounterEvent, Error, Event, Gate, GateEvent, Kqueue, Mode, Pad, PadView, Timer,
     TimerEvent, Word, WordEvent, uptime,
+};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -491,6 +500,53 @@ fn a_pad_passed_on_is_the_same_memory_and_a_view_only_looks() {
     drop(pad);
     passed.word(9).unwrap().count(1).unwrap();
     assert_eq!(delivery(&kq, Duration::ZERO).unwrap().count, 2);
+}
+
+/// Set in the process that the next test starts. Its standard input is the socket.
+const PRODUCER: &str = "KQX_TEST_PRODUCER";
+
+/// The other process: makes a pad of the descriptor that comes, and counts.
+fn produce() {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let mut message = [IoSliceMut::new(&mut byte)];
+    recvmsg(stdin(), &mut message, &mut control, RecvFlags::empty()).unwrap();
+    let Some(RecvAncillaryMessage::ScmRights(mut passed)) = control.drain().next() else {
+        panic!("no descriptor has come");
+    };
+    let word = Pad::from_fd(passed.next().unwrap()).unwrap().word(5);
+    let word = word.unwrap();
+    assert_eq!(word.user()[0].load(Relaxed), 42);
+    word.count(3).unwrap();
+}
+
+#[test]
+#[ignore = "needs FreeBSD with kqx loaded"]
+fn a_process_that_gets_a_pad_over_a_socket_counts_in_it_and_wakes_its_maker() {
+    if env::var_os(PRODUCER).is_some() {
+        return produce();
+    }
+    let (kq, pad) = (kqueue(), Pad::new().unwrap());
+    let word = pad.word(5).unwrap();
+    word.user()[0].store(42, Relaxed);
+    word.watch(7).threshold(3).add(&kq).unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut producer = Command::new(env::current_exe().unwrap())
+        .args(["--include-ignored", "--exact"])
+        .arg("a_process_that_gets_a_pad_over_a_socket_counts_in_it_and_wakes_its_maker")
+        .env(PRODUCER, "1")
+        .stdin(OwnedFd::from(theirs))
+        .spawn()
+        .unwrap();
+    let fds = [pad.fd().unwrap()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    let message = [IoSlice::new(&[0])];
+    sendmsg(ours, &message, &mut control, SendFlags::empty()).unwrap();
+    assert!(producer.wait().unwrap().success());
+    assert_eq!(delivery(&kq, Duration::ZERO).unwrap().count, 3);
 }
 
 #[test]
