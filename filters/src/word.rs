@@ -304,9 +304,18 @@ impl Word {
     #[inline(never)]
     pub fn give_back(&mut self, shared: &mut Shared, word: &KqxWord) {
         self.unclaim(shared);
-        let held = self.held.take();
-        if let Some(held) = held.filter(|_| self.takes != Takes::Nothing) {
-            word.count.fetch_add(held.data.unsigned_abs(), SeqCst);
+        let taken = self.taken();
+        self.forget();
+        if taken > 0 {
+            word.count.fetch_add(taken, SeqCst);
+        }
+    }
+
+    /// How much of the count is held, and not in the word any more.
+    fn taken(&self) -> u64 {
+        match self.takes {
+            Takes::Nothing => 0,
+            _ => self.report().data.unsigned_abs(),
         }
     }
 
@@ -407,18 +416,15 @@ impl Word {
     #[inline(never)]
     pub fn clear(&mut self, shared: &mut Shared, word: &KqxWord) -> u64 {
         self.unclaim(shared);
-        let held = self.held.take().map_or(0, |held| held.data.unsigned_abs());
+        let taken = self.taken();
+        self.forget();
         shared.since = None;
-        word.take().saturating_add(held)
+        word.take().saturating_add(taken)
     }
 
     /// `ext[0]` of a receipt.
     pub fn receipt(&self, word: &KqxWord) -> u64 {
-        let held = match self.takes {
-            Takes::Nothing => 0,
-            _ => self.report().data.unsigned_abs(),
-        };
-        word.count.load(SeqCst).saturating_add(held)
+        word.count.load(SeqCst).saturating_add(self.taken())
     }
 
     /// The delivery of what is held is over, or is not to come.

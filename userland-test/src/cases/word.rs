@@ -184,6 +184,24 @@ fn clears(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// EV_CLEAR on a one-shot that is due takes the count, and its receipt says that count once.
+#[case("word.clear.oneshot")]
+fn clears_oneshot(sys: &dyn System) -> Outcome {
+    let (pad, queue) = (Pad::new(sys)?, Queue::new(sys)?);
+    for add in [pad.edge(3, 2), pad.semaphore(3, 2), pad.level(3, 2)] {
+        queue.apply(Kevent {
+            flags: add.flags | EV_ONESHOT,
+            ..add
+        })?;
+        equal!(pad.count(3, 5)?, true);
+        equal!(queue.receipt(clear(WORD))?.ext[..2], [5, 0]);
+        queue.quiet()?;
+        equal!(pad.counted(3), 0);
+        queue.apply(delete(WORD))?;
+    }
+    Ok(())
+}
+
 /// EV_ADD again takes a new threshold: a lower threshold is due at once, a higher no more.
 #[case("word.readd.threshold")]
 fn readd_threshold(sys: &dyn System) -> Outcome {
