@@ -24,6 +24,7 @@ mod player;
 mod registration;
 mod report;
 mod timer;
+mod word;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -126,8 +127,10 @@ fn play(run: u64, tally: &mut Tally) {
             tally.seen.extend(player.leave());
         }
         let root = machine.init();
-        assert_eq!(root.sysctl("kern.kqx.counters"), Ok(0), "run {run}");
-        assert_eq!(root.sysctl("kern.kqx.timers"), Ok(0), "run {run}");
+        for name in ["counters", "timers", "words", "pages", "pads"] {
+            let left = root.sysctl(&format!("kern.kqx.{name}"));
+            assert_eq!(left, Ok(0), "run {run}: {name}");
+        }
         machine.kldunload("kqx.ko", false).expect("nothing is left");
     }
 }
@@ -136,7 +139,8 @@ fn play(run: u64, tally: &mut Tally) {
 fn states() -> BTreeSet<State> {
     let counter = ["empty", "below", "reached", "overdue"].map(|state| vec!["counter", state]);
     let gate = ["none to take", "all seen", "unseen"].map(|state| vec!["gate", state]);
-    let mut states: Vec<State> = counter.into_iter().chain(gate).collect();
+    let word = ["empty", "below"].map(|state| vec!["word", state]);
+    let mut states: Vec<State> = counter.into_iter().chain(gate).chain(word).collect();
     for kind in ["relative", "uptime", "realtime"] {
         for stage in ["waiting", "due", "taken"] {
             // A timer that is no deadline starts again, or is gone.
@@ -154,6 +158,7 @@ fn states() -> BTreeSet<State> {
     let one = [
         vec!["gate", "woken", "enabled"],
         vec!["gate", "some wait at the gate", "disabled"],
+        vec!["word", "woken", "enabled"],
     ];
     both.chain(one).collect()
 }

@@ -9,21 +9,26 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use kqx::abi::{
-    EVFILT_KQX, KQX_COUNTER, KQX_GATE, KQX_TIMER, NOTE_KQX_ONE, NOTE_KQX_SEMAPHORE, NOTE_KQX_SET,
-    NOTE_KQX_UPTIME, ident, member,
+    EVFILT_KQX, KQX_COUNTER, KQX_GATE, KQX_TIMER, KQX_WORD, KQXKICK, NOTE_KQX_ONE,
+    NOTE_KQX_SEMAPHORE, NOTE_KQX_SET, NOTE_KQX_UPTIME, id, ident, member, word_at,
 };
 use kqx::event::*;
-use kqx_sim::{EINVAL, ENOENT, ENOMEM, Errno, Failure, Fd, Machine, Process, Release, UNLIMITED};
+use kqx_sim::{
+    EINVAL, ENOENT, ENOMEM, Errno, Failure, Fd, Machine, Mapping, Process, Release, UNLIMITED,
+};
 
 use crate::gate::{Gate, Watcher, triggers};
 use crate::registration::{Member, Registration};
+use crate::word::{Memory, Word};
 
 /// Registrations of a member on one kqueue.
 const IDS: u64 = 6;
 /// Kqueues of a player.
 const QUEUES: usize = 3;
+/// Words of a kqueue, each with a line of its own.
+const WORDS: usize = 3;
 /// The most that a kqueue delivers at once: each of its registrations.
-const ALL: usize = 16;
+const ALL: usize = 16 + WORDS;
 /// The longest that the end of a run waits for what receipts say is to come, ns.
 const WAIT: u64 = 10_000_000_000_000;
 
@@ -116,6 +121,10 @@ pub struct Player<'a> {
     rng: Rng,
     queues: Vec<Queue>,
     gates: BTreeMap<usize, Gate>,
+    pad: Fd,
+    words: Mapping,
+    /// What is in the words, a line each.
+    memory: [Memory; QUEUES * WORDS],
     way: Way,
     /// In which states a receipt was asked for.
     seen: BTreeSet<State>,
@@ -167,9 +176,14 @@ impl<'a> Player<'a> {
                 registrations: BTreeMap::new(),
             })
             .collect();
+        let pad = process.open_kqx(true).expect("the device is there");
+        let words = process.mmap(pad, 4096, 0, true).expect("it is a pad");
         Player {
             machine,
             process,
+            pad,
+            words,
+            memory: Default::default(),
             limit,
             steps,
             steps_seen: 0,
@@ -258,7 +272,8 @@ impl<'a> Player<'a> {
         self.catch_up();
         let queue = self.rng.usize(..QUEUES);
         match self.rng.u8(..100) {
-            0..60 => self.change(queue),
+            0..50 => self.change(queue),
+            50..60 => self.use_word(queue),
             60..85 => {
                 let room = if self.rng.bool() {
                     ALL
@@ -276,6 +291,9 @@ impl<'a> Player<'a> {
             _ => self.look(),
         }
         self.look_at_queues();
+        for (line, memory) in self.memory.iter().enumerate() {
+            assert_eq!(self.seen_in(line), *memory, "line {line}");
+        }
     }
 
     /// Time may have passed, whoever let it.
@@ -294,6 +312,14 @@ impl<'a> Player<'a> {
                 }
             }
         }
+        let (now, _) = self.clocks();
+        for line in 0..self.memory.len() {
+            let (seen, ident) = (self.seen_in(line), ident(KQX_WORD, (line % WORDS) as u64));
+            let registrations = &mut self.queues[line / WORDS].registrations;
+            if let Some(registration) = registrations.get_mut(&ident) {
+                registration.pass_word(&mut self.memory[line], seen, now);
+            }
+        }
     }
 
     /// The uptime and the boot time, ns.
@@ -305,7 +331,7 @@ impl<'a> Player<'a> {
     /// poll(2) finds a kqueue readable if an event is due there, and not otherwise.
     fn look_at_queues(&self) {
         for (at, queue) in self.queues.iter().enumerate() {
-            let due = queue.registrations.values().any(Registration::due);
+            let due = queue.registrations.values().any(Registration::queued);
             let readable = self.process.poll(queue.fd, Some(Duration::ZERO));
             assert_eq!(readable, Ok(due), "kqueue {at}: {:?}", queue.registrations);
         }
@@ -319,7 +345,25 @@ impl<'a> Player<'a> {
         let timers = registrations
             .filter(|registration| registration.charges())
             .count();
-        (self.queues.len() + timers + self.gates.len()) as u64
+        (self.queues.len() + timers + self.gates.len()) as u64 + u64::from(self.has_words())
+    }
+
+    /// Whether the page of the words is wired.
+    fn has_words(&self) -> bool {
+        let mut idents = self
+            .queues
+            .iter()
+            .flat_map(|queue| queue.registrations.keys());
+        idents.any(|ident| member(*ident) == KQX_WORD)
+    }
+
+    /// What is in the word on a line.
+    fn seen_in(&self, line: usize) -> Memory {
+        let word = &self.words[line];
+        Memory {
+            count: word.count.load(Ordering::Relaxed),
+            armed: word.armed.load(Ordering::Relaxed),
+        }
     }
 
     fn look(&mut self) {
@@ -350,7 +394,7 @@ impl<'a> Player<'a> {
         let registrations = &self.queues[at].registrations;
         let expected: Vec<_> = registrations
             .iter()
-            .map(|(ident, r)| (*ident, r.udata, r.enabled, r.due()))
+            .map(|(ident, r)| (*ident, r.udata, r.enabled, r.queued()))
             .collect();
         assert_eq!(dumped, expected, "kern.proc.kq of kqueue {at}");
     }
@@ -368,7 +412,11 @@ impl<'a> Player<'a> {
                 registrations: BTreeMap::new(),
             },
         );
-        for (ident, registration) in closed.registrations {
+        let now = self.machine.uptime();
+        for (ident, mut registration) in closed.registrations {
+            if let Some(word) = registration.word() {
+                word.retire(&mut self.memory[line(queue, ident)], now);
+            }
             self.leave_gate(queue, ident, registration, false);
         }
     }
@@ -415,11 +463,12 @@ impl<'a> Player<'a> {
         }
     }
 
-    fn random_change(&mut self) -> Kevent {
-        let kind = match self.rng.u8(..5) {
+    fn random_change(&mut self, at: usize) -> Kevent {
+        let kind = match self.rng.u8(..6) {
             0..2 => KQX_COUNTER,
             2..4 => KQX_TIMER,
-            _ => KQX_GATE,
+            4 => KQX_GATE,
+            _ => KQX_WORD,
         };
         let mut change = Kevent {
             ident: ident(kind, self.rng.u64(..IDS)),
@@ -444,6 +493,8 @@ impl<'a> Player<'a> {
         };
         if kind == KQX_GATE {
             self.random_gate(&mut change);
+        } else if kind == KQX_WORD {
+            self.random_word(at, &mut change);
         } else if kind == KQX_COUNTER {
             change.data = self.amount();
             change.fflags = if self.rng.bool() { NOTE_TRIGGER } else { 0 };
@@ -521,8 +572,77 @@ impl<'a> Player<'a> {
         }
     }
 
+    /// A word on the kqueue's own line.
+    fn random_word(&mut self, at: usize, change: &mut Kevent) {
+        change.ident = ident(KQX_WORD, self.rng.u64(..WORDS as u64));
+        let line = line(at, change.ident) as u32;
+        change.data = word_at(self.pad, line);
+        change.fflags = match self.rng.u8(..30) {
+            0 => 1 << self.rng.u8(..32),
+            1..9 => NOTE_KQX_SEMAPHORE,
+            _ => 0,
+        };
+        change.ext[0] = self.rng.u64(..6);
+        if self.rng.u8(..4) == 0 {
+            change.ext[1] = self.rng.u64(..10_000_000);
+        }
+        if self.rng.u8(..50) == 0 {
+            change.ext[self.rng.usize(..2)] = u64::MAX;
+        }
+        if self.rng.bool() {
+            change.fflags |= NOTE_TRIGGER;
+            if change.flags & EV_ADD == 0 {
+                change.data = self.amount();
+            }
+        } else if self.rng.u8(..20) == 0
+            && self.queues[at].registrations.contains_key(&change.ident)
+        {
+            change.data = word_at(self.pad, line + 1);
+        }
+    }
+
+    /// A program counts in a word, takes, or kicks.
+    fn use_word(&mut self, at: usize) {
+        let ident = ident(KQX_WORD, self.rng.u64(..WORDS as u64));
+        let line = line(at, ident);
+        let registration = self.queues[at].registrations.get_mut(&ident);
+        // With a delay, the kernel looks by itself at a moment that is not known: a kick has told
+        // the kernel before.
+        let timed = registration
+            .and_then(Registration::word)
+            .is_some_and(|word| word.charged);
+        let (word, memory) = (&self.words[line], &mut self.memory[line]);
+        let kicks = match self.rng.u8(..10) {
+            0..6 => {
+                let n = self.rng.u64(..4);
+                let kicks = memory.count(n);
+                assert_eq!(word.count(n), kicks, "{n} counted in {memory:?}");
+                self.note(format!("{n} counted in line {line}"));
+                kicks
+            }
+            6..9 => {
+                assert_eq!(word.take(), std::mem::take(&mut memory.count), "taken");
+                self.note(format!("line {line} taken"));
+                false
+            }
+            _ => true,
+        };
+        // A producer can die before it kicks.
+        if timed || kicks && self.rng.u8(..16) > 0 {
+            self.note(format!("line {line} kicked"));
+            assert_eq!(
+                self.process.ioctl(self.pad, KQXKICK, Some(line as u64)),
+                Ok(())
+            );
+            let now = self.machine.uptime();
+            if let Some(registration) = self.queues[at].registrations.get_mut(&ident) {
+                registration.offer(&mut self.memory[line], now);
+            }
+        }
+    }
+
     fn change(&mut self, at: usize) {
-        let change = self.random_change();
+        let change = self.random_change(at);
         if self.steps.is_none() && self.rng.u8(..50) == 0 {
             self.machine.fail(Failure::Charge, 1);
             self.apply(at, change, true);
@@ -583,6 +703,9 @@ impl<'a> Player<'a> {
         if member(change.ident) == KQX_GATE {
             return self.model_gate(at, change, room);
         }
+        if member(change.ident) == KQX_WORD {
+            return self.model_word(at, change, no_charge);
+        }
         let registrations = &mut self.queues[at].registrations;
         let Some(registration) = registrations.get_mut(&change.ident) else {
             if !adds {
@@ -610,7 +733,7 @@ impl<'a> Player<'a> {
         let (receipt, mut words) = match &registration.member {
             Member::Counter(counter) => (counter.receipt(), vec!["counter", counter.state()]),
             Member::Timer(timer) => (timer.receipt(now, boottime), timer.state(boottime).to_vec()),
-            Member::Gate(_) => unreachable!("see above"),
+            Member::Gate(_) | Member::Word(_) => unreachable!("see above"),
         };
         words.push(enabled(registration));
         let refused = registration.change(change, now, boottime, room);
@@ -683,6 +806,66 @@ impl<'a> Player<'a> {
         Answer {
             result: Ok(()),
             state: Some((receipt, refused.map(drop))),
+        }
+    }
+
+    fn model_word(&mut self, at: usize, change: &Kevent, no_charge: bool) -> Answer {
+        let now = self.machine.uptime();
+        let page = u64::from(!self.has_words());
+        let left = match (no_charge, self.limit) {
+            (true, _) => 0,
+            (_, UNLIMITED) => u64::MAX,
+            (_, limit) => limit.saturating_sub(self.charged()),
+        };
+        let memory = &mut self.memory[line(at, change.ident)];
+        let registrations = &mut self.queues[at].registrations;
+        let done = Answer {
+            result: Ok(()),
+            state: None,
+        };
+        let Some(registration) = registrations.get_mut(&change.ident) else {
+            if change.flags & EV_ADD == 0 {
+                return Answer::refuse(ENOENT);
+            }
+            let Some(mut word) = Word::add(change) else {
+                return Answer::refuse(EINVAL);
+            };
+            if u64::from(word.charged) + page > left {
+                return Answer::refuse(ENOMEM);
+            }
+            word.offer(memory, now);
+            let mut new = Registration::of(change, Member::Word(word));
+            if new.enabled {
+                new.ask_word(memory, now);
+            }
+            registrations.insert(change.ident, new);
+            return done;
+        };
+        let clears = registration.clears();
+        let enabled = enabled(registration);
+        let word = registration.word().expect("the ident says so");
+        if change.flags & EV_DELETE != 0 {
+            word.retire(memory, now);
+            registrations.remove(&change.ident);
+            return done;
+        }
+        let (receipt, state) = (word.pending(memory), word.state(memory));
+        let result = word.change(change, clears, memory, left > 0);
+        registration.common(change);
+        registration.settle(change, result);
+        if registration.enabled {
+            registration.ask_word(memory, now);
+            if registration.due() {
+                registration.offer(memory, now);
+            }
+            registration.ask_word(memory, now);
+        } else if let Some(word) = registration.word() {
+            word.retire(memory, now);
+        }
+        self.see(change, vec!["word", state, enabled]);
+        Answer {
+            result: Ok(()),
+            state: Some((receipt, result)),
         }
     }
 
@@ -785,6 +968,18 @@ impl<'a> Player<'a> {
             n,
             "a registration is delivered once: {events:?}"
         );
+        // Memory shows which words the kqueue has asked.
+        let asked = |line| n < room || self.seen_in(line).armed != self.memory[line].armed;
+        let asked: Vec<_> = (0..WORDS)
+            .map(|id| ident(KQX_WORD, id as u64))
+            .filter(|ident| !delivered.contains(ident) && asked(line(at, *ident)))
+            .collect();
+        for ident in asked {
+            let registration = self.queues[at].registrations.get_mut(&ident);
+            if let Some(registration) = registration.filter(|r| r.queued()) {
+                registration.ask_word(&mut self.memory[line(at, ident)], now);
+            }
+        }
         let registrations = &self.queues[at].registrations;
         let missing = registrations
             .iter()
@@ -802,7 +997,13 @@ impl<'a> Player<'a> {
             let delivered = if self.gates.contains_key(&event.ident) {
                 self.deliver_gate(at, event)
             } else {
-                registration.deliver(event, now, boottime).map(|stays| {
+                let stays = if member(event.ident) == KQX_WORD {
+                    let memory = &mut self.memory[line(at, event.ident)];
+                    registration.deliver_word(event, memory, now)
+                } else {
+                    registration.deliver(event, now, boottime)
+                };
+                stays.map(|stays| {
                     if !stays {
                         registrations.remove(&event.ident);
                     }
@@ -813,6 +1014,11 @@ impl<'a> Player<'a> {
             }
         }
     }
+}
+
+/// The line of a word of a kqueue.
+fn line(at: usize, ident: usize) -> usize {
+    at * WORDS + id(ident) as usize
 }
 
 fn enabled(registration: &Registration) -> &'static str {

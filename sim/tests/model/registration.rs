@@ -10,6 +10,7 @@ use crate::counter::Counter;
 use crate::gate::Watcher;
 use crate::report::Report;
 use crate::timer::Timer;
+use crate::word::{Memory, Word};
 
 /// The flags that a registration keeps from the EV_ADD that made it.
 const ASKED: u16 = EV_RECEIPT | EV_CLEAR | EV_ONESHOT | EV_DISPATCH;
@@ -19,6 +20,7 @@ pub enum Member {
     Counter(Counter),
     Timer(Timer),
     Gate(Watcher),
+    Word(Word),
 }
 
 #[derive(Clone, Debug)]
@@ -64,7 +66,7 @@ impl Registration {
         }
     }
 
-    fn clears(&self) -> bool {
+    pub fn clears(&self) -> bool {
         self.asked & EV_CLEAR != 0
     }
 
@@ -82,7 +84,14 @@ impl Registration {
             Member::Counter(counter) => counter.due(),
             Member::Timer(timer) => timer.due(),
             Member::Gate(watcher) => watcher.due(),
+            Member::Word(word) => word.due(),
         }
+    }
+
+    /// kqueue looks at it in the next scan.
+    pub fn queued(&self) -> bool {
+        let quiet = matches!(&self.member, Member::Word(word) if word.delivered);
+        self.due() || self.enabled && quiet
     }
 
     pub fn due(&self) -> bool {
@@ -94,7 +103,91 @@ impl Registration {
             Member::Counter(counter) => counter.holds_a_timer(),
             Member::Timer(_) => true,
             Member::Gate(_) => false,
+            Member::Word(word) => word.charged,
         }
+    }
+
+    pub fn word(&mut self) -> Option<&mut Word> {
+        match &mut self.member {
+            Member::Word(word) => Some(word),
+            _ => None,
+        }
+    }
+
+    /// A word was woken, or is to be delivered whatever it has: a one-shot takes what it says.
+    pub fn hold(&mut self, memory: &mut Memory, now: u64) {
+        let (once, forced) = (self.once(), self.forced);
+        let Some(word) = self.word().filter(|_| once) else {
+            return;
+        };
+        word.hold(memory, now, forced);
+        let held = word.held();
+        self.say(held);
+    }
+
+    /// kqueue asks a word whether it is due.
+    pub fn ask_word(&mut self, memory: &mut Memory, now: u64) {
+        if let Some(word) = self.word() {
+            word.ask(memory, now);
+        }
+        if self.error.is_none() {
+            self.hold(memory, now);
+        }
+    }
+
+    /// The kernel looks at a word.
+    pub fn offer(&mut self, memory: &mut Memory, now: u64) {
+        let woken = self.word().is_some_and(|word| {
+            let before = word.waits();
+            word.offer(memory, now);
+            before && !word.waits()
+        });
+        if woken && self.error.is_none() {
+            self.hold(memory, now);
+        }
+    }
+
+    /// Takes a delivery of a word: whether the registration is still there, or what is wrong.
+    pub fn deliver_word(
+        &mut self,
+        event: &Kevent,
+        memory: &mut Memory,
+        now: u64,
+    ) -> Result<bool, String> {
+        // A one-shot is delivered without a question.
+        if self.error.is_some() || !self.once() {
+            self.ask_word(memory, now);
+        }
+        let once = self.once();
+        let word = self.word().expect("it is a word");
+        if once && event.flags & EV_ERROR == 0 {
+            word.was_woken_after(event.ext[1]);
+            self.said.ext = word.held().ext;
+        }
+        let word = self.word().expect("it is a word");
+        let report = if once {
+            word.held()
+        } else {
+            word.clone().deliver(&mut memory.clone(), now)
+        };
+        if self.delivered(event, report)? {
+            self.hold(memory, now);
+            let held = self.word().expect("it is a word").held();
+            self.say_after_error(held);
+            return Ok(true);
+        }
+        let dispatches = self.dispatches();
+        let word = self.word().expect("it is a word");
+        if once {
+            word.leave_with(memory, now);
+            return Ok(false);
+        }
+        word.deliver(memory, now);
+        if dispatches {
+            word.delivered = false;
+            self.enabled = false;
+        }
+        Ok(true)
     }
 
     pub fn watcher(&mut self) -> &mut Watcher {
@@ -109,10 +202,27 @@ impl Registration {
         let found = match &mut self.member {
             Member::Counter(counter) => counter.pass(now),
             Member::Timer(timer) => timer.pass(now, boottime),
-            Member::Gate(_) => None,
+            Member::Gate(_) | Member::Word(_) => None,
         };
         if let Some(then) = found {
             self.ask(then, boottime);
+        }
+    }
+
+    /// Time has passed for a word, up to now, and memory is `seen`, which says whether the kernel
+    /// has looked.
+    pub fn pass_word(&mut self, memory: &mut Memory, seen: Memory, now: u64) {
+        let Some(word) = self.word().filter(|word| word.is_late(memory, now)) else {
+            return;
+        };
+        if seen.armed == 0 {
+            self.offer(memory, now);
+        } else {
+            let waits = word.since().map_or(0, |since| now - since);
+            assert!(
+                waits < word.longest(),
+                "nobody has looked at {word:?} at {now}"
+            );
         }
     }
 
@@ -121,7 +231,7 @@ impl Registration {
         match &self.member {
             Member::Counter(counter) => counter.report(self.clears(), now),
             Member::Timer(timer) => timer.report(self.clears(), now, boottime),
-            Member::Gate(_) => unreachable!("see Watcher::report"),
+            Member::Gate(_) | Member::Word(_) => unreachable!("they have reports of their own"),
         }
     }
 
@@ -220,7 +330,7 @@ impl Registration {
                     return Err(EINVAL);
                 }
             }
-            Member::Gate(_) => unreachable!("see Player::model_gate"),
+            Member::Gate(_) | Member::Word(_) => unreachable!("see Player::model"),
         }
         Ok(())
     }
@@ -240,7 +350,7 @@ impl Registration {
         match &mut self.member {
             Member::Counter(counter) => counter.deliver(clears, now),
             Member::Timer(timer) => timer.deliver(clears, now),
-            Member::Gate(_) => unreachable!("see Player::deliver_gate"),
+            Member::Gate(_) | Member::Word(_) => unreachable!("see Player::take"),
         }
         if self.dispatches() {
             self.enabled = false;
