@@ -4,13 +4,14 @@
 //! sleeps and a consumer that polls.
 //!
 //! `KqxWord` is that of the crate kqx. The kernel is here a lock and the state of one watcher.
-//! Loom tries all orders of any three of the four threads. For all orders of the four, loom takes
-//! too long: of these loom tries those with at most three preemptions.
+//! Loom tries all orders of any three of the four threads, and of all four those that differ from
+//! each other: see [`Size::later`].
 //!
 //! Each rule of the protocol has a mistake beside it that a test must notice.
 #![cfg(loom)]
 
 use std::array::from_fn;
+use std::cell::Cell;
 use std::sync::Arc;
 
 use loom::sync::Mutex;
@@ -66,6 +67,9 @@ mod atomic {
         pub fn fetch_add(&self, n: u64, order: Ordering) -> u64 {
             let before = self.0.fetch_add(n, order);
             fence_if_seq_cst(order);
+            if let Some(then) = super::AFTER_ADDITION.take() {
+                then();
+            }
             before
         }
 
@@ -81,6 +85,12 @@ mod atomic {
             result
         }
     }
+}
+
+thread_local! {
+    /// What the next addition is followed by, before its thread goes on. Loom runs all threads of
+    /// a test in one thread of the host.
+    static AFTER_ADDITION: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
 }
 
 fn word() -> KqxWord {
@@ -115,6 +125,15 @@ struct Size {
     /// How often kqueue scans before the consumer sleeps, at most.
     scans: u64,
     threshold: u64,
+    /// The second producer and the consumer that polls begin after the first addition, before
+    /// its producer reads `armed`.
+    ///
+    /// This leaves out no order that matters. Which producer adds first is a matter of names. A
+    /// poll before the first addition takes 0 and leaves 0, so nobody can tell it from no poll.
+    /// Each of the two threads begins with a change of `count`, and all changes of `count` read
+    /// and write at once and are sequentially consistent: so whoever changes `count` after the
+    /// first addition has synchronized with it, and beginning after it is no more than that.
+    later: bool,
     preemptions: Option<usize>,
 }
 
@@ -125,6 +144,7 @@ const PRODUCERS: Size = Size {
     polls: false,
     scans: 1,
     threshold: 1,
+    later: false,
     preemptions: None,
 };
 
@@ -136,7 +156,7 @@ const CONSUMERS: Size = Size {
 
 const ALL: Size = Size {
     polls: true,
-    preemptions: Some(3),
+    later: true,
     ..PRODUCERS
 };
 
@@ -167,8 +187,8 @@ struct World {
 }
 
 impl World {
-    /// Each job, and then its count.
-    fn produce(&self) {
+    /// Each job, and then its count. Returns what the producer has taken: nothing.
+    fn produce(&self) -> u64 {
         let mut due = false;
         for _ in 0..self.size.counts {
             if (self.steps.count)(&self.word, 1) {
@@ -176,6 +196,7 @@ impl World {
                 due = self.kick();
             }
         }
+        0
     }
 
     /// ioctl(2). Returns whether the event is due.
@@ -217,21 +238,34 @@ fn play(steps: Steps, size: Size) {
             size,
             steps,
         });
-        let producers: Vec<_> = (0..size.producers)
-            .map(|_| {
-                let world = world.clone();
-                thread::spawn(move || world.produce())
-            })
-            .collect();
-        let polling = size.polls.then(|| {
-            let world = world.clone();
-            thread::spawn(move || world.take())
-        });
-        let mut taken = world.sleep();
-        for producer in producers {
-            producer.join().expect("no panic");
+        let others = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let begin = {
+            let (world, others) = (world.clone(), others.clone());
+            move || {
+                let mut others = others.lock().expect("no panic");
+                for _ in 1..size.producers {
+                    let world = world.clone();
+                    others.push(thread::spawn(move || world.produce()));
+                }
+                if size.polls {
+                    let world = world.clone();
+                    others.push(thread::spawn(move || world.take()));
+                }
+            }
+        };
+        if size.later {
+            AFTER_ADDITION.set(Some(Box::new(begin)));
+        } else {
+            begin();
         }
-        taken += polling.map_or(0, |thread| thread.join().expect("no panic"));
+        let first = {
+            let world = world.clone();
+            thread::spawn(move || world.produce())
+        };
+        let mut taken = world.sleep() + first.join().expect("no panic");
+        for other in others.lock().expect("no panic").drain(..) {
+            taken += other.join().expect("no panic");
+        }
         let left = world.take();
         let sleeping = *world.watcher.lock().expect("no panic") == Watcher::Sleeping;
         let counted = size.producers as u64 * size.counts;
