@@ -854,9 +854,12 @@ impl<'a> Player<'a> {
         registration.common(change);
         registration.settle(change, result);
         if registration.enabled {
-            registration.ask_word(memory, now);
-            if registration.due() {
-                registration.offer(memory, now);
+            // The filter looks, and then kqueue asks.
+            if let Some(word) = registration.word() {
+                word.ask(memory, now);
+                if word.due() {
+                    word.offer(memory, now);
+                }
             }
             registration.ask_word(memory, now);
         } else if let Some(word) = registration.word() {

@@ -212,12 +212,12 @@ impl Registration {
     /// Time has passed for a word, up to now, and memory is `seen`, which says whether the kernel
     /// has looked.
     pub fn pass_word(&mut self, memory: &mut Memory, seen: Memory, now: u64) {
-        let Some(word) = self.word().filter(|word| word.is_late(memory, now)) else {
+        let Some(word) = self.word().filter(|word| word.charged && word.waits()) else {
             return;
         };
-        if seen.armed == 0 {
+        if seen.armed != memory.armed {
             self.offer(memory, now);
-        } else {
+        } else if word.is_late(memory, now) {
             let waits = word.since().map_or(0, |since| now - since);
             assert!(
                 waits < word.longest(),

@@ -211,8 +211,11 @@ impl Word {
             self.held = None;
         }
         if self.held.is_none() {
+            // Woken, it leaves `armed` as it was: a kick or a delivery will look.
             self.waits = !self.wakes(memory.count, now);
-            self.offer(memory, now);
+            if self.waits {
+                self.offer(memory, now);
+            }
         }
     }
 
@@ -231,14 +234,15 @@ impl Word {
         memory.armed = need.wrapping_neg();
     }
 
-    /// The delay has passed, and the kernel looks at the word by itself: soon, or it has done so.
+    /// The delay of a word that waits has passed: the kernel looks at the word by itself, soon.
     pub fn is_late(&self, memory: &Memory, now: u64) -> bool {
-        self.waits && memory.count > 0 && self.deadline().is_some_and(|deadline| deadline <= now)
+        memory.count > 0 && self.deadline().is_some_and(|deadline| deadline <= now)
     }
 
-    /// The longest that a word waits if nobody kicks: callout(9) may be late by a sixteenth.
+    /// The longest that a word waits if nobody kicks: callout(9) may be late by a sixteenth, and
+    /// the kernel's times are rounded up.
     pub fn longest(&self) -> u64 {
-        self.delay + self.delay / 16 + 1
+        self.delay + self.delay / 16 + 4
     }
 
     /// Since when it waits.
