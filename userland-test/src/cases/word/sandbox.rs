@@ -92,7 +92,9 @@ fn kick(sys: &dyn System) -> Outcome {
         equal!(pad.kick(9), Err(REFUSED));
         equal!(sys.cap_rights_limit(pad.fd, &[Right::Ioctl]), Err(REFUSED));
     }
-    [ours, theirs].into_iter().try_for_each(|fd| sys.close(fd))?;
+    [ours, theirs]
+        .into_iter()
+        .try_for_each(|fd| sys.close(fd))?;
     Ok(())
 }
 
