@@ -378,7 +378,13 @@ impl Registration {
                 ..Report::default()
             }
         } else if self.once() {
-            self.said
+            let mut said = self.said;
+            // A callout that a change has left behind says anew how long a counter has waited.
+            let waited = said.ext[1]..=report.ext[1];
+            if matches!(self.member, Member::Counter(_)) && waited.contains(&event.ext[1]) {
+                said.ext[1] = event.ext[1];
+            }
+            said
         } else {
             Report {
                 flags: self.asked | report.flags,
