@@ -241,19 +241,19 @@ impl Shard {
         self.heap.second().map(|node| unsafe { self.timer(node) })
     }
 
-    /// The handler is over: sets the callouts that are not pending for the first timer, unless
-    /// the other callout is, and for the second.
+    /// The handler is over: the callouts are pending for the first timer and for the second, or for
+    /// earlier times.
     fn set_alarms(&self) {
         let Some(first) = self.first() else { return };
         let [one, other] = &self.alarms;
         if first.latest() < one.latest.get().min(other.latest.get()) {
             self.later_alarm().set(first);
         }
-        let free = self.later_alarm();
-        if free.latest.get() == NEVER
-            && let Some(second) = self.second()
+        let later = self.later_alarm();
+        if let Some(second) = self.second()
+            && second.latest() < later.latest.get()
         {
-            free.set(second);
+            later.set(second);
         }
     }
 
