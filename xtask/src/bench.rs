@@ -22,12 +22,6 @@ use crate::release::{Release, root};
 use crate::toolchain::run;
 use results::Results;
 
-/// The measurements on a real kernel.
-const MEASUREMENTS: &str = "userland-test/benchmarks.json";
-/// The measurements of the simulated kernel.
-const SIM_MEASUREMENTS: &str = "userland-test/benchmarks-sim.json";
-/// The plot of the measurements on a real kernel.
-const PLOT: &str = "userland-test/benchmarks.svg";
 /// The documents with figures.
 const DOCUMENTS: &[&str] = &["userland-test/BENCHMARKS.md", "README.md"];
 
@@ -50,7 +44,8 @@ impl Bench {
             in_a_process()?;
         }
         let all = Measurements::read()?;
-        plot::save(&all.kernel, &root().join(PLOT))?;
+        let path = root().join("userland-test/benchmarks.svg");
+        plot::save(&all.kernel, &all.older, &path)?;
         for document in documents() {
             let text = read(&document)?;
             fs::write(&document, all.fill(&text)?)?;
@@ -61,12 +56,11 @@ impl Bench {
     }
 
     fn on_a_kernel(&self) -> Result<()> {
-        let to = root().join(MEASUREMENTS);
+        let name = self.name.as_deref().unwrap_or_default();
+        let of = if name.starts_with("14") { "-14" } else { "" };
         let mut vm = Command::new(current_exe()?);
-        vm.args(["vm", "bench", "--to"]).arg(&to);
-        if let Some(name) = &self.name {
-            vm.args(["--name", name]);
-        }
+        vm.args(["vm", "bench", "--to"]).arg(measurements(of));
+        vm.args(self.name.iter().flat_map(|name| ["--name", name]));
         run(&mut vm)
     }
 }
@@ -75,17 +69,19 @@ impl Bench {
 fn in_a_process() -> Result<()> {
     let release = Release::V14;
     build::module(release)?;
-    run(harness(release).args(["--on", &loaded(release)]).args([
-        "bench",
-        "--json",
-        SIM_MEASUREMENTS,
-    ]))
+    let mut harness = harness(release);
+    harness.args(["--on", &loaded(release), "bench", "--json"]);
+    run(harness.arg(measurements("-sim")))
+}
+
+/// Measurements: of a kernel, of `-14` or of `-sim`.
+fn measurements(of: &str) -> PathBuf {
+    root().join(format!("userland-test/benchmarks{of}.json"))
 }
 
 /// The documents with figures that exist in the source tree.
 fn documents() -> impl Iterator<Item = PathBuf> {
-    let paths = DOCUMENTS.iter().map(|path| root().join(path));
-    paths.filter(|path| path.exists())
+    (DOCUMENTS.iter().map(|path| root().join(path))).filter(|path| path.exists())
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -95,17 +91,22 @@ fn read(path: &Path) -> Result<String> {
 /// The last measurements.
 struct Measurements {
     kernel: Results,
+    /// The same on FreeBSD 14.
+    older: Results,
     sim: Results,
 }
 
 impl Measurements {
     fn read() -> Result<Measurements> {
-        let parse = |path: &str| -> Result<Results> {
-            serde_json::from_str(&read(&root().join(path))?).with_context(|| path.to_owned())
+        let parse = |of| -> Result<Results> {
+            let path = measurements(of);
+            serde_json::from_str(&read(&path)?).with_context(|| path.display().to_string())
         };
+        let [kernel, older, sim] = ["", "-14", "-sim"].map(parse);
         Ok(Measurements {
-            kernel: parse(MEASUREMENTS)?,
-            sim: parse(SIM_MEASUREMENTS)?,
+            kernel: kernel?,
+            older: older?,
+            sim: sim?,
         })
     }
 
@@ -119,7 +120,7 @@ impl Measurements {
     fn figures(&self, names: &str) -> Result<String> {
         let names: Vec<&str> = names.split(' ').collect();
         let rows: Vec<_> = match names[..] {
-            ["machine"] => return Ok(self.kernel.machine()),
+            ["machine"] => return Ok(self.kernel.machine() + "\n" + &self.older.machine()),
             ["bars"] => (self.kernel.rows.iter().filter(|row| row.bar.is_some())).collect(),
             ["sim"] => self.sim.rows.iter().collect(),
             _ => {
@@ -132,7 +133,7 @@ impl Measurements {
             "nothing was measured of `{}`: run `cargo xtask bench`",
             names.join(" ")
         );
-        Ok(table::markdown(&rows))
+        Ok(table::markdown(&rows, &self.older.rows))
     }
 }
 

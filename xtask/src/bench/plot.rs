@@ -25,15 +25,16 @@ const AHEAD: &str = "#2da44e";
 const BEHIND: &str = "#8c959f";
 const BAR: &str = "#cf222e";
 
-/// The benchmark that repeats other rows with more registrations.
-const AGAIN: &str = "growth";
+/// The benchmarks that repeat other rows with more registrations.
+const AGAIN: [&str; 3] = ["growth", "armed", "close"];
 
-/// Draws each cost that has a counterpart as a bar. The bar's length is the ratio.
-pub fn save(results: &Results, path: &Path) -> Result<()> {
+/// Draws each cost that has a counterpart as a bar. The bar's length is the ratio. A mark is where
+/// the bar would end on the `older` kernel.
+pub fn save(results: &Results, older: &Results, path: &Path) -> Result<()> {
     let costs: Vec<(&Row, f64)> = results
         .rows
         .iter()
-        .filter(|row| row.unit == results.unit && row.benchmark != AGAIN)
+        .filter(|row| row.unit == results.unit && !AGAIN.contains(&&*row.benchmark))
         .filter_map(|row| Some((row, row.ratio?)))
         .collect();
     let width = NAMES + LONGEST * ONE + FIGURES;
@@ -52,30 +53,31 @@ pub fn save(results: &Results, path: &Path) -> Result<()> {
         .add(line(NAMES + ONE, MARGIN - 8.0, bottom, INK).set("stroke-dasharray", "4 3"))
         .add(text("1", NAMES + ONE - 4.0, bottom + 14.0))
         .add(line(16.0, bottom + 2.0, bottom + 14.0, BAR).set("stroke-width", 3))
-        .add(text("the most it may be", 24.0, bottom + 14.0));
+        .add(text("the most it may be", 24.0, bottom + 14.0))
+        .add(line(180.0, bottom + 2.0, bottom + 14.0, INK).set("stroke-width", 2))
+        .add(text("on FreeBSD 14.2", 188.0, bottom + 14.0));
     for (index, (row, ratio)) in costs.into_iter().enumerate() {
         let top = MARGIN + index as f64 * ROW;
         let base = top + ROW * 0.62;
         let length = ratio.min(LONGEST) * ONE;
         let colour = if ratio <= 1.0 { AHEAD } else { BEHIND };
-        picture = picture.add(text(&row.operation, 16.0, base)).add(rectangle(
-            NAMES,
-            top + 4.0,
-            length,
-            ROW - 8.0,
-            colour,
-        ));
+        let cost = rectangle(NAMES, top + 4.0, length, ROW - 8.0, colour);
+        picture = picture.add(text(&row.operation, 16.0, base)).add(cost);
+        let same = older
+            .rows
+            .iter()
+            .find(|older| older.operation == row.operation);
+        if let Some(ratio) = same.and_then(|row| row.ratio) {
+            let x = NAMES + ratio.min(LONGEST) * ONE;
+            picture = picture.add(line(x, top + 2.0, top + ROW - 2.0, INK).set("stroke-width", 2));
+        }
         if let Some(bar) = row.bar.as_ref().filter(|bar| bar.on_ratio()) {
             let x = NAMES + bar.most * ONE;
             picture = picture.add(line(x, top + 1.0, top + ROW - 1.0, BAR).set("stroke-width", 3));
         }
         if let [kqx, counterpart, ..] = &row.figures[..] {
-            let figures = format!(
-                "{ratio:.3}   {} : {} {}",
-                number(kqx.median),
-                number(counterpart.median),
-                counterpart.of
-            );
+            let (kqx, beside) = (number(kqx.median), number(counterpart.median));
+            let figures = format!("{ratio:.3}   {kqx} : {beside} {}", counterpart.of);
             let x = NAMES + length.max(ONE * 1.12) + 10.0;
             picture = picture.add(text(&figures, x, base));
         }

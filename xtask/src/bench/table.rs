@@ -8,27 +8,25 @@ use thousands::Separable as _;
 
 use super::results::{Figure, Row};
 
-/// A table for a document.
-pub fn markdown(rows: &[&Row]) -> String {
-    let mut text = "| | kqx | beside | ratio | bar |\n|---|---:|---|---:|---|\n".to_owned();
-    for row in rows {
+/// A table for a document. Of the `older` kernel, it has the ratio, or kqx' figure.
+pub fn markdown(rows: &[&Row], older: &[Row]) -> String {
+    let head = "| | kqx | beside | ratio | on 14.2 | bar |\n|---|---:|---|---:|---:|---|\n";
+    let line = |row: &&Row| {
         let [operation, kqx, beside, ratio, bar] = cells(row);
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "| {operation} | {kqx} | {beside} | {ratio} | {bar} |");
-    }
-    text
+        let same = older.iter().find(|older| older.operation == operation);
+        let older = &same.map(cells).unwrap_or_default()[if ratio.is_empty() { 1 } else { 3 }];
+        format!("| {operation} | {kqx} | {beside} | {ratio} | {older} | {bar} |\n")
+    };
+    head.to_owned() + &rows.iter().map(line).collect::<String>()
 }
 
 /// A table for the terminal.
 pub fn terminal<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
-    let mut text = String::new();
-    for row in rows {
+    let line = |row| {
         let [operation, kqx, beside, ratio, bar] = cells(row);
-        let figures = format!("{kqx}, {beside}");
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{operation:58} {ratio:>6}  {bar:12}  {figures}");
-    }
-    text
+        format!("{operation:58} {ratio:>6}  {bar:12}  {kqx}, {beside}\n")
+    };
+    rows.map(line).collect()
 }
 
 fn cells(row: &Row) -> [String; 5] {
