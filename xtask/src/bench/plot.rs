@@ -61,6 +61,7 @@ pub fn save(results: &Results, older: &Results, path: &Path) -> Result<()> {
         let base = top + ROW * 0.62;
         let length = ratio.min(LONGEST) * ONE;
         let colour = if ratio <= 1.0 { AHEAD } else { BEHIND };
+        let mut end = length;
         let cost = rectangle(NAMES, top + 4.0, length, ROW - 8.0, colour);
         picture = picture.add(text(&row.operation, 16.0, base)).add(cost);
         let same = older
@@ -69,6 +70,7 @@ pub fn save(results: &Results, older: &Results, path: &Path) -> Result<()> {
             .find(|older| older.operation == row.operation);
         if let Some(ratio) = same.and_then(|row| row.ratio) {
             let x = NAMES + ratio.min(LONGEST) * ONE;
+            end = end.max(x - NAMES);
             picture = picture.add(line(x, top + 2.0, top + ROW - 2.0, INK).set("stroke-width", 2));
         }
         if let Some(bar) = row.bar.as_ref().filter(|bar| bar.on_ratio()) {
@@ -78,7 +80,7 @@ pub fn save(results: &Results, older: &Results, path: &Path) -> Result<()> {
         if let [kqx, counterpart, ..] = &row.figures[..] {
             let (kqx, beside) = (number(kqx.median), number(counterpart.median));
             let figures = format!("{ratio:.3}   {kqx} : {beside} {}", counterpart.of);
-            let x = NAMES + length.max(ONE * 1.12) + 10.0;
+            let x = NAMES + end.max(ONE * 1.12) + 10.0;
             picture = picture.add(text(&figures, x, base));
         }
     }
