@@ -285,8 +285,8 @@ impl Word {
         Some(due)
     }
 
-    /// As [`Word::deliver`], for the only watcher of the word, with EV_CLEAR. `None`, and nothing has happened:
-    /// there is more to think of.
+    /// As [`Word::deliver`], for the only watcher of the word, with EV_CLEAR. `None`, and nothing
+    /// has happened: there is more to think of.
     #[inline(always)]
     pub fn deliver_alone(&mut self, shared: &mut Shared, word: &KqxWord) -> Option<Report> {
         if self.takes != Takes::All || !self.is_simple(shared) {
