@@ -293,6 +293,8 @@ impl Word {
             return None;
         }
         self.forget_claims(shared);
+        // A claim that was made in passing, before an error was delivered, has left it armed.
+        word.disarm();
         let taken = word.take();
         Some(Report {
             data: taken.min(COUNT_MAX) as i64,

@@ -72,6 +72,22 @@ fn awake_is_not_kicked(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A delivery that comes after an error leaves the word as any delivery does: no producer kicks.
+#[case("word.awake_after_error")]
+fn awake_after_error(sys: &dyn System) -> Outcome {
+    let (pad, queue) = (Pad::new(sys)?, Queue::new(sys)?);
+    queue.apply(pad.edge(1, 1))?;
+    queue.quiet()?;
+    queue.apply(trigger(WORD, -1))?;
+    // The producer is about to kick when the consumer comes.
+    equal!(pad.words[1].count(1), true);
+    equal!(queue.take()?.data, i64::from(Errno::EINVAL.number()));
+    equal!(queue.take()?.data, 1);
+    equal!(pad.count(1, 1)?, false);
+    equal!(queue.take()?.data, 1);
+    Ok(())
+}
+
 /// A consumer that is awake takes in user space, and leaves nothing to deliver.
 #[case("word.taken_in_user_space")]
 fn taken_in_user_space(sys: &dyn System) -> Outcome {
