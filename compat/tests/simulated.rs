@@ -110,7 +110,6 @@ fn sees_the_same(lists: &[&[Kevent]]) {
     }
 }
 
-#[test]
 fn a_trigger_shows_its_own_data_once_or_as_long_as_it_is_not_cleared() {
     let trigger = |data| user(0, NOTE_TRIGGER, data);
     for mode in [0, EV_CLEAR, EV_DISPATCH, EV_ONESHOT, EV_CLEAR | EV_DISPATCH] {
@@ -132,7 +131,6 @@ fn a_trigger_shows_its_own_data_once_or_as_long_as_it_is_not_cleared() {
     }
 }
 
-#[test]
 fn triggers_that_nobody_took_show_the_last_data() {
     sees_the_same(&[&[
         user(EV_ADD | EV_CLEAR | EV_DISABLE, 0, 0),
@@ -145,7 +143,6 @@ fn triggers_that_nobody_took_show_the_last_data() {
     ]]);
 }
 
-#[test]
 fn user_flags_and_what_is_no_user_flag_are_evfilt_users() {
     let change = |operation, flags| user(0, operation | flags | NOTE_TRIGGER, 1);
     sees_the_same(&[
@@ -165,7 +162,6 @@ fn user_flags_and_what_is_no_user_flag_are_evfilt_users() {
     ]);
 }
 
-#[test]
 fn receipts_and_errors_are_evfilt_users() {
     same(|queue| {
         let changes = [
@@ -179,7 +175,6 @@ fn receipts_and_errors_are_evfilt_users() {
     });
 }
 
-#[test]
 fn a_timer_expires_as_evfilt_timer_does() {
     let seconds = Duration::from_secs(3);
     for (fflags, data) in [
@@ -202,7 +197,6 @@ fn a_timer_expires_as_evfilt_timer_does() {
     }
 }
 
-#[test]
 fn a_deadline_is_level_unless_the_program_says_otherwise() {
     for mode in [0, EV_CLEAR, EV_ONESHOT] {
         same(|queue| {
@@ -212,7 +206,6 @@ fn a_deadline_is_level_unless_the_program_says_otherwise() {
     }
 }
 
-#[test]
 fn what_evfilt_timer_refuses_is_refused_and_what_it_ignores_is_ignored() {
     let add = |fflags, data| timer(EV_ADD, fflags, data);
     sees_the_same(&[
@@ -236,7 +229,6 @@ fn what_evfilt_timer_refuses_is_refused_and_what_it_ignores_is_ignored() {
     ]);
 }
 
-#[test]
 fn an_ident_that_does_not_fit_stays_evfilt_users_and_evfilt_timers() {
     for change in [user(EV_ADD, 0, 0), timer(EV_ADD, 0, 0)] {
         let with = |ident| Kevent { ident, ..change };
@@ -248,7 +240,6 @@ fn an_ident_that_does_not_fit_stays_evfilt_users_and_evfilt_timers() {
     }
 }
 
-#[test]
 fn what_a_program_does_with_kqx_itself_is_left_alone() {
     let own = Kevent {
         ident: kqx::abi::ident(kqx::abi::KQX_COUNTER, 7),
@@ -259,7 +250,6 @@ fn what_a_program_does_with_kqx_itself_is_left_alone() {
     assert_eq!(OVER.event(own), own);
 }
 
-#[test]
 fn data_beyond_2_to_the_61_wakes_and_shows_the_nearest_that_fits() {
     for (data, shown) in [(i64::MAX, (1 << 61) - 1), (i64::MIN, 1 - (1 << 61))] {
         let queue = Queue::new(true);
@@ -271,7 +261,6 @@ fn data_beyond_2_to_the_61_wakes_and_shows_the_nearest_that_fits() {
 
 /// The differences of README.md that a list of changes shows: the last event natively, and
 /// over kqx.
-#[test]
 fn readme_md_has_the_differences() {
     let last = |changes: &[Kevent]| {
         [false, true].map(|over| {
@@ -324,4 +313,21 @@ fn readme_md_has_the_differences() {
         queue.kevent(&[again], Duration::ZERO).unwrap()[0].data
     });
     assert_eq!(refused, [0, 22]);
+}
+
+/// The simulated kernel lets one thread run at a time, until the thread ends. So a single thread
+/// plays everything.
+#[test]
+fn a_program_sees_the_same_natively_and_over_kqx() {
+    a_trigger_shows_its_own_data_once_or_as_long_as_it_is_not_cleared();
+    triggers_that_nobody_took_show_the_last_data();
+    user_flags_and_what_is_no_user_flag_are_evfilt_users();
+    receipts_and_errors_are_evfilt_users();
+    a_timer_expires_as_evfilt_timer_does();
+    a_deadline_is_level_unless_the_program_says_otherwise();
+    what_evfilt_timer_refuses_is_refused_and_what_it_ignores_is_ignored();
+    an_ident_that_does_not_fit_stays_evfilt_users_and_evfilt_timers();
+    what_a_program_does_with_kqx_itself_is_left_alone();
+    data_beyond_2_to_the_61_wakes_and_shows_the_nearest_that_fits();
+    readme_md_has_the_differences();
 }
