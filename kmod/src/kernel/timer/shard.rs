@@ -120,7 +120,8 @@ pub(super) fn init() -> Result<(), Errno> {
 
 /// At MOD_UNLOAD, when no timer is left. Sleeps.
 pub(super) fn destroy() {
-    let Some(first) = NonNull::new(SHARDS.swap(null_mut(), Relaxed)) else {
+    // A callout that is pending still may run until it is drained, and finds its shard by this.
+    let Some(first) = NonNull::new(SHARDS.load(Relaxed)) else {
         return;
     };
     for cpu in 0..count() {
@@ -135,6 +136,7 @@ pub(super) fn destroy() {
             shard.mtx.mtx_destroy();
         }
     }
+    SHARDS.store(null_mut(), Relaxed);
     // SAFETY: from `kqx_malloc`, and nobody knows the memory any more.
     unsafe { sys::kqx_free(first.as_ptr().cast()) };
 }
