@@ -351,6 +351,23 @@ fn reported(mut from: File, end: Outcome) -> Outcome {
     }
 }
 
+/// Runs `work` in a child, which reports the outcome to the file that `work` gets.
+fn in_child(work: impl FnOnce(&File) -> Outcome) -> Outcome {
+    let (from, to) = pipe()?;
+    // SAFETY: the child runs `work` on its one thread and leaves by _exit or execve; libc's
+    // allocator survives fork.
+    match check(unsafe { libc::fork() })? {
+        0 => {
+            die_with_parent();
+            exit_with(caught(|| work(&to)), &to)
+        }
+        pid => {
+            drop(to);
+            reported(from, wait_for(pid))
+        }
+    }
+}
+
 /// Executes this program anew, to run a [`Program`] that reports to `to`. Returns if that fails.
 fn execute(name: &str, to: &File, numbers: &[u64]) -> Failure {
     let program = match std::env::current_exe() {
@@ -610,35 +627,11 @@ impl System for Kernel {
     }
 
     fn in_process(&self, body: Body<'_>) -> Outcome {
-        let (from, to) = pipe()?;
-        // SAFETY: the child runs `body` on its one thread and leaves by _exit; libc's
-        // allocator survives fork.
-        match check(unsafe { libc::fork() })? {
-            0 => {
-                die_with_parent();
-                exit_with(caught(body), &to)
-            }
-            pid => {
-                drop(to);
-                reported(from, wait_for(pid))
-            }
-        }
+        in_child(|_| body())
     }
 
     fn in_program(&self, name: &str, before: Before<'_>) -> Outcome {
-        let (from, to) = pipe()?;
-        // SAFETY: as in `in_process`.
-        match check(unsafe { libc::fork() })? {
-            0 => {
-                die_with_parent();
-                let outcome = caught(|| Err(execute(name, &to, &before()?)));
-                exit_with(outcome, &to)
-            }
-            pid => {
-                drop(to);
-                reported(from, wait_for(pid))
-            }
-        }
+        in_child(|to| Err(execute(name, to, &before()?)))
     }
 
     fn peek(&self, address: u64) -> Result<u64, Errno> {
