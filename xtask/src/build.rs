@@ -84,11 +84,8 @@ fn built(release: Release) -> PathBuf {
     } else {
         FREEBSD
     };
-    release
-        .directory()
-        .join("cargo")
-        .join(target)
-        .join("release")
+    let directory = release.directory().join("cargo");
+    directory.join(target).join("release")
 }
 
 /// A `cargo build` for FreeBSD. The caller adds the packages.
@@ -138,8 +135,8 @@ fn extract(archive: &PathBuf, directory: &PathBuf) -> Result<Vec<OsString>> {
     Ok(paths)
 }
 
-/// A linker and C compiler for FreeBSD: zig with the release's libc. Some libraries are empty here: the
-/// libc crate names them, and the harness does not need them.
+/// A linker and C compiler for FreeBSD: zig with the release's libc. Some libraries are empty
+/// here: the libc crate names them, and the harness does not need them.
 pub fn linker(release: Release) -> Result<PathBuf> {
     let directory = release.directory().join("linker");
     fs::create_dir_all(&directory)?;

@@ -64,11 +64,7 @@ pub fn save(results: &Results, older: &Results, path: &Path) -> Result<()> {
         let mut end = length;
         let cost = rectangle(NAMES, top + 4.0, length, ROW - 8.0, colour);
         picture = picture.add(text(&row.operation, 16.0, base)).add(cost);
-        let same = older
-            .rows
-            .iter()
-            .find(|older| older.operation == row.operation);
-        if let Some(ratio) = same.and_then(|row| row.ratio) {
+        if let Some(ratio) = row.among(&older.rows).and_then(|row| row.ratio) {
             let x = NAMES + ratio.min(LONGEST) * ONE;
             end = end.max(x - NAMES);
             picture = picture.add(line(x, top + 2.0, top + ROW - 2.0, INK).set("stroke-width", 2));

@@ -50,6 +50,13 @@ pub struct Bar {
     pub met: bool,
 }
 
+impl Row {
+    /// The row of the same operation among `rows`.
+    pub fn among<'a>(&self, rows: &'a [Row]) -> Option<&'a Row> {
+        rows.iter().find(|row| row.operation == self.operation)
+    }
+}
+
 impl Bar {
     /// Whether the bar is for the ratio.
     pub fn on_ratio(&self) -> bool {

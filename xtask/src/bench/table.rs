@@ -13,8 +13,8 @@ pub fn markdown(rows: &[&Row], older: &[Row]) -> String {
     let head = "| | kqx | beside | ratio | on 14.2 | bar |\n|---|---:|---|---:|---:|---|\n";
     let line = |row: &&Row| {
         let [operation, kqx, beside, ratio, bar] = cells(row);
-        let same = older.iter().find(|older| older.operation == operation);
-        let older = &same.map(cells).unwrap_or_default()[if ratio.is_empty() { 1 } else { 3 }];
+        let older = row.among(older).map(cells).unwrap_or_default();
+        let older = &older[if ratio.is_empty() { 1 } else { 3 }];
         format!("| {operation} | {kqx} | {beside} | {ratio} | {older} | {bar} |\n")
     };
     head.to_owned() + &rows.iter().map(line).collect::<String>()
