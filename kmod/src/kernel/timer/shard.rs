@@ -196,10 +196,15 @@ impl Shard {
         timer.uptime.set(uptime);
         // SAFETY: the caller's promise.
         unsafe { self.heap.insert(timer.node(), latest) };
-        let [one, other] = &self.alarms;
-        if latest < one.latest.get().min(other.latest.get()) && !self.running.get() {
+        if latest < self.earliest() && !self.running.get() {
             self.later_alarm().set(timer);
         }
+    }
+
+    /// By when a callout will have run: [`NEVER`] if none is pending.
+    fn earliest(&self) -> u64 {
+        let [one, other] = &self.alarms;
+        one.latest.get().min(other.latest.get())
     }
 
     /// The callout that is not pending, or is pending for the later time.
@@ -247,8 +252,7 @@ impl Shard {
     /// earlier times.
     fn set_alarms(&self) {
         let Some(first) = self.first() else { return };
-        let [one, other] = &self.alarms;
-        if first.latest() < one.latest.get().min(other.latest.get()) {
+        if first.latest() < self.earliest() {
             self.later_alarm().set(first);
         }
         let later = self.later_alarm();
