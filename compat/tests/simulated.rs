@@ -4,7 +4,7 @@
 //! to the module on a simulated kernel: a program sees the same events, receipts and errors.
 #![cfg(not(target_os = "freebsd"))]
 
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use kqx::abi::EVFILT_KQX;
@@ -16,14 +16,13 @@ const OVER: Translation = Translation::new(EVFILT_KQX);
 const MS: i64 = 1_000_000;
 
 /// A simulated kernel with kqx loaded. A process can load the module's crate once.
-static MACHINE: LazyLock<Mutex<Machine>> = LazyLock::new(|| {
+static MACHINE: LazyLock<Machine> = LazyLock::new(|| {
     let machine = Machine::native(Config::default(), kqx_kmod::kqx_modevent);
-    Mutex::new(machine.unwrap_or_else(|error| panic!("{error}")))
+    machine.unwrap_or_else(|error| panic!("{error}"))
 });
 
-/// A kqueue of a process of its own, natively or over kqx. No other test runs meanwhile.
+/// A kqueue of a process of its own, natively or over kqx.
 struct Queue {
-    _machine: MutexGuard<'static, Machine>,
     process: Process,
     fd: Fd,
     over: bool,
@@ -31,15 +30,9 @@ struct Queue {
 
 impl Queue {
     fn new(over: bool) -> Queue {
-        let machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-        let process = machine.process(1001);
+        let process = MACHINE.process(1001);
         let fd = process.kqueue().unwrap();
-        Queue {
-            _machine: machine,
-            process,
-            fd,
-            over,
-        }
+        Queue { process, fd, over }
     }
 
     /// kevent(2), as the library makes the call.
