@@ -264,9 +264,9 @@ impl Word {
         (shared.claimed, shared.emptying) = (0, 0);
     }
 
-    /// As [`Word::reconsider`] and [`Word::claim`], for the only watcher of the word: arms the
-    /// word, unless the watcher has a claim now, and says whether it has. `None`, and nothing
-    /// has happened: there is more to think of.
+    /// As [`Word::reconsider`] and [`Word::claim`], for the only watcher of the word. Returns
+    /// whether the watcher has a claim now, and arms the word if not. `None`, and nothing has
+    /// happened: there is more to think of.
     #[inline(always)]
     pub fn claim_alone(&mut self, shared: &mut Shared, word: &KqxWord) -> Option<bool> {
         if !self.is_simple(shared) {
@@ -293,7 +293,7 @@ impl Word {
             return None;
         }
         self.forget_claims(shared);
-        // A claim that was made in passing, before an error was delivered, has left it armed.
+        // A claim that was made in passing, before an error was delivered, has left the word armed.
         word.disarm();
         let taken = word.take();
         Some(Report {

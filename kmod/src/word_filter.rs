@@ -78,7 +78,7 @@ impl<'k, P> Watched<'k, P> {
 
 impl Watched<'_, Offering> {
     /// As [`Watched::look_among_others`], for the only watcher of the word. `None`, and nothing
-    /// has happened: it is not, or there is more to think of.
+    /// has happened: the word has other watchers, or there is more to think of.
     #[inline(always)]
     fn look_alone(&self) -> Option<bool> {
         if self.member.watchers() != 1 {

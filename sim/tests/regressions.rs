@@ -13,7 +13,7 @@ mod loader;
 #[path = "../fuzz/src/words.rs"]
 mod words;
 
-/// Random inputs, beside those that a fuzzer finds.
+/// Random inputs, beside the inputs that a fuzzer has found.
 const INPUTS: u64 = 500;
 
 /// Each input of a fuzz target that is kept.

@@ -4,8 +4,8 @@
 //! sleeps and a consumer that polls.
 //!
 //! `KqxWord` is that of the crate kqx. The kernel is here a lock and the state of one watcher.
-//! Loom tries all orders of any three of the four threads, and of all four those that differ from
-//! each other: see [`Size::later`].
+//! Loom tries all orders of any three of the four threads. Of the orders of all four threads, loom
+//! leaves out orders that are like others: see [`Size::later`].
 //!
 //! Each rule of the protocol has a mistake beside it that a test must notice.
 #![cfg(loom)]
@@ -131,8 +131,9 @@ struct Size {
     /// This leaves out no order that matters. Which producer adds first is a matter of names. A
     /// poll before the first addition takes 0 and leaves 0, so nobody can tell it from no poll.
     /// Each of the two threads begins with a change of `count`, and all changes of `count` read
-    /// and write at once and are sequentially consistent: so whoever changes `count` after the
-    /// first addition has synchronized with it, and beginning after it is no more than that.
+    /// and write at once and are sequentially consistent. So a thread that changes `count` after the
+    /// first addition has synchronized with that addition, and a thread that begins after the
+    /// addition has no more than that.
     later: bool,
     preemptions: Option<usize>,
 }

@@ -41,7 +41,7 @@ pub struct Plan {
     pub repeat: u32,
     /// The programs that run after the main program, each under a time limit.
     pub then: Vec<Program>,
-    /// The time limit of each of those, in seconds.
+    /// The time limit of each program in `then`, in seconds.
     pub limit: u32,
     /// A shell for the console.
     pub shell: Option<String>,
