@@ -49,8 +49,10 @@
 enum kqx_offset {
 	KQX_TD_UCRED = offsetof(struct thread, td_ucred),
 	KQX_CR_UID = offsetof(struct ucred, cr_uid),
+	KQX_CR_RUID = offsetof(struct ucred, cr_ruid),
 	KQX_CR_RUIDINFO = offsetof(struct ucred, cr_ruidinfo),
 	KQX_CR_PRISON = offsetof(struct ucred, cr_prison),
+	KQX_PR_ID = offsetof(struct prison, pr_id),
 	KQX_PR_PARENT = offsetof(struct prison, pr_parent),
 	KQX_PC_CPUID = offsetof(struct pcpu, pc_cpuid),
 	KQX_FD_HOLDCNT = offsetof(struct filedesc, fd_holdcnt),
@@ -99,7 +101,7 @@ struct ucred *kqx_curthread_ucred(void);
 struct uidinfo *kqx_cr_ruidinfo(const struct ucred *cred);
 rlim_t	kqx_curthread_lim_cur(int which);
 bool	kqx_curthread_is_host_root(void);
-void	*kqx_curthread_account(void);
+uint64_t kqx_curthread_account(void);
 uint64_t kqx_physmem(void);
 u_int	kqx_mp_maxid(void);
 void	*kqx_malloc(size_t size);

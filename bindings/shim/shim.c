@@ -273,10 +273,10 @@ kqx_curthread_is_host_root(void)
 }
 
 /*
- * Whose account a timer of curthread is on, told by an address: the outermost
- * jail, or the real user outside of jails.
+ * Whose account a timer of curthread is on: the number of the outermost jail,
+ * above all uids, or the real uid outside of jails.
  */
-void *
+uint64_t
 kqx_curthread_account(void)
 {
 	const struct ucred *cred;
@@ -285,10 +285,10 @@ kqx_curthread_account(void)
 	cred = curthread->td_ucred;
 	pr = cred->cr_prison;
 	if (pr->pr_parent == NULL)
-		return (cred->cr_ruidinfo);
+		return (cred->cr_ruid);
 	while (pr->pr_parent->pr_parent != NULL)
 		pr = pr->pr_parent;
-	return (pr);
+	return ((uint64_t)1 << 32 | (u_int)pr->pr_id);
 }
 
 uint64_t

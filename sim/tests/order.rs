@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use freebsd_kernel_sys as sys;
 use kqx::abi::{EVFILT_KQX, KQX_COUNTER, KQX_TIMER, ident};
-use kqx::event::{EV_ADD, EV_CLEAR, Kevent, NOTE_NSECONDS, NOTE_TRIGGER};
+use kqx::event::{EV_ADD, EV_CLEAR, EV_DELETE, Kevent, NOTE_NSECONDS, NOTE_TRIGGER};
 use kqx_sim::{Config, Machine, Order, Strategy};
 use structures::{Kernel, Mutex};
 
@@ -96,6 +96,35 @@ fn a_strategy_gives_the_same_run_each_time() {
             assert_eq!(play(&strategy), first, "{strategy}, time {time}");
         }
     }
+}
+
+#[test]
+fn where_the_host_has_memory_changes_no_run() {
+    let play = || {
+        let machine = machine_with_kqx();
+        // A jail of its own, or another user, for each timer.
+        let processes: Vec<_> = (0..100).map(|n| machine.process(n % 2 * n)).collect();
+        machine.explore(&random(0), true);
+        for process in &processes {
+            if process.uid() == 0 {
+                process.jail().expect("root may");
+            }
+            let kq = process.kqueue().expect("no limit");
+            for flags in [EV_ADD, EV_DELETE] {
+                let change = change(KQX_TIMER, flags, NOTE_NSECONDS, 20_000);
+                process.kevent(kq, &[change], &mut [], None).expect("good");
+            }
+        }
+        let run = machine.end_exploring();
+        for process in processes {
+            process.exit();
+        }
+        run
+    };
+    let first = play();
+    // The kernel's structures are elsewhere while others are where the structures were.
+    let _others: Vec<_> = (0..5000).map(|n| vec![0_u8; n % 500]).collect();
+    assert_eq!(play(), first);
 }
 
 #[test]

@@ -6,8 +6,9 @@
 //! has an account for all its users and for the jails in it, or its root could multiply
 //! itself by setuid(2).
 //!
-//! An account is told by the address of a uidinfo or a prison, which each charge on it holds.
-//! An account with nothing on it stays on its chain, for the next user or jail that needs an account
+//! An account is told by a uid or by the number of a jail, which each charge on it holds. Not by
+//! an address: accounts share a chain by what they are told by, and the simulated kernel plays an
+//! order again only where that does not depend on the host's memory. An account with nothing on it stays on its chain, for the next user or jail that needs an account
 //! there.
 
 use core::cell::Cell;
@@ -25,8 +26,8 @@ const CHAINS: usize = 64;
 
 /// What a user or a jail has.
 pub(super) struct Account {
-    /// The address it is told by. Under the mutex.
-    key: Cell<usize>,
+    /// What it is told by. Under the mutex.
+    key: Cell<u64>,
     /// How many of each resource. Raised under the mutex.
     held: [AtomicU32; 2],
     /// The next of its chain. Under the mutex.
@@ -69,7 +70,7 @@ pub(super) struct Share(&'static AtomicU32);
 impl Share {
     /// Puts one of a resource on the account of `key`. ENOMEM where it has `max` of that. Sleeps
     /// if it may `wait`.
-    pub(super) fn take<R: Resource>(key: usize, max: u32, wait: Wait) -> Result<Share, Errno> {
+    pub(super) fn take<R: Resource>(key: u64, max: u32, wait: Wait) -> Result<Share, Errno> {
         let raise = |accounts: &Accounts| accounts.raise(key, R::INDEX, max);
         if let Some(result) = ACCOUNTS.with(raise) {
             return result.map(Share);
@@ -99,16 +100,16 @@ impl Drop for Share {
 }
 
 impl Accounts {
-    fn chain(&self, key: usize) -> &Link {
+    fn chain(&self, key: u64) -> &Link {
         let mixed = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        &self.0[mixed >> (usize::BITS - CHAINS.ilog2())]
+        &self.0[(mixed >> (u64::BITS - CHAINS.ilog2())) as usize]
     }
 
     /// Puts one of a resource on the account of `key`, or on an account of its chain that has
     /// nothing on it. None: there is neither.
     fn raise(
         &self,
-        key: usize,
+        key: u64,
         resource: usize,
         max: u32,
     ) -> Option<Result<&'static AtomicU32, Errno>> {
@@ -148,7 +149,7 @@ impl Accounts {
         }
     }
 
-    fn insert(&self, key: usize, new: &'static Account) {
+    fn insert(&self, key: u64, new: &'static Account) {
         new.next.set(self.chain(key).replace(Some(new)));
     }
 }

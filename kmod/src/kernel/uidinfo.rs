@@ -75,7 +75,7 @@ impl Resource for Pages {
 pub struct Charge<R: Resource = Timers> {
     _share: Share,
     _total: Total<R>,
-    // Last: it holds what the share's account is told by.
+    // Last: it holds the jail, whose number tells the share's account.
     _limited: Limited,
 }
 
@@ -129,9 +129,8 @@ impl<R: Resource> Charge<R> {
         };
         let _total = Total::take(max)?;
         let _limited = Limited::take()?;
-        // SAFETY: as above. The jail or the uidinfo at that address is held by the
-        // credential that `_limited` holds.
-        let key = unsafe { sys::kqx_curthread_account() } as usize;
+        // SAFETY: as above.
+        let key = unsafe { sys::kqx_curthread_account() };
         let _share = Share::take::<R>(key, max_user, wait)?;
         Ok(Charge {
             _share,

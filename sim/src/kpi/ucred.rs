@@ -3,9 +3,11 @@
 //! Credentials and jails, as far as the module looks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
-use freebsd_kernel_sys::{KQX_CR_PRISON, KQX_CR_RUIDINFO, KQX_CR_UID, KQX_PR_PARENT};
+use freebsd_kernel_sys::{
+    KQX_CR_PRISON, KQX_CR_RUID, KQX_CR_RUIDINFO, KQX_CR_UID, KQX_PR_ID, KQX_PR_PARENT,
+};
 use parking_lot::Mutex;
 
 use super::uidinfo::UidInfo;
@@ -21,10 +23,14 @@ const fn word(offset: u32) -> usize {
 const CR_RUIDINFO: usize = word(KQX_CR_RUIDINFO);
 const CR_PRISON: usize = word(KQX_CR_PRISON);
 const PR_PARENT: usize = word(KQX_PR_PARENT);
-/// Half of this word is `cr_uid`.
-const CR_UID: usize = KQX_CR_UID as usize / size_of::<usize>();
 
-/// `struct prison`: `pr_parent` is where the headers have it, and null for the host.
+/// Puts a number of 32 bits where the headers have it.
+fn put(image: &mut [usize], offset: u32, number: u32) {
+    let (word, byte) = (offset as usize / size_of::<usize>(), offset % 8);
+    image[word] |= (number as usize) << (8 * byte);
+}
+
+/// `struct prison`: `pr_id` and `pr_parent` are where the headers have them, and 0 for the host.
 #[repr(C)]
 pub(crate) struct Prison {
     image: [usize; PR_PARENT + 1],
@@ -41,6 +47,9 @@ pub(crate) struct Ucred {
     kept: (Arc<UidInfo>, Arc<Prison>),
 }
 
+/// How many jails there were.
+static JAILS: AtomicU32 = AtomicU32::new(0);
+
 /// All credentials. They stay until the machine is gone, because the module may have a pointer
 /// to each, and to its user and its prison.
 static UCREDS: Mutex<Vec<Arc<Ucred>>> = Mutex::new(Vec::new());
@@ -49,6 +58,12 @@ impl Prison {
     /// A jail inside of `parent`; without a parent, the host's own prison.
     pub(crate) fn new(parent: Option<Arc<Prison>>) -> Arc<Prison> {
         let mut image = [0; PR_PARENT + 1];
+        if parent.is_some() {
+            let others = JAILS.fetch_add(1, Ordering::Relaxed);
+            put(&mut image, KQX_PR_ID, others + 1);
+        } else {
+            JAILS.store(0, Ordering::Relaxed);
+        }
         image[PR_PARENT] = parent.as_ref().map_or(0, |p| Arc::as_ptr(p) as usize);
         Arc::new(Prison { image, parent })
     }
@@ -58,8 +73,8 @@ impl Ucred {
     /// The credential of a user in a prison.
     pub(crate) fn new(uid: u32, ruidinfo: Arc<UidInfo>, prison: Arc<Prison>) -> Arc<Ucred> {
         let mut image = [0; CR_PRISON + 1];
-        let shift = 8 * (KQX_CR_UID as usize % size_of::<usize>());
-        image[CR_UID] = (uid as usize) << shift;
+        put(&mut image, KQX_CR_UID, uid);
+        put(&mut image, KQX_CR_RUID, uid);
         image[CR_RUIDINFO] = Arc::as_ptr(&ruidinfo) as usize;
         image[CR_PRISON] = Arc::as_ptr(&prison) as usize;
         let ucred = Arc::new(Ucred {
