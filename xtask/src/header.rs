@@ -23,12 +23,9 @@ pub fn write() -> Result<()> {
 }
 
 fn with_members(header: &str) -> Result<String> {
-    let place = || {
-        let (before, rest) = header.split_once(BEGIN)?;
-        let (_, after) = rest.split_once(END)?;
-        Some((before, after))
-    };
-    let (before, after) = place().with_context(|| format!("{HEADER} has no list of members"))?;
+    let place = (header.split_once(BEGIN))
+        .and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let (before, after) = place.with_context(|| format!("{HEADER} has no list of members"))?;
     let mut list = String::new();
     for member in MEMBERS {
         // The numbers stand in a column, three tab stops from the names.

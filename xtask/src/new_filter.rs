@@ -66,9 +66,7 @@ fn plan(root: &Path, name: &str) -> Result<[(String, String); 3]> {
         camel(name)
     );
     let list = read(root, LIST)?;
-    let at = list
-        .find(LIST_END)
-        .with_context(|| format!("{LIST} has no end of a list any more"))?;
+    let at = (list.find(LIST_END)).with_context(|| format!("{LIST} has no end of a list"))?;
     let (front, back) = list.split_at(at);
     Ok([
         (filter, fill(FILTER, name)),
@@ -120,8 +118,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 /// aborts. A panic that unwinds into the kernel's C code would panic again.
 pub fn attempt(name: &str) -> Result<()> {
     let tests = format!("test --quiet --package kqx-filters --lib {name}");
-    let harness =
-        "run --quiet --config profile.dev.panic='abort' --package kqx-test -- --on native";
+    let harness = "run --quiet --config profile.dev.panic='abort' -p kqx-test -- --on native";
     let cases = format!("{harness} run {name}.");
     let orders = format!("{harness} orders {name}. --total 1000");
     for mut step in [cargo(&tests), cargo(&cases), cargo(&orders)] {

@@ -42,11 +42,8 @@ impl Release {
         }
         let uname = std::process::Command::new("uname").arg("-r").output();
         let text = uname.map(|o| o.stdout).unwrap_or_default();
-        String::from_utf8_lossy(&text)
-            .split('.')
-            .next()
-            .unwrap_or("14")
-            .to_owned()
+        let major = text.split(|byte| *byte == b'.').next().unwrap_or_default();
+        String::from_utf8_lossy(major).into_owned()
     }
 
     /// The release's name in `KQX_TARGET`.

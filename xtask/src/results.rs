@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use anyhow::{Result, ensure};
-use kqx_vm::{Tally, Tap, Verdict};
+use kqx_vm::{Tap, Verdict};
 
 use crate::build;
 use crate::document::fill;
@@ -150,12 +150,11 @@ fn grid<'a>(
 fn summary(runs: &[Run]) -> String {
     let mut text = String::from("| where | passed | failed | skipped |\n|---|---|---|---|\n");
     for (place, tap) in runs {
-        let Tally {
-            passed,
-            failed,
-            skipped,
-        } = tap.tally();
-        text += &format!("| {place} | {passed} | {failed} | {skipped} |\n");
+        let all = tap.tally();
+        text += &format!(
+            "| {place} | {} | {} | {} |\n",
+            all.passed, all.failed, all.skipped
+        );
     }
     text
 }

@@ -57,12 +57,7 @@ fn named(figure: &Figure, unit: &str) -> String {
         // Writing to a String cannot fail.
         let _ = write!(text, " ({low} to {high})");
     }
-    let space = if unit.is_empty() || unit == "%" {
-        ""
-    } else {
-        " "
-    };
-    text + space + unit
+    text + if ["", "%"].contains(&unit) { "" } else { " " } + unit
 }
 
 /// A number with its significant digits, the thousands apart.

@@ -29,17 +29,15 @@ pub(super) fn check(module: &Module<'_>, faults: &mut Vec<String>) {
                 frame.finish(faults);
                 frame = Frame::of(functions[&instruction.ip()]);
             }
+            let mut fault = |why| {
+                let place = place(&functions, &instruction);
+                faults.push(format!("{place}: {instruction}: the kernel {why}"));
+            };
             if uses_fpu(&mut info, &instruction) {
-                faults.push(format!(
-                    "{}: {instruction}: the kernel does not save the FPU's registers",
-                    place(&functions, &instruction)
-                ));
+                fault("does not save the FPU's registers");
             }
             if below_stack_pointer(&instruction) {
-                faults.push(format!(
-                    "{}: {instruction}: the kernel has no red zone",
-                    place(&functions, &instruction)
-                ));
+                fault("has no red zone");
             }
             frame.follow(&instruction);
         }
@@ -58,15 +56,10 @@ fn place(functions: &BTreeMap<u64, &str>, instruction: &Instruction) -> String {
 fn uses_fpu(info: &mut InstructionInfoFactory, instruction: &Instruction) -> bool {
     let fpu =
         |r: Register| r.is_vector_register() || r.is_st() || r.is_mm() || r.is_k() || r.is_tmm();
-    instruction
-        .cpuid_features()
-        .iter()
-        .any(|f| format!("{f:?}").starts_with("FPU"))
-        || info
-            .info(instruction)
-            .used_registers()
-            .iter()
-            .any(|used| fpu(used.register()))
+    let features = instruction.cpuid_features();
+    let registers = info.info(instruction).used_registers();
+    features.iter().any(|f| format!("{f:?}").starts_with("FPU"))
+        || registers.iter().any(|used| fpu(used.register()))
 }
 
 fn has_memory(instruction: &Instruction) -> bool {
@@ -123,9 +116,8 @@ impl<'a> Frame<'a> {
             _ => {}
         }
         if self.framed && has_memory(instruction) && instruction.memory_base() == Register::RBP {
-            self.reached = self
-                .reached
-                .max(-(instruction.memory_displacement64() as i64));
+            let reached = -(instruction.memory_displacement64() as i64);
+            self.reached = self.reached.max(reached);
         }
     }
 
