@@ -13,15 +13,17 @@
 all: build
 
 # Install what is missing to build and test.
-setup: cargo
+setup: ready
 	cargo xtask setup
 
 # The module, checked: target/kqx/freebsd-14/kqx.ko.
-build: setup
+build: ready
+	cargo xtask setup --build
 	cargo xtask build
 
 # The module in a process, counters and timers at work.
-run: setup
+run: ready
+	cargo xtask setup --build
 	cargo xtask run
 
 # Scripts, what compiles anywhere, formatting, lints, unit tests, the module in a process, and
@@ -44,18 +46,18 @@ bench: setup
 	cargo xtask bench
 
 # Rebuild and run the cases of one filter, in 1,000 orders too: make try F=counter.
-try: cargo
+try: ready
 	cargo xtask try $(F)
 
 # The module, the library to preload, the header, the manual and an example, under DESTDIR.
 install: build
 	cargo xtask install
 
-clean: cargo
+clean: ready
 	cargo clean
 
-cargo:
-	@command -v cargo >/dev/null || { \
-	    echo "no cargo: install Rust from https://rustup.rs, then run it again" >&2; exit 2; }
+# What no program of kqx can say, because cargo must build the program first.
+ready:
+	@.ci/ready
 
-.PHONY: all setup build run test vm-test vagrant-test bench try install clean cargo
+.PHONY: all setup build run test vm-test vagrant-test bench try install clean ready

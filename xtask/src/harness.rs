@@ -13,8 +13,16 @@ use crate::toolchain::{cargo, run};
 /// Shows the module, as built for FreeBSD, in a process: counters and timers at work.
 pub fn demo() -> Result<()> {
     let release = Release::target()?;
+    let name = release.name();
+    println!("run: kqx.ko for FreeBSD {name}");
     build::module(release)?;
-    run(&mut show(release))
+    println!("run: the simulated kernel");
+    run(&mut harness_by("build", release))?;
+    println!("run: the module on the simulated kernel\n");
+    run(&mut show(release))?;
+    println!("\nNext: `make test` runs every test; `make try F=counter` runs a filter's.");
+    println!("On FreeBSD {name}, root loads the module: kldload target/kqx/freebsd-{name}/kqx.ko");
+    Ok(())
 }
 
 /// The demonstration, in real time.
@@ -26,15 +34,19 @@ pub fn show(release: Release) -> Command {
 
 /// The harness on this machine. Its simulated kernel plays `release`.
 pub fn harness(release: Release) -> Command {
-    let mut cargo = cargo("run --quiet --release --package kqx-test");
+    let mut cargo = harness_by("run", release);
+    cargo.arg("--");
+    cargo
+}
+
+/// A cargo that does `what` with the harness.
+fn harness_by(what: &str, release: Release) -> Command {
+    let mut cargo = cargo(&format!("{what} --quiet --release --package kqx-test"));
     cargo.env("KQX_TARGET", release.name());
     if release != Release::V14 {
         // The two releases have different bindings. They must not undo each other's build.
-        cargo
-            .arg("--target-dir")
-            .arg(release.directory().join("host"));
+        (cargo.arg("--target-dir")).arg(release.directory().join("host"));
     }
-    cargo.arg("--");
     cargo
 }
 

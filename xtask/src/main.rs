@@ -41,7 +41,11 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Installs what a build and the tests need, and says what each program is for
-    Setup,
+    Setup {
+        /// Only what a build needs, for the release in KQX_TARGET
+        #[arg(long)]
+        build: bool,
+    },
     /// Builds kqx.ko for the release in KQX_TARGET (14 or 15) and checks it
     Build,
     /// Checks that the kernel loads and runs a kqx.ko
@@ -84,13 +88,15 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Args::parse().command {
-        Command::Setup => setup::install_missing(),
+        Command::Setup { build } => setup::install_missing(build),
         Command::Build => Release::target().and_then(build::module).map(drop),
         Command::Check { module } => check::run(&module),
         Command::Test => test::all(),
         Command::Run => harness::demo(),
         Command::Bench(bench) => bench.run(),
-        Command::Instructions => toolchain::run(&mut test::instructions()),
+        Command::Instructions => {
+            test::instructions().and_then(|mut count| toolchain::run(&mut count))
+        }
         Command::Results => results::write(),
         Command::Header => header::write(),
         Command::NewFilter { name } => new_filter::create(&name),

@@ -3,9 +3,10 @@
 //! `cargo xtask mutants`: checks that the tests notice a broken kqx.
 //!
 //! A mutant is the source with a small defect. A mutant that no test notices is a hole in
-//! the tests. cargo-mutants makes mutants by rule: `.cargo/mutants.toml` says in which
-//! code, and which tests must notice. The hand-picked mutants are in picked.txt: each
-//! leaves out a statement, changes an order, or changes an instruction.
+//! the tests. The hand-picked mutants are in picked.txt, with the tests that must notice:
+//! each leaves out a statement, changes an order, or changes an instruction. `make test`
+//! tries them. cargo-mutants makes mutants by rule, too many for `make test`:
+//! `.cargo/mutants.toml` says in which code, and which tests must notice.
 
 use std::fs;
 use std::os::unix::{fs::symlink, process::ExitStatusExt};
@@ -16,31 +17,33 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use kqx::abi::MEMBERS;
-use serde::Deserialize;
 
 use crate::release::{Release, root, setup_directory};
 use crate::setup;
 use crate::toolchain::run;
 
-/// The mutants by rule that `make test` has time for. The same source gives the same mutants.
-const SHARD: &str = "0/400";
 /// The release that the simulated kernel plays: FreeBSD 15 runs every case of the suite.
 const RELEASE: Release = Release::V15;
+/// The profile that .cargo/mutants.toml names.
+const PROFILE: &str = "mutants";
 /// How long the tests of a hand-picked mutant may take, in seconds.
 const DEADLINE: &str = "600";
 /// How long the orders of a case may take that must show a race, in seconds.
 const ORDERS_DEADLINE: &str = "10";
+/// cargo-mutants' exit status if a mutant survives.
+const MISSED: i32 = 2;
 /// cargo-mutants' exit status if a test did not end. Then the test noticed the defect.
 const TIMEOUT: i32 = 3;
 
 /// Which mutants to try.
 #[derive(Args, Debug)]
 pub struct Mutants {
-    /// All mutants by rule [without this option: the hand-picked, and one in 400 by rule]
+    /// The mutants by rule, for hours, not the hand-picked mutants
     #[arg(long)]
-    all: bool,
+    by_rule: bool,
     /// Only mutants whose name contains FILTER; for mutants by rule, a regular expression
-    filter: Option<String>,
+    #[arg(default_value = "")]
+    filter: String,
 }
 
 impl Mutants {
@@ -56,28 +59,27 @@ impl Mutants {
             test.env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");
             test
         };
-        let mut missed = Vec::new();
-        if !self.all {
-            let wanted = self.filter.as_deref().unwrap_or_default();
-            let picked = picked().filter(|picked| picked.name.contains(wanted));
-            missed.extend(try_picked(picked, &tree, || test("timeout".as_ref()))?);
-        }
-        let mut by_rule = test(&setup::cargo_mutants()?);
-        (by_rule.args(["mutants", "--in-place", "--output"])).arg(&home);
-        match &self.filter {
-            Some(filter) => by_rule.args(["--re", filter]),
-            None if self.all => &mut by_rule,
-            None => by_rule.args(["--shard", SHARD, "--sharding", "round-robin"]),
+        let missed = if self.by_rule {
+            let mut by_rule = test(&setup::CARGO_MUTANTS.install()?);
+            by_rule.args(["mutants", "--in-place", "--re", &self.filter]);
+            try_by_rule(&home, by_rule.arg("--output").arg(&home))?
+        } else {
+            let picked = picked().filter(|picked| picked.name.contains(&self.filter));
+            try_picked(picked, &tree, || test("timeout".as_ref()))?
         };
-        let status = by_rule.status().context("cargo-mutants")?;
-        let survivors = fs::read_to_string(home.join("mutants.out/missed.txt"))?;
-        missed.extend(survivors.lines().map(str::to_owned));
         ensure!(missed.is_empty(), "no test notices {}", missed.join("; "));
-        match status.code() {
-            Some(0 | TIMEOUT) => Ok(()),
-            _ => bail!("cargo-mutants failed, {status}"),
-        }
+        Ok(())
     }
+}
+
+/// Runs cargo-mutants, which writes into the directory `home`. Returns the names of the mutants
+/// that survive.
+fn try_by_rule(home: &Path, cargo_mutants: &mut Command) -> Result<Vec<String>> {
+    let status = cargo_mutants.status().context("cargo-mutants")?;
+    let judged = matches!(status.code(), Some(0 | MISSED | TIMEOUT));
+    ensure!(judged, "cargo-mutants failed, {status}");
+    let missed = fs::read_to_string(home.join("mutants.out/missed.txt"))?;
+    Ok(missed.lines().map(str::to_owned).collect())
 }
 
 /// Where cargo puts what it builds of the mutants.
@@ -118,8 +120,8 @@ struct Picked {
     file: &'static str,
     old: String,
     new: String,
-    /// The defect is a race. So many orders of these cases must show the race.
-    orders: Option<(&'static str, &'static str)>,
+    /// What must notice the defect: so many orders of some cases, or some tests.
+    notices: Vec<&'static str>,
 }
 
 /// All hand-picked mutants.
@@ -133,21 +135,13 @@ fn picked() -> impl Iterator<Item = Picked> {
             lines.filter_map(|line| line.strip_prefix(sign)).collect()
         };
         let (old, new) = (behind('-').join("\n"), behind('+').join("\n"));
-        let orders = lines
-            .clone()
-            .find(|line| line.starts_with('?'))
-            .map(|line| {
-                let cases = line
-                    .strip_prefix("? orders ")
-                    .and_then(|rest| rest.split_once(' '));
-                cases.expect("a line of the form `? orders FILTER COUNT`")
-            });
+        let notices = lines.clone().find_map(|line| line.strip_prefix("? "));
         Some(Picked {
             name,
             file,
             old,
             new,
-            orders,
+            notices: notices.unwrap_or_default().split(' ').collect(),
         })
     })
 }
@@ -167,14 +161,6 @@ impl Picked {
     }
 }
 
-/// The tests that cargo-mutants runs, from its configuration.
-#[derive(Deserialize)]
-struct Config {
-    test_package: Vec<String>,
-    additional_cargo_test_args: Vec<String>,
-    profile: String,
-}
-
 /// Tries the mutants in the `tree`. `timeout` is timeout(1). Returns the names of the mutants
 /// that survive.
 fn try_picked(
@@ -182,16 +168,15 @@ fn try_picked(
     tree: &Path,
     timeout: impl Fn() -> Command,
 ) -> Result<Vec<String>> {
-    let config = fs::read_to_string(tree.join(".cargo/mutants.toml"))?;
-    let config: Config = toml::from_str(&config)?;
     let mut missed = Vec::new();
     for mutant in mutants {
         let file = tree.join(mutant.file);
         let whole = fs::read_to_string(&file).context(mutant.file)?;
         fs::write(&file, mutant.defect(&whole)?)?;
-        let caught = match mutant.orders {
-            Some(orders) => orders_catch(orders, &config.profile, &timeout),
-            None => tests_catch(&config, &timeout),
+        let caught = match mutant.notices[..] {
+            ["orders", filter, count] => orders_catch(filter, count, &timeout),
+            ["test", ref tests @ ..] => tests_catch(tests, &timeout),
+            _ => bail!("`? orders FILTER COUNT` or `? test ARGUMENTS` is missing"),
         };
         fs::write(&file, whole)?;
         let caught = caught.with_context(|| format!("the mutant `{}`", mutant.name))?;
@@ -205,39 +190,32 @@ fn try_picked(
     Ok(missed)
 }
 
-/// Runs the tests of one package after the other, until a test fails. None: all pass.
-fn tests_catch(config: &Config, timeout: impl Fn() -> Command) -> Result<Option<String>> {
-    let test = |package: &str, more: &[String]| {
+/// Runs `cargo test` with these arguments. None: all tests pass.
+fn tests_catch(tests: &[&str], timeout: impl Fn() -> Command) -> Result<Option<String>> {
+    let test = |more: &[&str]| {
         let mut test = timeout();
-        test.args([DEADLINE, "cargo", "test", "--quiet"]);
-        test.args(["--profile", &config.profile, "--package", package]);
-        test.args(more).output()
+        test.args([DEADLINE, "cargo", "test", "--quiet", "--profile", PROFILE]);
+        test.args(tests).args(more).output()
     };
-    for package in &config.test_package {
-        let built = test(package, &["--no-run".to_owned()])?.status.success();
-        ensure!(built, "does not compile");
-        if !(test(package, &config.additional_cargo_test_args)?.status).success() {
-            return Ok(Some(String::new()));
-        }
-    }
-    Ok(None)
+    ensure!(test(&["--no-run"])?.status.success(), "does not compile");
+    Ok((!test(&[])?.status.success()).then(String::new))
 }
 
 /// Runs so many orders of the cases. Returns the line that plays the order again that shows the
 /// defect. None: no order shows the defect in time.
 fn orders_catch(
-    (filter, count): (&str, &str),
-    profile: &str,
+    filter: &str,
+    count: &str,
     timeout: impl Fn() -> Command,
 ) -> Result<Option<String>> {
     let mut build = timeout();
     build.args([DEADLINE, "cargo", "build", "--quiet"]);
-    build.args(["--profile", profile, "--package", "kqx-test"]);
+    build.args(["--profile", PROFILE, "--package", "kqx-test"]);
     ensure!(build.output()?.status.success(), "does not compile");
     // Not by cargo, whose own time is not the orders'.
     let mut orders = timeout();
     orders.arg(ORDERS_DEADLINE);
-    orders.arg(cargo_target().join(profile).join("kqx-test"));
+    orders.arg(cargo_target().join(PROFILE).join("kqx-test"));
     orders.args(["--on", "native", "orders", filter, "--count", count]);
     let since = Instant::now();
     let output = orders.output()?;

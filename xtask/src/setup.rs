@@ -21,7 +21,8 @@ pub const GUNGRAUN: Program = Program {
     version: "0.17.0",
     why: "count the filters' instructions",
 };
-const CARGO_MUTANTS: Program = Program {
+/// The program that makes mutants by rule.
+pub const CARGO_MUTANTS: Program = Program {
     name: "cargo-mutants",
     version: "27.1.0",
     why: "break kqx in small ways",
@@ -42,8 +43,13 @@ const fn need(why: &'static str, met: fn() -> bool, packages: [&'static str; 2])
     Need { why, met, packages }
 }
 
+/// What a machine without all this is good for.
+const REST: &str = "`cargo test -p kqx-filters` works without it";
 const LLVM: [&str; 3] = ["clang", "ld.lld", "llvm-objcopy"];
 const FREEBSD: bool = cfg!(target_os = "freebsd");
+
+/// How many needs are those of a build. The others are those of the tests.
+const OF_A_BUILD: usize = 4;
 
 #[rustfmt::skip]
 const NEEDS: &[Need] = &[
@@ -52,10 +58,10 @@ const NEEDS: &[Need] = &[
     need("let bindgen read the kernel's headers", libclang, ["libclang1-19", "llvm19"]),
     need("build Rust's core library for the kernel", || toolchain::rustc().is_ok(),
         ["rustc-web rust-web-src", "rustup-init"]),
-    need("boot FreeBSD kernels", || runs("qemu-system-x86_64"), ["qemu-system-x86", "qemu-nox11"]),
-    need("make disk images for FreeBSD guests", || which("xorriso").is_ok(), ["xorriso", "xorriso"]),
     need("keep FreeBSD's headers apart from this system's Python", || FREEBSD || venv_module(),
         ["python3-venv", ""]),
+    need("boot FreeBSD kernels", || runs("qemu-system-x86_64"), ["qemu-system-x86", "qemu-nox11"]),
+    need("make disk images for FreeBSD guests", || which("xorriso").is_ok(), ["xorriso", "xorriso"]),
     need("check the manual pages", || which("mandoc").is_ok(), ["mandoc", ""]),
     need("count the filters' instructions", || FREEBSD || runs("valgrind"), ["valgrind", ""]),
 ];
@@ -67,9 +73,10 @@ impl Need {
     }
 }
 
-/// Installs what is missing, and says what and why.
-pub fn install_missing() -> Result<()> {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.met)()).collect();
+/// Installs what is missing to build, or to build and test, and says what and why.
+pub fn install_missing(build: bool) -> Result<()> {
+    let needs = &NEEDS[..if build { OF_A_BUILD } else { NEEDS.len() }];
+    let missing: Vec<&Need> = needs.iter().filter(|need| !(need.met)()).collect();
     for need in &missing {
         println!("setup: {}, to {}", need.packages(), need.why);
     }
@@ -77,29 +84,23 @@ pub fn install_missing() -> Result<()> {
         install(&missing)?;
     }
     if let Some(need) = missing.iter().find(|need| !(need.met)()) {
-        return Err(Missing(format!(
-            "{} is installed, and this machine still cannot {}",
-            need.packages(),
-            need.why
-        ))
-        .into());
+        let (packages, why) = (need.packages(), need.why);
+        let message = format!("{packages} is installed, and this machine still cannot {why}");
+        return Err(Missing(message).into());
     }
-    if !FREEBSD {
-        for release in Release::ALL {
-            headers(release)?;
-        }
-        GUNGRAUN.install()?;
+    if FREEBSD {
+        return Ok(());
+    }
+    if build {
+        return headers(Release::target()?);
+    }
+    for release in Release::ALL {
+        headers(release)?;
     }
     Ok(())
 }
 
-/// Installs cargo-mutants on its first use, because its build takes minutes. Returns the path.
-pub fn cargo_mutants() -> Result<PathBuf> {
-    CARGO_MUTANTS.install()?;
-    Ok(CARGO_MUTANTS.file())
-}
-
-/// A program from crates.io.
+/// A program from crates.io, installed on its first use, because its build takes a minute or more.
 pub struct Program {
     name: &'static str,
     version: &'static str,
@@ -112,21 +113,18 @@ impl Program {
         setup_directory().join(format!("{}-{}", self.name, self.version))
     }
 
-    /// Where set-up installs the program.
-    pub fn file(&self) -> PathBuf {
-        self.directory().join("bin").join(self.name)
-    }
-
-    /// Installs the program, unless the program is there.
-    fn install(&self) -> Result<()> {
+    /// Installs the program, unless the program is there. Returns the path.
+    pub fn install(&self) -> Result<PathBuf> {
         let Program { name, version, why } = self;
-        if self.file().is_file() {
-            return Ok(());
+        let file = self.directory().join("bin").join(name);
+        if file.is_file() {
+            return Ok(file);
         }
         println!("setup: {name} {version}, to {why}");
         let install = format!("install --quiet --locked --debug {name} --version {version} --root");
         run(cargo(&install).arg(self.directory()))
-            .map_err(|error| Missing(format!("cargo cannot install {name}: {error}")).into())
+            .map_err(|error| Missing(format!("cannot install {name}: {error}; {REST}")))?;
+        Ok(file)
     }
 }
 
@@ -134,23 +132,23 @@ fn install(missing: &[&Need]) -> Result<()> {
     let packages: Vec<&str> = (missing.iter())
         .flat_map(|need| need.packages().split_whitespace())
         .collect();
+    let names = packages.join(" ");
+    let call = |program: &str, first: &str, packages: &[&str]| {
+        let mut install = as_root(program);
+        install.env("DEBIAN_FRONTEND", "noninteractive");
+        run(install.args(first.split(' ')).args(packages))
+            .map_err(|error| Missing(format!("cannot install {names}: {error}; {REST}")).into())
+    };
     if FREEBSD {
-        run(as_root("pkg").args(["install", "-y"]).args(packages))
+        call("pkg", "install -y", &packages)
     } else if which("apt-get").is_ok() {
-        let apt = || {
-            let mut apt = as_root("apt-get");
-            apt.args(["-q", "-o", "DPkg::Lock::Timeout=600"]);
-            apt.env("DEBIAN_FRONTEND", "noninteractive");
-            apt
-        };
-        run(apt().arg("update"))?;
-        run(apt()
-            .args(["install", "-y", "--no-install-recommends"])
-            .args(packages))
+        let lock = "-q -o DPkg::Lock::Timeout=600";
+        call("apt-get", &format!("{lock} update"), &[])?;
+        let install = format!("{lock} install -y --no-install-recommends");
+        call("apt-get", &install, &packages)
     } else {
         Err(Missing(format!(
-            "install what Debian calls {} with this system's packages, then run it again",
-            packages.join(" ")
+            "install what Debian calls {names}, then run it again; {REST}"
         ))
         .into())
     }
@@ -191,7 +189,7 @@ fn headers(release: Release) -> Result<()> {
         .args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"])
         .arg(&partial)
         .arg(&package))
-    .map_err(|error| Missing(format!("pip cannot install {package}: {error}")))?;
+    .map_err(|error| Missing(format!("cannot install {package}: {error}; {REST}")))?;
     std::fs::rename(&partial, &directory)?;
     Ok(())
 }

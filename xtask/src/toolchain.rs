@@ -2,6 +2,7 @@
 
 //! The tools for a build, and their paths on this machine.
 
+use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -60,11 +61,8 @@ pub fn zig(release: Release) -> Result<PathBuf> {
     if zig.is_file() {
         return Ok(zig);
     }
-    Err(Missing(format!(
-        "the headers of FreeBSD {} are missing: run `make setup`",
-        release.name()
-    ))
-    .into())
+    let name = release.name();
+    Err(Missing(format!("no headers of FreeBSD {name}: run `make setup`")).into())
 }
 
 /// The directory of the `ziglang` for a release.
@@ -73,11 +71,16 @@ pub fn ziglang(release: Release) -> PathBuf {
 }
 
 /// rustup's cargo with the words of `line` as arguments, on this source tree and this machine.
+/// A build shows its progress to a person, whether `line` has `--quiet` or not.
 pub fn cargo(line: &str) -> Command {
+    let shown = ["build", "rustc", "install"]
+        .iter()
+        .any(|what| line.starts_with(what));
+    let shown = shown && stderr().is_terminal();
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(root())
-        .args(line.split_whitespace())
+        .args((line.split_whitespace()).filter(|word| !shown || *word != "--quiet"))
         .env_remove("KQX_TARGET");
     cargo
 }
