@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # kqx: what to run. Every target is one call of `cargo xtask`, which says what it does
-# and what is missing; `test` also calls steps of .ci. Plain POSIX make: GNU make and BSD
-# make alike.
+# and what is missing. Plain POSIX make: GNU make and BSD make alike.
 #
 #   make run           set up, build, check, show kqx at work
 #   make test          set up, build, check, run every test there is
@@ -29,8 +28,6 @@ run: ready
 # Scripts, what compiles anywhere, formatting, lints, unit tests, the module in a process, and
 # every kernel at hand.
 test: setup
-	.ci/lint
-	.ci/portable
 	cargo xtask test
 
 # The suite on a FreeBSD kernel in a virtual machine.

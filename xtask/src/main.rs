@@ -94,9 +94,7 @@ fn main() -> ExitCode {
         Command::Test => test::all(),
         Command::Run => harness::demo(),
         Command::Bench(bench) => bench.run(),
-        Command::Instructions => {
-            test::instructions().and_then(|mut count| toolchain::run(&mut count))
-        }
+        Command::Instructions => test::instructions(),
         Command::Results => results::write(),
         Command::Header => header::write(),
         Command::NewFilter { name } => new_filter::create(&name),

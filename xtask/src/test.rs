@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! `make test`: runs every test. Formatting, lints and the modules come first. The other tests
-//! are in two lanes beside each other, as most tests keep a single CPU busy.
+//! `make test`: runs every test, in two lanes beside each other: most tests keep a single CPU busy.
 
 use std::env::current_exe;
 use std::io::{self, BufRead, BufReader};
@@ -14,7 +13,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 
 use crate::harness::{harness, loaded};
-use crate::release::Release;
+use crate::release::{Release, root};
 use crate::setup::GUNGRAUN;
 use crate::toolchain::{cargo, run};
 use crate::{build, new_filter};
@@ -27,9 +26,7 @@ pub fn all() -> Result<()> {
     say("formatting");
     run(&mut cargo("fmt --all --check"))?;
     run(new_filter::rustfmt().arg("--check"))?;
-    say("lints");
-    let lints = "clippy --quiet --workspace --all-features --all-targets -- -D warnings";
-    run(&mut cargo(lints))?;
+    // Both lanes need this module.
     say("kqx.ko for FreeBSD 14");
     build::module(Release::V14)?;
     let failed = AtomicBool::new(false);
@@ -51,18 +48,12 @@ fn suites() -> Result<Vec<Step>> {
         harness.args(["--on", machine]).args(line.split(' '));
         (format!("{what}, {}, {machine}", release.name()), harness)
     };
-    // The module for FreeBSD 14 is there, because the unit tests need it too.
     let mut build = xtask("build")?;
     build.env("KQX_TARGET", Release::V15.name());
     let mut steps = vec![("kqx.ko for FreeBSD 15".into(), build)];
     for release in Release::ALL {
         for machine in ["native", &loaded(release)] {
-            steps.push(step(
-                "the suite on a simulated kernel",
-                release,
-                machine,
-                "run",
-            ));
+            steps.push(step("the suite on sim", release, machine, "run"));
         }
     }
     let later = format!("{}+later", loaded(Release::V15));
@@ -71,12 +62,7 @@ fn suites() -> Result<Vec<Step>> {
         steps.push(step("all orders", release, &machine, "orders --all"));
     }
     let races = "stress --seconds 5 again.races";
-    steps.push(step(
-        "races in real time",
-        Release::V14,
-        "native@real",
-        races,
-    ));
+    steps.push(step("in real time", Release::V14, "native@real", races));
     let kernels = "the suite on the FreeBSD kernels at hand".into();
     steps.push((kernels, xtask("vm run --cached")?));
     Ok(steps)
@@ -87,20 +73,27 @@ fn units() -> Result<Vec<Step>> {
     // `--cfg loom` builds every crate anew, so these tests have a directory of their own.
     let mut loom = cargo("test --release --quiet --package kqx-loom --target-dir target/loom");
     loom.env("RUSTFLAGS", "--cfg loom");
+    let script = |name| Command::new(root().join(".ci").join(name));
+    let lints = "clippy --quiet --workspace --all-features --all-targets -- -D warnings";
     Ok(vec![
+        ("scripts, workflows, the drawing".into(), script("lint")),
+        ("what compiles anywhere".into(), script("portable")),
+        ("lints".into(), cargo(lints)),
         ("unit tests".into(), cargo("test --quiet --workspace")),
         ("what has no lock, under loom".into(), loom),
-        ("the filters' cost, in instructions".into(), instructions()?),
+        (
+            "the filters' cost, in instructions".into(),
+            xtask("instructions")?,
+        ),
         ("the mutants".into(), xtask("mutants")?),
     ])
 }
 
 /// The regression guard: the cost of the filters' own functions, in instructions of this host.
 /// It fails if a cost is over its limit in filters/benches/instructions.rs.
-pub fn instructions() -> Result<Command> {
+pub fn instructions() -> Result<()> {
     let mut bench = cargo("bench --quiet --package kqx-filters --bench instructions");
-    bench.env("GUNGRAUN_RUNNER", GUNGRAUN.install()?);
-    Ok(bench)
+    run(bench.env("GUNGRAUN_RUNNER", GUNGRAUN.install()?))
 }
 
 /// This program, with the words of `line` as arguments.
