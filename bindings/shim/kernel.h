@@ -101,7 +101,7 @@ struct ucred *kqx_curthread_ucred(void);
 struct uidinfo *kqx_cr_ruidinfo(const struct ucred *cred);
 rlim_t	kqx_curthread_lim_cur(int which);
 bool	kqx_curthread_is_host_root(void);
-uint64_t kqx_curthread_account(void);
+void	*kqx_curthread_account(u_int *number);
 uint64_t kqx_physmem(void);
 u_int	kqx_mp_maxid(void);
 void	*kqx_malloc(size_t size);

@@ -273,22 +273,26 @@ kqx_curthread_is_host_root(void)
 }
 
 /*
- * Whose account a timer of curthread is on: the number of the outermost jail,
- * above all uids, or the real uid outside of jails.
+ * Whose account a timer of curthread is on, told by an address: the outermost
+ * jail, or the real user outside of jails.  The number is the uid, or that of
+ * the jail, which another jail can take over.
  */
-uint64_t
-kqx_curthread_account(void)
+void *
+kqx_curthread_account(u_int *number)
 {
 	const struct ucred *cred;
 	struct prison *pr;
 
 	cred = curthread->td_ucred;
 	pr = cred->cr_prison;
-	if (pr->pr_parent == NULL)
-		return (cred->cr_ruid);
+	if (pr->pr_parent == NULL) {
+		*number = cred->cr_ruid;
+		return (cred->cr_ruidinfo);
+	}
 	while (pr->pr_parent->pr_parent != NULL)
 		pr = pr->pr_parent;
-	return ((uint64_t)1 << 32 | (u_int)pr->pr_id);
+	*number = pr->pr_id;
+	return (pr);
 }
 
 uint64_t

@@ -6,9 +6,11 @@
 //! has an account for all its users and for the jails in it, or its root could multiply
 //! itself by setuid(2).
 //!
-//! An account is told by a uid or by the number of a jail, which each charge on it holds. Not by
-//! an address: accounts share a chain by what they are told by, and the simulated kernel plays an
-//! order again only where that does not depend on the host's memory. An account with nothing on it stays on its chain, for the next user or jail that needs an account
+//! An account is told by the address of a uidinfo or a prison, which each charge on it holds. The
+//! number of the user or jail says on which chain it is. A number alone tells no account, because a
+//! jail that is going away can lose its number to another. An address says nothing of the chain,
+//! because the simulated kernel has addresses of its host, and plays an order again only if the same
+//! accounts share a chain. An account with nothing on it stays on its chain, for the next user or jail that needs an account
 //! there.
 
 use core::cell::Cell;
@@ -26,12 +28,21 @@ const CHAINS: usize = 64;
 
 /// What a user or a jail has.
 pub(super) struct Account {
-    /// What it is told by. Under the mutex.
-    key: Cell<u64>,
+    /// The address it is told by. Under the mutex.
+    address: Cell<usize>,
     /// How many of each resource. Raised under the mutex.
     held: [AtomicU32; 2],
     /// The next of its chain. Under the mutex.
     next: Link,
+}
+
+/// Whose account it is.
+#[derive(Clone, Copy)]
+pub(super) struct Owner {
+    /// Of a uidinfo or a prison.
+    pub(super) address: usize,
+    /// Of the user or the jail.
+    pub(super) number: u32,
 }
 
 /// An account stays where it is until MOD_UNLOAD.
@@ -68,16 +79,16 @@ pub(super) fn destroy() {
 pub(super) struct Share(&'static AtomicU32);
 
 impl Share {
-    /// Puts one of a resource on the account of `key`. ENOMEM where it has `max` of that. Sleeps
+    /// Puts one of a resource on the account of `owner`. ENOMEM where it has `max` of that. Sleeps
     /// if it may `wait`.
-    pub(super) fn take<R: Resource>(key: u64, max: u32, wait: Wait) -> Result<Share, Errno> {
-        let raise = |accounts: &Accounts| accounts.raise(key, R::INDEX, max);
+    pub(super) fn take<R: Resource>(owner: Owner, max: u32, wait: Wait) -> Result<Share, Errno> {
+        let raise = |accounts: &Accounts| accounts.raise(owner, R::INDEX, max);
         if let Some(result) = ACCOUNTS.with(raise) {
             return result.map(Share);
         }
         let new = ZONE.item_if(
             Account {
-                key: Cell::new(0),
+                address: Cell::new(0),
                 held: [const { AtomicU32::new(0) }; 2],
                 next: Cell::new(None),
             },
@@ -85,7 +96,7 @@ impl Share {
         )?;
         // An account with nothing on it is anybody's: there is room now.
         let result = ACCOUNTS.with(|accounts| {
-            accounts.insert(key, new.leak());
+            accounts.insert(owner, new.leak());
             raise(accounts)
         });
         result.unwrap_or(Err(Errno::ENOMEM)).map(Share)
@@ -100,23 +111,23 @@ impl Drop for Share {
 }
 
 impl Accounts {
-    fn chain(&self, key: u64) -> &Link {
-        let mixed = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        &self.0[(mixed >> (u64::BITS - CHAINS.ilog2())) as usize]
+    fn chain(&self, owner: Owner) -> &Link {
+        let mixed = owner.number.wrapping_mul(0x9e37_79b9);
+        &self.0[(mixed >> (u32::BITS - CHAINS.ilog2())) as usize]
     }
 
-    /// Puts one of a resource on the account of `key`, or on an account of its chain that has
+    /// Puts one of a resource on the account of `owner`, or on an account of its chain that has
     /// nothing on it. None: there is neither.
     fn raise(
         &self,
-        key: u64,
+        owner: Owner,
         resource: usize,
         max: u32,
     ) -> Option<Result<&'static AtomicU32, Errno>> {
         let mut unused = None;
-        let mut next = self.chain(key).get();
+        let mut next = self.chain(owner).get();
         while let Some(account) = next {
-            if account.key.get() == key {
+            if account.address.get() == owner.address {
                 unused = Some(account);
                 if account.held[resource].load(Relaxed) >= max {
                     return Some(Err(Errno::ENOMEM));
@@ -132,7 +143,7 @@ impl Accounts {
         if max == 0 {
             return Some(Err(Errno::ENOMEM));
         }
-        account.key.set(key);
+        account.address.set(owner.address);
         let held = &account.held[resource];
         held.fetch_add(1, Relaxed);
         Some(Ok(held))
@@ -149,7 +160,7 @@ impl Accounts {
         }
     }
 
-    fn insert(&self, key: u64, new: &'static Account) {
-        new.next.set(self.chain(key).replace(Some(new)));
+    fn insert(&self, owner: Owner, new: &'static Account) {
+        new.next.set(self.chain(owner).replace(Some(new)));
     }
 }

@@ -195,7 +195,7 @@ static WATCHERS: Zone<Watcher> = Zone::new();
 
 /// At MOD_LOAD, before any registration. ENOMEM where the kernel has no memory.
 pub(super) fn init() -> Result<(), Errno> {
-    table::draw_salt();
+    table::draw_secrets();
     TABLE.mtx.mtx_init(c"kqx groups");
     // SAFETY: the functions do what uma(9) expects of an init and a fini; a watcher needs
     // none.
@@ -750,6 +750,11 @@ unsafe extern "C" fn retry(argument: *mut c_void, _pending: c_int) {
         return group.run_after(BUSY);
     };
     group.scheduled.set(None);
+    // The last watcher may have gone, and the table has let go of the group. Then the word, if
+    // the group has one, is another group's, which has armed the word.
+    if group.watchers.get() == 0 {
+        return;
+    }
     group.lines.wait_again();
     (group.offer)(&Waiting(group));
     if !group.lines.has_missed() && group.scheduled.get().is_none() {

@@ -19,13 +19,15 @@ use super::uma::{Item, Zone};
 const CHAINS: usize = 4096;
 
 /// Drawn at each load.
-static SALT: AtomicUsize = AtomicUsize::new(0);
+static SECRETS: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 
 /// At MOD_LOAD, before any registration.
-pub(super) fn draw_salt() {
-    // SAFETY: takes no argument.
-    let [low, high] = unsafe { [sys::arc4random(), sys::arc4random()] };
-    SALT.store((high as usize) << 32 | low as usize, Relaxed);
+pub(super) fn draw_secrets() {
+    for secret in &SECRETS {
+        // SAFETY: takes no argument.
+        let [low, high] = unsafe { [sys::arc4random(), sys::arc4random()] };
+        secret.store((high as usize) << 32 | low as usize, Relaxed);
+    }
 }
 
 /// What registrations have in common that share an item.
@@ -38,10 +40,11 @@ pub(super) struct Name {
 }
 
 impl Name {
-    /// Which chain it is on. Nobody can choose names that share a chain: `SALT` is a secret.
+    /// Which chain it is on. Nobody can choose names that share a chain, not even who knows the
+    /// owners: each part has a secret factor of its own.
     fn chain(self) -> usize {
-        let salt = SALT.load(Relaxed);
-        let mixed = (self.owner ^ self.index ^ salt).wrapping_mul(salt | 1);
+        let [owner, index] = SECRETS.each_ref().map(|secret| secret.load(Relaxed) | 1);
+        let mixed = (self.owner.wrapping_mul(owner)).wrapping_add(self.index.wrapping_mul(index));
         (mixed ^ mixed >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (usize::BITS - CHAINS.ilog2())
     }
 }
@@ -214,6 +217,33 @@ impl<T: Named> Drop for Ref<T> {
             self.0.end();
             // SAFETY: from `insert`. Nobody can find the item, and this was the last reference.
             drop(unsafe { Item::from_raw(T::zone(), self.0.0) });
+        }
+    }
+}
+
+#[cfg(all(test, miri))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_a_sum_or_an_exclusive_or_makes_alike_are_on_many_chains() {
+        SECRETS[0].store(0x5851_f42d_4c95_7f2d, Relaxed);
+        SECRETS[1].store(0x1405_7b7e_f767_814f, Relaxed);
+        let chains = |index: fn(usize) -> usize| {
+            let owners = (0..2_000).map(|n| 0xffff_f800_0000_0000 + n * 0x380);
+            let mut used = [false; CHAINS];
+            for owner in owners {
+                let index = index(owner);
+                used[Name { owner, index }.chain()] = true;
+            }
+            used.into_iter().filter(|used| *used).count()
+        };
+        for alike in [
+            chains(|owner| owner ^ 0x1234_5678),
+            chains(|owner| 0x1234_5678_usize.wrapping_sub(owner)),
+            chains(|_| 7),
+        ] {
+            assert!(alike > 1_000, "{alike} chains");
         }
     }
 }

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use freebsd_kernel_sys as sys;
 use kqx::errno::Errno;
 
-use super::account::Share;
+use super::account::{Owner, Share};
 use super::stats::{Stat, counter_u64_add};
 use super::sysctl::{pages, pages_max, timer_max, timer_max_user, timers};
 use super::uma::Wait;
@@ -75,7 +75,7 @@ impl Resource for Pages {
 pub struct Charge<R: Resource = Timers> {
     _share: Share,
     _total: Total<R>,
-    // Last: it holds the jail, whose number tells the share's account.
+    // Last: it holds what the share's account is told by.
     _limited: Limited,
 }
 
@@ -129,9 +129,11 @@ impl<R: Resource> Charge<R> {
         };
         let _total = Total::take(max)?;
         let _limited = Limited::take()?;
-        // SAFETY: as above.
-        let key = unsafe { sys::kqx_curthread_account() };
-        let _share = Share::take::<R>(key, max_user, wait)?;
+        let mut number = 0;
+        // SAFETY: of curthread, as above. The jail or the uidinfo at that address is held by the
+        // credential that `_limited` holds.
+        let address = unsafe { sys::kqx_curthread_account(&mut number) } as usize;
+        let _share = Share::take::<R>(Owner { address, number }, max_user, wait)?;
         Ok(Charge {
             _share,
             _total,

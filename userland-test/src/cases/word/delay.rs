@@ -10,7 +10,7 @@ use kqx::event::{EV_ADD, EV_CLEAR, EV_DISABLE, EV_ONESHOT, Kevent};
 use crate::case::case;
 use crate::outcome::{Failure, Outcome};
 use crate::system::{Clock, Errno, System};
-use crate::tools::change::{MS, SEC, delete, enable};
+use crate::tools::change::{MS, SEC, US, delete, enable};
 use crate::tools::queue::Queue;
 use crate::tools::words::{Pad, WORD};
 use crate::{ensure, equal};
@@ -195,6 +195,22 @@ fn two(sys: &dyn System) -> Outcome {
     by_delay(&quick, 1)?;
     let event = by_delay(&slow, 1)?;
     ensure!(event.ext[1] >= 40 * MS, "{event:?}");
+    Ok(())
+}
+
+/// The last watcher of a word goes as its delay passes. Whoever counts next kicks the watcher that
+/// was added meanwhile.
+#[case("word.delay.handed_over")]
+fn handed_over(sys: &dyn System) -> Outcome {
+    let pad = Pad::new(sys)?;
+    let [old, new] = [Queue::new(sys)?, Queue::new(sys)?];
+    old.apply(delayed(&pad, 20 * US))?;
+    pad.count(0, 1)?;
+    sys.parallel(&[&|| Ok(old.apply(delete(WORD))?), &|| {
+        Ok(new.apply(pad.edge(0, 10))?)
+    }])?;
+    equal!(pad.count(0, 9)?, true);
+    equal!(new.wait()?.data, 10);
     Ok(())
 }
 
