@@ -34,7 +34,7 @@ test: setup
 vm-test: setup
 	cargo xtask vm run
 
-# The suite in a Vagrant box.
+# The same in a Vagrant box.
 vagrant-test: setup
 	cargo xtask vm vagrant
 

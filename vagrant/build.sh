@@ -1,16 +1,17 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# Builds kqx inside the machine, with pkg's Rust, from the source.tar beside this script,
-# and puts the module and the harness where test.sh looks for them.
+# Builds kqx inside the machine, with pkg's Rust, from the source.tar beside this script, and
+# puts the module, the harness and kqx-init in the places of those that the runner brought.
 set -eu
 
-cd "$(dirname "$0")"
 sudo pkg install -y rust
-mkdir -p source
-tar -xf source.tar -C source
-cd source
+rm -rf "$HOME/kqx"
+mkdir "$HOME/kqx"
+tar -xf /kqx/source.tar -C "$HOME/kqx"
+cd "$HOME/kqx"
 make build
 cargo xtask harness
 release=$(uname -r)
 built=target/kqx/freebsd-${release%%.*}
-cp "$built/kqx.ko" "$built/cargo/release/kqx-test" ..
+sudo cp "$built/kqx.ko" /boot/modules/
+sudo cp "$built/cargo/release/kqx-test" "$built/cargo/release/kqx-init" /kqx/

@@ -2,7 +2,9 @@
 
 //! What the caller hands to a run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use kqx_init::{HOME, INIT, LIBRARY};
 
 /// The files for the guest, built for its release of FreeBSD.
 #[derive(Clone, Debug)]
@@ -46,6 +48,23 @@ impl Artefacts {
         let name = self.module.file_name().unwrap_or_default();
         format!("/boot/modules/{}", name.display())
     }
+
+    /// The files for the suite and for the programs whose name contains `filter`: the path of
+    /// each in the guest, and on this host.
+    pub(crate) fn files(&self, filter: Option<&str>) -> Vec<(String, &Path)> {
+        let mut files = vec![
+            (self.module_in_guest(), &*self.module),
+            (INIT.to_owned(), &*self.init),
+        ];
+        let library = self.library.as_deref();
+        files.extend(library.map(|library| (LIBRARY.to_owned(), library)));
+        let harness = self.harness.as_deref();
+        files.extend(harness.map(|harness| (in_home(harness), harness)));
+        let programs = self.programs.iter();
+        let named = programs.filter(|program| program.is_named(filter));
+        files.extend(named.map(|program| (program.in_guest().path, &*program.file)));
+        files
+    }
 }
 
 impl Program {
@@ -53,4 +72,19 @@ impl Program {
     pub fn is_named(&self, filter: Option<&str>) -> bool {
         filter.is_none_or(|text| self.name.contains(text))
     }
+
+    /// The program in the guest.
+    pub(crate) fn in_guest(&self) -> kqx_init::Program {
+        kqx_init::Program {
+            path: format!("{HOME}/{}", self.name),
+            args: self.args.clone(),
+            preloaded: self.preloaded,
+        }
+    }
+}
+
+/// The path in the guest of a file that the runner brings.
+pub(crate) fn in_home(file: &Path) -> String {
+    let name = file.file_name().unwrap_or_default();
+    format!("{HOME}/{}", name.display())
 }

@@ -7,7 +7,8 @@ use std::{fs, time::Duration};
 use anyhow::Result;
 use kqx_init::STDOUT;
 
-use crate::conclusion::Conclusion;
+use crate::artefacts::Program;
+use crate::conclusion::{Conclusion, End};
 use crate::console::Console;
 use crate::record::{JUNIT, Record};
 use crate::report;
@@ -29,6 +30,26 @@ pub(crate) struct Done {
 }
 
 impl Done {
+    /// A run that ended in this way. Of the `programs` after the suite, those ran whose name
+    /// contains `filter`.
+    pub(crate) fn new(
+        console: Console,
+        end: End,
+        time: Duration,
+        programs: &[Program],
+        filter: Option<&str>,
+    ) -> Done {
+        let tap = || report::tap_of(programs, filter, console.programs());
+        let programs = (!programs.is_empty()).then(tap);
+        let tally = programs.as_ref().map(Tap::tally).unwrap_or_default();
+        Done {
+            conclusion: console.conclusion(end).and(tally),
+            programs,
+            console,
+            time,
+        }
+    }
+
     /// Writes the reports. Prints how the run on `name` ended and where its files are.
     pub(crate) fn tell(&self, name: &str, record: &Record) -> Result<()> {
         let (conclusion, programs) = (&self.conclusion, self.programs.as_ref());

@@ -8,9 +8,9 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use kqx_init::{HOME, INIT, LIBRARY, LIMIT, PLAN, Plan, Program};
+use kqx_init::{PLAN, Plan, Program};
 
-use crate::artefacts::Artefacts;
+use crate::artefacts::{Artefacts, in_home};
 use crate::image::Image;
 use crate::manner::By;
 
@@ -23,45 +23,25 @@ pub(crate) struct Guest<'a> {
 }
 
 impl<'a> Guest<'a> {
-    /// A guest with the root `base`. Its status lines carry `nonce`, and it hands back its
-    /// files on the disk `out`.
+    /// A guest with the root `base`, which follows the `plan`. It gets the programs whose name
+    /// contains `filter`.
     pub(crate) fn new(
         artefacts: &'a Artefacts,
         base: &'a Path,
-        nonce: &str,
-        out: &str,
+        plan: Plan,
+        filter: Option<&str>,
     ) -> Result<Self> {
         let mut image = Image::new(base);
-        image.program(INIT, &artefacts.init)?;
         image.text("/etc/hosts", "127.0.0.1 localhost\n".to_owned());
-        image.file(artefacts.module_in_guest(), &artefacts.module);
-        if let Some(harness) = &artefacts.harness {
-            image.program(in_home(harness), harness)?;
+        for (path, file) in artefacts.files(filter) {
+            image.program(path, file)?;
         }
-        let plan = Plan {
-            nonce: nonce.to_owned(),
-            module: artefacts.module_in_guest(),
-            repeat: 1,
-            limit: LIMIT,
-            out: out.to_owned(),
-            ..Plan::default()
-        };
         Ok(Guest {
             artefacts,
             base,
             image,
             plan,
         })
-    }
-
-    /// Makes the guest run the harness, if there is a harness.
-    pub(crate) fn run_harness(&mut self, args: Vec<String>) {
-        let harness = self.artefacts.harness.as_deref();
-        self.plan.main = harness.map(|harness| Program {
-            path: in_home(harness),
-            args,
-            preloaded: false,
-        });
     }
 
     /// Makes the guest run another program, `repeat` times. The program is a file in the
@@ -92,33 +72,6 @@ impl<'a> Guest<'a> {
             preloaded: false,
         });
         self.plan.repeat = repeat;
-        Ok(())
-    }
-
-    /// Makes the guest run, after the main program, the programs whose name contains `filter`,
-    /// each for at most `limit` seconds.
-    pub(crate) fn run_programs(&mut self, filter: Option<&str>, limit: Option<u32>) -> Result<()> {
-        if let Some(library) = &self.artefacts.library {
-            self.image.program(LIBRARY, library)?;
-        }
-        self.plan.limit = limit.unwrap_or(LIMIT);
-        for program in &self.artefacts.programs {
-            if program.is_named(filter) {
-                let path = format!("{HOME}/{}", program.name);
-                self.image.program(&path, &program.file)?;
-                let args = program.args.clone();
-                let when = if program.unloaded {
-                    &mut self.plan.last
-                } else {
-                    &mut self.plan.then
-                };
-                when.push(Program {
-                    path,
-                    args,
-                    preloaded: program.preloaded,
-                });
-            }
-        }
         Ok(())
     }
 
@@ -154,10 +107,4 @@ impl<'a> Guest<'a> {
         self.image.text(PLAN, serde_json::to_string(&self.plan)?);
         Ok(self.image)
     }
-}
-
-/// The path in the guest of a file that the runner brings.
-fn in_home(file: &Path) -> String {
-    let name = file.file_name().unwrap_or_default();
-    format!("{HOME}/{}", name.display())
 }

@@ -96,7 +96,7 @@ impl Machine {
         let (tell, told) = mpsc::channel();
         let complaints = self.process.stderr.take().expect("it is a pipe");
         let serial = self.process.stdout.take().expect("it is a pipe");
-        read_lines(complaints, tell.clone(), |line| format!("qemu: {line}"));
+        read_lines(complaints, tell.clone(), |line| format!("stderr: {line}"));
         read_lines(serial, tell, |line| line);
 
         let progress = ProgressBar::new_spinner();

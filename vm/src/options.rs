@@ -6,9 +6,9 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
-use kqx_init::OUT;
+use kqx_init::{LIMIT, OUT, Plan};
 
-use crate::artefacts::{Artefacts, Program};
+use crate::artefacts::{Artefacts, Program, in_home};
 use crate::cache::Pair;
 use crate::guest::Guest;
 use crate::image;
@@ -85,6 +85,15 @@ pub struct Run {
 }
 
 impl Run {
+    /// A run of the suite and the programs whose name contains `filter`.
+    pub(crate) fn suite(filter: Option<String>) -> Run {
+        Run {
+            filter,
+            repeat: 1,
+            ..Run::default()
+        }
+    }
+
     /// A run of programs alone, each for at most `limit` seconds.
     pub(crate) fn programs(limit: u32) -> Run {
         Run {
@@ -243,12 +252,38 @@ impl Run {
         }
     }
 
-    /// Makes the guest run what the user asks for.
-    pub(crate) fn instruct(&self, guest: &mut Guest<'_>, artefacts: &Artefacts) -> Result<()> {
-        guest.run_programs(self.filter(), self.limit)?;
-        match self.program.split_first() {
-            Some((program, args)) => guest.run_other(program, args, self.repeat)?,
-            None => guest.run_harness(self.harness_arguments(artefacts)),
+    /// The plan of a guest that runs the harness, if there is a harness, and then the programs.
+    /// Its status lines carry `nonce`, and it hands back its files on the disk `out`.
+    pub(crate) fn plan(&self, artefacts: &Artefacts, nonce: &str, out: &str) -> Plan {
+        let programs = |unloaded| {
+            let programs = artefacts.programs.iter();
+            programs
+                .filter(|program| program.unloaded == unloaded && program.is_named(self.filter()))
+                .map(Program::in_guest)
+                .collect()
+        };
+        let harness = artefacts.harness.as_deref();
+        Plan {
+            nonce: nonce.to_owned(),
+            module: artefacts.module_in_guest(),
+            main: harness.map(|harness| kqx_init::Program {
+                path: in_home(harness),
+                args: self.harness_arguments(artefacts),
+                preloaded: false,
+            }),
+            repeat: 1,
+            then: programs(false),
+            limit: self.limit.unwrap_or(LIMIT),
+            out: out.to_owned(),
+            last: programs(true),
+            ..Plan::default()
+        }
+    }
+
+    /// Makes the guest run what else the user asks for.
+    pub(crate) fn instruct(&self, guest: &mut Guest<'_>) -> Result<()> {
+        if let Some((program, args)) = self.program.split_first() {
+            guest.run_other(program, args, self.repeat)?;
         }
         if self.shell {
             guest.run_shell()?;

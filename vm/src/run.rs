@@ -16,8 +16,7 @@ use crate::kernel::Kernel;
 use crate::manner::{Manner, Way};
 use crate::options::Run;
 use crate::record::Record;
-use crate::tap::Tap;
-use crate::{out, qemu, report};
+use crate::{out, qemu};
 
 impl Run {
     /// Runs on every kernel that the user asked for, with the `artefacts` for that kernel.
@@ -104,8 +103,9 @@ impl Run {
             manner.way
         );
         let nonce = console::nonce();
-        let mut guest = Guest::new(artefacts, &pair.base, &nonce, manner.out_disk())?;
-        self.instruct(&mut guest, artefacts)?;
+        let plan = self.plan(artefacts, &nonce, manner.out_disk());
+        let mut guest = Guest::new(artefacts, &pair.base, plan, self.filter())?;
+        self.instruct(&mut guest)?;
         let mut image = guest.image()?;
         let variables = self.variables(manner.way, artefacts);
         if manner.way != Way::Pvh {
@@ -144,24 +144,17 @@ impl Run {
         if self.keep {
             println!("vm: kept: {}", work.keep().display());
         }
-        let programs = (!artefacts.programs.is_empty())
-            .then(|| report::tap_of(&artefacts.programs, self.filter(), console.programs()));
-        let tally = programs.as_ref().map(Tap::tally).unwrap_or_default();
-        let conclusion = console.conclusion(end).and(tally);
-        if let Conclusion::NotStarted { .. } = conclusion {
+        let done = Done::new(console, end, time, &artefacts.programs, self.filter());
+        if let Conclusion::NotStarted { .. } = done.conclusion {
             eprintln!(
-                "vm: {}: {} {}: {conclusion}; last line: {}",
+                "vm: {}: {} {}: {}; last line: {}",
                 pair.name,
                 manner.accelerator,
                 manner.way,
-                console.last()
+                done.conclusion,
+                done.console.last()
             );
         }
-        Ok(Done {
-            conclusion,
-            programs,
-            console,
-            time,
-        })
+        Ok(done)
     }
 }

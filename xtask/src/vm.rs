@@ -16,15 +16,17 @@ use crate::{build, programs};
 /// Runs the command. Returns the exit status.
 pub fn main(command: &Vm) -> ExitCode {
     kqx_vm::exit(match command {
-        Vm::Run(run) => run.on_each(&home(), |kernel| artefacts_of(run, kernel)),
+        Vm::Run(run) => run.on_each(&home(), |kernel| artefacts_of(run, release_of(kernel)?)),
         Vm::Bench(bench) => bench.run(&home(), |kernel| artefacts(release_of(kernel)?)),
         Vm::Peers(peers) => peers.run(&home(), |kernel| {
             let release = release_of(kernel)?;
             Ok((artefacts(release)?, build::linker(release)?))
         }),
         Vm::List => kqx_vm::list(),
-        Vm::Vagrant(vagrant) => files(vagrant.native)
-            .and_then(|files| vagrant.run(&root().join("vagrant"), &files, &home())),
+        Vm::Vagrant(vagrant) => {
+            let artefacts = |run: &Run| artefacts_of(run, Release::target()?);
+            vagrant.run(&root().join("vagrant"), &home(), artefacts, source)
+        }
     })
 }
 
@@ -33,9 +35,8 @@ pub fn home() -> PathBuf {
     root().join("target/kqx/vm")
 }
 
-/// The artefacts for a run on this kernel.
-fn artefacts_of(run: &Run, kernel: &Kernel) -> Result<Artefacts> {
-    let release = release_of(kernel)?;
+/// The artefacts for a run on this release.
+fn artefacts_of(run: &Run, release: Release) -> Result<Artefacts> {
     let mut artefacts = artefacts(release)?;
     if run.is_the_suite() {
         artefacts.programs = programs::build(release)?;
@@ -63,19 +64,13 @@ fn artefacts(release: Release) -> Result<Artefacts> {
     })
 }
 
-/// The files for a Vagrant machine, whose box is FreeBSD 14: the committed sources for a
-/// build there, or the files that are built here.
-fn files(native: bool) -> Result<Vec<PathBuf>> {
-    let release = Release::V14;
-    if !native {
-        let bins = build::harness(release)?;
-        return Ok(vec![build::module(release)?, bins.join("kqx-test")]);
-    }
+/// An archive of the committed sources, for a machine that builds them.
+fn source() -> Result<PathBuf> {
     let archive = root().join("target/kqx/source.tar");
     fs::create_dir_all(root().join("target/kqx"))?;
     let mut git = Command::new("git");
     git.current_dir(root());
     git.args(["archive", "--format=tar", "HEAD", "-o"]);
     run(git.arg(&archive))?;
-    Ok(vec![archive])
+    Ok(archive)
 }

@@ -11,6 +11,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// The argument that makes kqx-init follow the plan in a session of a running system, as over
+/// ssh, and not as the machine's first process. Its output is then the console, and the system
+/// stays up.
+pub const SESSION: &str = "session";
 /// The guest's directory for the files that the runner brings.
 pub const HOME: &str = "/kqx";
 /// The path of the first process in the guest.
@@ -45,7 +49,7 @@ pub struct Plan {
     pub limit: u32,
     /// A shell for the console.
     pub shell: Option<String>,
-    /// The disk that takes the archive.
+    /// The disk or file that takes the archive.
     pub out: String,
     /// The programs that run after the module is unloaded, each under a time limit.
     pub last: Vec<Program>,

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
 //! The first process of the VM runner's guest. It follows the plan that the runner left in
-//! the guest's root, and reports on the console how the plan went. The library beside this
-//! file defines the plan and the words.
+//! the guest's root, and reports on the console how the plan went. In a Vagrant machine, the
+//! same program follows the plan in a session of ssh. The library beside this file defines the
+//! plan and the words.
 
 #[cfg(not(target_os = "freebsd"))]
 fn main() {
@@ -11,8 +12,8 @@ fn main() {
 }
 
 #[cfg(target_os = "freebsd")]
-fn main() -> ! {
-    freebsd::main()
+fn main() {
+    freebsd::main();
 }
 
 #[cfg(target_os = "freebsd")]
@@ -20,11 +21,11 @@ mod freebsd {
     use std::ffi::CString;
     use std::fs::{self, File, OpenOptions};
     use std::io::{self, Read, Write};
-    use std::os::fd::AsRawFd;
+    use std::os::fd::{AsFd, AsRawFd};
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     use std::process::{Command, ExitStatus, Stdio};
 
-    use kqx_init::{HOME, LIBRARY, NOT_RUN, OUT, PLAN, Plan, Program, STDOUT, Status};
+    use kqx_init::{HOME, LIBRARY, NOT_RUN, OUT, PLAN, Plan, Program, SESSION, STDOUT, Status};
     use libc::{c_char, c_int};
 
     /// The error output of a program under a time limit.
@@ -38,16 +39,23 @@ mod freebsd {
         fn kldfind(file: *const c_char) -> c_int;
     }
 
-    pub(super) fn main() -> ! {
+    pub(super) fn main() {
+        let session = std::env::args().nth(1).is_some_and(|word| word == SESSION);
         // Without a console, nobody can read an error.
-        if let Ok(console) = open_console() {
+        if let Ok(console) = open_console(session) {
             match plan() {
-                Ok(plan) => serve(&plan, &console),
+                Ok(plan) => serve(&plan, session, &console),
                 Err(error) => {
                     let _ = writeln!(&console, "kqx-init: {PLAN}: {error}");
                 }
             }
         }
+        if !session {
+            go_down();
+        }
+    }
+
+    fn go_down() -> ! {
         // Nothing needs a sync: the root is read-only, and the rest is in memory. QEMU ends
         // where the machine would boot again, without the delay of powering off.
         // SAFETY: reboot takes no memory, and the first process may call it.
@@ -57,7 +65,10 @@ mod freebsd {
         }
     }
 
-    fn open_console() -> io::Result<File> {
+    fn open_console(session: bool) -> io::Result<File> {
+        if session {
+            return Ok(io::stdout().as_fd().try_clone_to_owned()?.into());
+        }
         OpenOptions::new()
             .read(true)
             .write(true)
@@ -68,26 +79,50 @@ mod freebsd {
         Ok(serde_json::from_slice(&fs::read(PLAN)?)?)
     }
 
-    fn serve(plan: &Plan, console: &File) {
+    fn serve(plan: &Plan, session: bool, console: &File) {
         let say = |status: Status| {
             // A console that refuses a status also refuses an error about the status.
             let _ = writeln!(&*console, "{}", status.line(&plan.nonce));
         };
         say(Status::Start);
-        if let Err(error) = follow(plan, console, &say) {
+        if let Err(error) = follow(plan, session, console, &say) {
             let _ = writeln!(&*console, "kqx-init: {error}");
             say(NOT_RUN);
+        }
+        if session {
+            // A failure may have left the module behind.
+            let _ = unload(&plan.module);
+            // The kernel's own console is elsewhere.
+            if !command("dmesg", console)
+                .status()
+                .is_ok_and(|status| status.success())
+            {
+                say(NOT_RUN);
+            }
         }
         say(Status::Done);
     }
 
-    fn follow(plan: &Plan, console: &File, say: &dyn Fn(Status)) -> Result<(), String> {
+    /// Makes a machine without a system ready for programs.
+    fn prepare(console: &File) -> Result<(), String> {
         take_terminal(console);
         for directory in ["/tmp", OUT] {
             mount_tmpfs(directory).map_err(|e| format!("{directory}: tmpfs: {e}"))?;
         }
         // A kernel may be without a network. A program that needs 127.0.0.1 says so.
         let _ = bring_up_loopback();
+        Ok(())
+    }
+
+    fn follow(
+        plan: &Plan,
+        session: bool,
+        console: &File,
+        say: &dyn Fn(Status),
+    ) -> Result<(), String> {
+        if !session {
+            prepare(console)?;
+        }
         let module = &plan.module;
         if plan.loaded {
             find(module).map_err(|e| format!("{module} is not loaded yet: {e}"))?;
@@ -112,10 +147,10 @@ mod freebsd {
             say(Status::Exit(0));
         }
         for program in &plan.then {
-            say(verdict(program, plan.limit));
+            say(verdict(program, plan.limit, console));
         }
         if let Some(shell) = &plan.shell {
-            command(shell)
+            command(shell, console)
                 .status()
                 .map_err(|e| format!("{shell} cannot be run: {e}"))?;
             say(Status::Exit(0));
@@ -125,15 +160,15 @@ mod freebsd {
         hand_back(disk).map_err(|e| format!("{disk} does not take the files: {e}"))?;
         unload(module).map_err(|e| format!("{module} does not unload: {e}"))?;
         for program in &plan.last {
-            say(verdict(program, plan.limit));
+            say(verdict(program, plan.limit, console));
         }
         Ok(())
     }
 
     /// Runs the program under the time limit, in seconds.
-    fn verdict(program: &Program, limit: u32) -> Status {
+    fn verdict(program: &Program, limit: u32, console: &File) -> Status {
         let name = program.name().to_owned();
-        match attempt(program, limit) {
+        match attempt(program, limit, console) {
             Ok(status) if status.success() => Status::Passed(name),
             Ok(status) => {
                 let ended = match status.signal() {
@@ -150,8 +185,8 @@ mod freebsd {
         }
     }
 
-    fn attempt(program: &Program, seconds: u32) -> io::Result<ExitStatus> {
-        let mut command = command(&program.path);
+    fn attempt(program: &Program, seconds: u32, console: &File) -> io::Result<ExitStatus> {
+        let mut command = command(&program.path, console);
         command.args(&program.args).env("RUST_BACKTRACE", "0");
         command.stdin(Stdio::null()).stderr(File::create(STDERR)?);
         if program.preloaded {
@@ -208,7 +243,7 @@ mod freebsd {
         }
     }
 
-    fn command(program: &str) -> Command {
+    fn command(program: &str, console: &File) -> Command {
         let mut command = Command::new(program);
         command
             .current_dir(OUT)
@@ -217,7 +252,11 @@ mod freebsd {
             .env("HOME", "/tmp")
             .env("TERM", "dumb")
             .env("RUST_BACKTRACE", "1");
-        let console = || open_console().map_or_else(|_| Stdio::null(), Stdio::from);
+        let console = || {
+            console
+                .try_clone()
+                .map_or_else(|_| Stdio::null(), Stdio::from)
+        };
         command.stdin(console()).stdout(console()).stderr(console());
         command
     }
@@ -228,7 +267,7 @@ mod freebsd {
             .create(true)
             .append(true)
             .open(format!("{OUT}/{STDOUT}"))?;
-        let mut child = command(&program.path)
+        let mut child = command(&program.path, console)
             .args(&program.args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -254,6 +293,8 @@ mod freebsd {
         archive.append_dir_all(".", OUT)?;
         OpenOptions::new()
             .write(true)
+            .create(true)
+            .truncate(false)
             .open(disk)?
             .write_all(&archive.into_inner()?)
     }
