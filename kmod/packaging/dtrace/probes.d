@@ -11,6 +11,8 @@
 
 #pragma D option quiet
 #pragma D option cleanrate=999hz
+/* The kernel shares this room out to as many CPUs as it was built for, not as there are. */
+#pragma D option dynvarsize=32m
 
 /* The number of kevent(2) in the table of system calls. */
 inline int KEVENT = 560;
