@@ -111,6 +111,7 @@ mod tests {
             .map(|file| file.display().to_string().replace(".gz", ""))
             .collect();
         assert_eq!(installed(&[]), listed);
+        assert!(port.contains("\nUSE_LDCONFIG=\tyes\n"), "for the library");
         let kmoddir = ("KMODDIR", "/boot/kernel");
         let installed = installed(&[("DESTDIR", "/stage"), ("PREFIX", "/opt"), kmoddir]);
         assert_eq!(installed[0], "/stage/boot/kernel/kqx.ko");
