@@ -252,7 +252,7 @@ pub(crate) fn conclude(
 /// back. kqueue by itself keeps the knote on its queue until the next scan.
 #[inline(always)]
 fn unqueue(kn: Knote<'_, Changing>, due: bool) {
-    if kn.queued_or_active() && (!due || kn.disabled()) {
+    if kn.is_queued_in_vain(due) {
         unqueue_anyway(kn);
     }
 }

@@ -83,19 +83,31 @@ pub(super) fn opened() -> Option<&'static Entry> {
     unsafe { OPEN.load(Ordering::Relaxed).as_ref() }
 }
 
-/// Whether a knote is of the slot that the module has: a thread can bring a table that it
-/// found under another number, before that was given back.
+/// Whether an attached knote is of this module. A thread can bring the table, found under a number
+/// that was given back since, with a knote of the filter that has the number now.
 ///
 /// # Safety
 /// `kn` is a knote that kqueue has handed to a callback.
 pub(super) unsafe fn owns(kn: NonNull<sys::knote>) -> bool {
+    // SAFETY: the caller's promise; a knote's table does not change.
+    let table = unsafe { (*kn.as_ptr()).kn_fop };
+    core::ptr::eq(table.cast(), OPEN.load(Ordering::Relaxed))
+}
+
+/// Whether a knote that is to be attached is of the slot that the module has. The module keeps the
+/// slot while a knote is attached.
+///
+/// # Safety
+/// As for [`owns`].
+pub(super) unsafe fn accepts(kn: NonNull<sys::knote>) -> bool {
     // SAFETY: the caller's promise; a knote's filter does not change.
-    let (slot, table) = unsafe { ((*kn.as_ptr()).kn_kevent.filter, (*kn.as_ptr()).kn_fop) };
-    let entry = OPEN.load(Ordering::Relaxed);
-    core::ptr::eq(table.cast(), entry)
-        // SAFETY: an entry that `find` returned, which nobody ever frees: a knote's table is
-        // not null.
-        && c_int::from(slot) == unsafe { (*entry).slot.load(Ordering::Relaxed) }
+    let slot = unsafe { (*kn.as_ptr()).kn_kevent.filter };
+    // SAFETY: the caller's promise. The knote's table is not null, so OPEN is not null either, if
+    // it is the same. An entry that `find` returned is never freed.
+    unsafe {
+        owns(kn)
+            && c_int::from(slot) == (*OPEN.load(Ordering::Relaxed)).slot.load(Ordering::Relaxed)
+    }
 }
 
 /// Where in the page the code is: not on cache lines that are written.

@@ -69,7 +69,7 @@ unsafe extern "C" fn f_attach<O: Filterops>(kn: *mut sys::knote) -> c_int {
     // SAFETY: kqueue never passes null.
     let kn = unsafe { NonNull::new_unchecked(kn) };
     // SAFETY: the caller's promise.
-    if !unsafe { entry::owns(kn) } {
+    if !unsafe { entry::accepts(kn) } {
         return Errno::EINVAL.number().into();
     }
     // SAFETY: the caller's promise; a knote in flux is this thread's alone.

@@ -27,6 +27,7 @@ use core::ptr::{NonNull, without_provenance_mut};
 use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use freebsd_kernel_sys as sys;
+use kqx::abi;
 use kqx::event::Kevent;
 use kqx_filters::{Report, Words};
 
@@ -150,6 +151,19 @@ impl<'a, P> Knote<'a, P> {
     /// Which registration of the filter the knote is.
     pub fn ident(&self) -> usize {
         get!(self, kn_kevent.ident) as usize
+    }
+
+    /// The number of the member that the ident names. The byte alone is read: an instruction less.
+    #[inline(always)]
+    pub fn number(&self) -> u8 {
+        const { assert!(cfg!(target_endian = "little") && abi::KQX_ID_BITS == 56) };
+        // SAFETY: the INVARIANT of this file: the ident does not change.
+        unsafe {
+            (&raw const (*self.raw.as_ptr()).kn_kevent.ident)
+                .cast::<u8>()
+                .add(7)
+                .read()
+        }
     }
 
     /// The word that the family keeps for itself.
@@ -280,11 +294,13 @@ impl Accepted<'_> {
 }
 
 impl Knote<'_, Changing> {
-    /// Whether kqueue has the knote on its queue, or will put the knote there once it is
-    /// enabled. Other threads can make the knote active meanwhile, but not inactive.
+    /// Whether kqueue has the knote on its queue, or will put the knote there once it is enabled,
+    /// although nothing is `due` or the knote is disabled. Other threads can make the knote active
+    /// meanwhile, but not inactive.
     #[inline(always)]
-    pub fn queued_or_active(&self) -> bool {
-        self.status() & (sys::KN_QUEUED | sys::KN_ACTIVE) != 0
+    pub fn is_queued_in_vain(&self, due: bool) -> bool {
+        let status = self.status();
+        status & (sys::KN_QUEUED | sys::KN_ACTIVE) != 0 && (!due || status & sys::KN_DISABLED != 0)
     }
 
     /// Takes the knote off its kqueue's queue, as if it had never been due. EV_ENABLE will
