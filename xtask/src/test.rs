@@ -41,7 +41,7 @@ pub fn all() -> Result<()> {
     })
 }
 
-/// What runs on a simulated or a real kernel.
+/// What runs on a simulated or a real kernel, and what this lane has time for.
 fn suites() -> Result<Vec<Step>> {
     let step = |what: &str, release: Release, machine: &str, line: &str| {
         let mut harness = harness(release);
@@ -63,16 +63,19 @@ fn suites() -> Result<Vec<Step>> {
     }
     let races = "stress --seconds 5 again.races";
     steps.push(step("in real time", Release::V14, "native@real", races));
+    // `--cfg loom` builds every crate anew, so these tests have a directory of their own.
+    let mut loom = cargo("test --release --quiet --package kqx-loom --target-dir target/loom");
+    loom.env("RUSTFLAGS", "--cfg loom");
+    steps.push(("what has no lock, under loom".into(), loom));
+    let cost = "the filters' cost, in instructions".into();
+    steps.push((cost, xtask("instructions")?));
     let kernels = "the suite on the FreeBSD kernels at hand".into();
     steps.push((kernels, xtask("vm run --cached")?));
     Ok(steps)
 }
 
-/// What needs no kernel, and what breaks kqx on purpose.
+/// What reads the code, the unit tests, and what breaks kqx on purpose.
 fn units() -> Result<Vec<Step>> {
-    // `--cfg loom` builds every crate anew, so these tests have a directory of their own.
-    let mut loom = cargo("test --release --quiet --package kqx-loom --target-dir target/loom");
-    loom.env("RUSTFLAGS", "--cfg loom");
     let script = |name| Command::new(root().join(".ci").join(name));
     let lints = "clippy --quiet --workspace --all-features --all-targets -- -D warnings";
     Ok(vec![
@@ -80,11 +83,6 @@ fn units() -> Result<Vec<Step>> {
         ("what compiles anywhere".into(), script("portable")),
         ("lints".into(), cargo(lints)),
         ("unit tests".into(), cargo("test --quiet --workspace")),
-        ("what has no lock, under loom".into(), loom),
-        (
-            "the filters' cost, in instructions".into(),
-            xtask("instructions")?,
-        ),
         ("the mutants".into(), xtask("mutants")?),
     ])
 }
