@@ -15,8 +15,8 @@ use std::process::{Command, exit};
 /// `__FreeBSD_version` that makes a module load on all of its minors (module(9)).
 const RELEASES: [(&str, u32); 2] = [("14", 1400097), ("15", 1500068)];
 
-/// The kernel's own flags for amd64 modules, as far as they change code or layout. As in the module's
-/// Rust code, only a function that calls another has a frame.
+/// The kernel's own flags for amd64 modules, as far as they change code or layout. As in the
+/// module's Rust code, only a function that calls another has a frame.
 const KERNEL_FLAGS: [&str; 23] = [
     "-nostdinc",
     "-std=gnu17",

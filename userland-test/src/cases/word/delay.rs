@@ -198,8 +198,8 @@ fn two(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
-/// The last watcher of a word goes as its delay passes. Whoever counts next kicks the watcher that
-/// was added meanwhile.
+/// The last watcher of a word goes as its delay passes, and another watcher is added meanwhile. The
+/// producer that reaches the threshold then kicks the new watcher.
 #[case("word.delay.handed_over")]
 fn handed_over(sys: &dyn System) -> Outcome {
     let pad = Pad::new(sys)?;
