@@ -50,7 +50,7 @@ try: ready
 install: build
 	cargo xtask install
 
-clean: ready
+clean:
 	cargo clean
 
 # What no program of kqx can say, because cargo must build the program first.
