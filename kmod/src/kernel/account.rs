@@ -7,11 +7,11 @@
 //! itself by setuid(2).
 //!
 //! An account is told by the address of a uidinfo or a prison, which each charge on it holds. The
-//! number of the user or jail says on which chain it is. A number alone tells no account, because a
-//! jail that is going away can lose its number to another. An address says nothing of the chain,
-//! because the simulated kernel has addresses of its host, and plays an order again only if the same
-//! accounts share a chain. An account with nothing on it stays on its chain, for the next user or jail that needs an account
-//! there.
+//! number of the user or jail says on which chain it is. A number alone tells no account, because
+//! a jail that is going away can lose its number to another. An address says nothing of the
+//! chain, because the simulated kernel has addresses of its host, and plays an order again only
+//! if the same accounts share a chain. An account with nothing on it stays on its chain, for the
+//! next user or jail that needs an account there.
 
 use core::cell::Cell;
 use core::ptr::NonNull;
