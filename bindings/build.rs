@@ -3,9 +3,11 @@
 //! Finds the kernel headers of the target release, runs bindgen over them and compiles
 //! the C shim with the same flags.
 //!
-//! Environment: `KQX_TARGET` (14, the default, or 15) picks the release,
-//! `KQX_HEADERS` the directories of its headers, separated by colons (`cargo xtask`
-//! sets it; without it, where `make setup` puts them, or /usr/include on FreeBSD).
+//! The feature `freebsd-14` or `freebsd-15` picks the release. Builds for both can share a target
+//! directory then, with all that they do not depend on the release for. Without a feature,
+//! `KQX_TARGET` (14, the default, or 15) in the environment does. `KQX_HEADERS` names the
+//! directories of the headers, separated by colons (without it, where `make setup` puts them, or
+//! /usr/include on FreeBSD).
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -51,7 +53,10 @@ fn main() {
     for name in ["KQX_TARGET", "KQX_HEADERS"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
-    let target = env::var("KQX_TARGET").unwrap_or_else(|_| host_release());
+    let target = (RELEASES.iter().rev().map(|(name, _)| name.to_string()))
+        .find(|name| env::var_os(format!("CARGO_FEATURE_FREEBSD_{name}")).is_some())
+        .or_else(|| env::var("KQX_TARGET").ok())
+        .unwrap_or_else(host_release);
     let Some(&(release, version)) = RELEASES.iter().find(|(name, _)| *name == target) else {
         fail(&format!(
             "KQX_TARGET={target} is not a release kqx knows: use 14 or 15"

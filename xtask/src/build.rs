@@ -25,15 +25,17 @@ const FREEBSD: &str = "x86_64-unknown-freebsd";
 /// Builds `kqx.ko` and checks it. Returns the path.
 pub fn module(release: Release) -> Result<PathBuf> {
     let directory = release.directory();
-    let target = directory.join("cargo");
+    // Of both releases, which have the most in common.
+    let target = root().join("target/kqx/kernel");
     let rustflags = format!(
         "{KERNEL_RUSTFLAGS} --remap-path-prefix={}=",
         root().display()
     );
     let rustc = "rustc --quiet --package kqx-kmod --profile kernel --crate-type staticlib \
                  --target x86_64-unknown-none -Zbuild-std=core --target-dir";
-    run(cargo(release, rustc)?
+    run(cargo(rustc)?
         .arg(&target)
+        .args(release.feature("freebsd-kernel-sys"))
         .env("RUSTFLAGS", rustflags))?;
     let archive = target.join("x86_64-unknown-none/kernel/libkqx_kmod.a");
 
@@ -90,7 +92,7 @@ fn built(release: Release) -> PathBuf {
 
 /// A `cargo build` for FreeBSD. The caller adds the packages.
 pub fn freebsd(release: Release) -> Result<Command> {
-    let mut cargo = cargo(release, "build --quiet --release --target-dir")?;
+    let mut cargo = cargo("build --quiet --release --target-dir")?;
     cargo.arg(release.directory().join("cargo"));
     if !cfg!(target_os = "freebsd") {
         // Each build for FreeBSD uses the same libraries, tests included. Otherwise each
@@ -103,15 +105,16 @@ pub fn freebsd(release: Release) -> Result<Command> {
 }
 
 /// That cargo, with the compiler whose library sources are on this machine.
-fn cargo(release: Release, line: &str) -> Result<Command> {
+fn cargo(line: &str) -> Result<Command> {
     let mut cargo = toolchain::cargo(line);
     cargo
-        .env("KQX_TARGET", release.name())
         .env("RUSTC", toolchain::rustc()?)
         .env("RUSTC_BOOTSTRAP", "1")
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .env_remove("RUSTUP_TOOLCHAIN");
+        .env_remove("RUSTUP_TOOLCHAIN")
+        // What follows RUSTC_BOOTSTRAP is built apart.
+        .env_remove("CARGO_BUILD_BUILD_DIR");
     Ok(cargo)
 }
 

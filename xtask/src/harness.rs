@@ -2,6 +2,7 @@
 
 //! The harness on this machine, with a simulated kernel.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
@@ -17,37 +18,28 @@ pub fn demo() -> Result<()> {
     println!("run: kqx.ko for FreeBSD {name}");
     build::module(release)?;
     println!("run: the simulated kernel");
-    run(&mut harness_by("build", release))?;
+    let mut demo = show(release)?;
     println!("run: the module on the simulated kernel\n");
-    run(&mut show(release))?;
+    run(&mut demo)?;
     println!("\nNext: `make test` runs every test; `make try F=counter` runs a filter's.");
     println!("On FreeBSD {name}, root loads the module: kldload target/kqx/freebsd-{name}/kqx.ko");
     Ok(())
 }
 
-/// The demonstration, in real time. The harness is built as xtask is, so that most of it is there.
-pub fn show(release: Release) -> Command {
-    let mut harness = harness_by("run", release);
-    harness.args(["--", "--on", &format!("{}@real", loaded(release)), "demo"]);
-    harness
+/// The demonstration, in real time.
+pub fn show(release: Release) -> Result<Command> {
+    let mut harness = Command::new(harness(release)?);
+    harness.args(["--on", &format!("{}@real", loaded(release)), "demo"]);
+    Ok(harness)
 }
 
-/// The harness on this machine. Its simulated kernel plays `release`.
-pub fn harness(release: Release) -> Command {
-    let mut cargo = harness_by("run --release", release);
-    cargo.arg("--");
-    cargo
-}
-
-/// A cargo that does `what` with the harness.
-fn harness_by(what: &str, release: Release) -> Command {
-    let mut cargo = cargo(&format!("{what} --quiet --package kqx-test"));
-    cargo.env("KQX_TARGET", release.name());
-    if release != Release::V14 {
-        // The two releases have different bindings. They must not undo each other's build.
-        (cargo.arg("--target-dir")).arg(release.directory().join("host"));
-    }
-    cargo
+/// Builds the harness for this machine. Its simulated kernel plays `release`. Returns the program.
+pub fn harness(release: Release) -> Result<PathBuf> {
+    let target = release.directory().join("host");
+    let mut cargo = cargo("build --quiet --package kqx-test --target-dir");
+    cargo.arg(&target).args(release.feature("kqx-test"));
+    run(&mut cargo)?;
+    Ok(target.join("debug/kqx-test"))
 }
 
 /// The harness's name for the built module in a simulated kernel.

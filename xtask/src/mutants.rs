@@ -20,12 +20,10 @@ use kqx::abi::MEMBERS;
 
 use crate::release::{Release, root, setup_directory};
 use crate::setup;
-use crate::toolchain::run;
+use crate::toolchain::{build_directory, run};
 
 /// The release that the simulated kernel plays: FreeBSD 15 runs every case of the suite.
 const RELEASE: Release = Release::V15;
-/// The profile that .cargo/mutants.toml names.
-const PROFILE: &str = "mutants";
 /// How long the tests of a hand-picked mutant may take, in seconds.
 const DEADLINE: &str = "600";
 /// How long the orders of a case may take that must show a race, in seconds.
@@ -55,6 +53,9 @@ impl Mutants {
             let mut test = Command::new(program);
             test.current_dir(&tree).env("KQX_TARGET", RELEASE.name());
             test.env("CARGO_TARGET_DIR", cargo_target());
+            // The libraries are there. A mutant itself is built, run and thrown away.
+            test.envs(build_directory());
+            test.env("CARGO_PROFILE_DEV_DEBUG", "false");
             // A case that fails on a mutant is not a regression to keep.
             test.env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");
             test
@@ -194,7 +195,7 @@ fn try_picked(
 fn tests_catch(tests: &[&str], timeout: impl Fn() -> Command) -> Result<Option<String>> {
     let test = |more: &[&str]| {
         let mut test = timeout();
-        test.args([DEADLINE, "cargo", "test", "--quiet", "--profile", PROFILE]);
+        test.args([DEADLINE, "cargo", "test", "--quiet"]);
         test.args(tests).args(more).output()
     };
     ensure!(test(&["--no-run"])?.status.success(), "does not compile");
@@ -209,13 +210,19 @@ fn orders_catch(
     timeout: impl Fn() -> Command,
 ) -> Result<Option<String>> {
     let mut build = timeout();
-    build.args([DEADLINE, "cargo", "build", "--quiet"]);
-    build.args(["--profile", PROFILE, "--package", "kqx-test"]);
+    build.args([
+        DEADLINE,
+        "cargo",
+        "build",
+        "--quiet",
+        "--package",
+        "kqx-test",
+    ]);
     ensure!(build.output()?.status.success(), "does not compile");
     // Not by cargo, whose own time is not the orders'.
     let mut orders = timeout();
     orders.arg(ORDERS_DEADLINE);
-    orders.arg(cargo_target().join(PROFILE).join("kqx-test"));
+    orders.arg(cargo_target().join("debug/kqx-test"));
     orders.args(["--on", "native", "orders", filter, "--count", count]);
     let since = Instant::now();
     let output = orders.output()?;

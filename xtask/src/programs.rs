@@ -7,7 +7,7 @@
 //! Each program is a point of the Test Anything Protocol, named `program.`, `example.` or
 //! `test.` and the name of its source. A program passes if it exits 0 in time.
 
-use std::{fs, path::PathBuf, process::Stdio};
+use std::{fs, path::PathBuf, process::Command, process::Stdio};
 
 use anyhow::{Context, Result, ensure};
 use kqx_vm::Program;
@@ -41,7 +41,7 @@ fn program(name: String, file: PathBuf) -> Program {
 
 /// The output of `kqx-test list`: a case in each line, its name first.
 pub fn list() -> Result<String> {
-    let output = harness(Release::V14).arg("list").output()?;
+    let output = Command::new(harness(Release::V14)?).arg("list").output()?;
     ensure!(output.status.success(), "`kqx-test list` does not run");
     Ok(String::from_utf8(output.stdout)?)
 }

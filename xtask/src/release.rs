@@ -21,10 +21,9 @@ impl Release {
     /// All releases, oldest first.
     pub const ALL: [Release; 2] = [Release::V14, Release::V15];
 
-    /// The release that `KQX_TARGET` names. Without it, the running release on FreeBSD,
-    /// else 14.
+    /// The release that `KQX_TARGET` names, or the default.
     pub fn target() -> Result<Release> {
-        let name = std::env::var("KQX_TARGET").unwrap_or_else(|_| Self::running());
+        let name = std::env::var("KQX_TARGET").unwrap_or_else(|_| Self::default());
         let found = Release::ALL
             .into_iter()
             .find(|release| release.name() == name);
@@ -36,7 +35,8 @@ impl Release {
         })
     }
 
-    fn running() -> String {
+    /// The running release on FreeBSD, else 14.
+    fn default() -> String {
         if !cfg!(target_os = "freebsd") {
             return "14".into();
         }
@@ -52,6 +52,12 @@ impl Release {
             Release::V14 => "14",
             Release::V15 => "15",
         }
+    }
+
+    /// What tells cargo to build `package` for this release.
+    pub fn feature(self, package: &str) -> Option<String> {
+        let name = self.name();
+        (name != Self::default()).then(|| format!("--features={package}/freebsd-{name}"))
     }
 
     /// The versions of PyPI's `ziglang` with this release's headers.

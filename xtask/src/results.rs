@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 use kqx_vm::{Tap, Verdict};
@@ -51,7 +52,7 @@ pub fn write() -> Result<()> {
 fn suite(release: Release, form: &str, machine: &str) -> Result<Run> {
     let place = format!("sim {}, {form}", release.name());
     println!("results: the suite on {place}");
-    let output = harness(release)
+    let output = Command::new(harness(release)?)
         .args(["--on", machine, "run", "--tap"])
         .output()?;
     let tap = Tap::of(&String::from_utf8_lossy(&output.stdout));
@@ -64,7 +65,7 @@ fn suite(release: Release, form: &str, machine: &str) -> Result<Run> {
 
 /// The demonstration's output, as a block.
 fn demo(release: Release) -> Result<String> {
-    let output = show(release).output()?;
+    let output = show(release)?.output()?;
     ensure!(output.status.success(), "the demonstration failed");
     let text = String::from_utf8(output.stdout)?;
     Ok(format!("```text\n{}\n```\n", text.trim()))

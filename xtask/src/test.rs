@@ -26,16 +26,20 @@ pub fn all() -> Result<()> {
     say("formatting");
     run(&mut cargo("fmt --all --check"))?;
     run(new_filter::rustfmt().arg("--check"))?;
-    // Both lanes need this module.
-    say("kqx.ko for FreeBSD 14");
-    build::module(Release::V14)?;
+    // A build keeps all CPUs busy by itself.
+    for release in Release::ALL {
+        say(&format!("kqx.ko for FreeBSD {}", release.name()));
+        build::module(release)?;
+    }
+    say("the harness");
+    let suites = suites()?;
     let failed = AtomicBool::new(false);
     let lane = |name, steps: Vec<Step>| {
         let mut steps = steps.into_iter();
         steps.try_for_each(|(what, command)| attempt(name, &what, command, &failed))
     };
     thread::scope(|scope| {
-        let suites = scope.spawn(|| lane("suites", suites()?));
+        let suites = scope.spawn(|| lane("suites", suites));
         let units = lane("units", units()?);
         units.and(suites.join().expect("a lane does not panic"))
     })
@@ -43,28 +47,30 @@ pub fn all() -> Result<()> {
 
 /// What runs on a simulated or a real kernel, and what this lane has time for.
 fn suites() -> Result<Vec<Step>> {
-    let step = |what: &str, release: Release, machine: &str, line: &str| {
-        let mut harness = harness(release);
-        harness.args(["--on", machine]).args(line.split(' '));
-        (format!("{what}, {}, {machine}", release.name()), harness)
-    };
-    let mut build = xtask("build")?;
-    build.env("KQX_TARGET", Release::V15.name());
-    let mut steps = vec![("kqx.ko for FreeBSD 15".into(), build)];
+    let mut steps = Vec::new();
     for release in Release::ALL {
-        for machine in ["native", &loaded(release)] {
-            steps.push(step("the suite on sim", release, machine, "run"));
-        }
+        let program = harness(release)?;
+        let mut step = |what: &str, machine: &str, line: &str| {
+            let mut harness = Command::new(&program);
+            harness.args(["--on", machine]).args(line.split(' '));
+            steps.push((format!("{what}, {}, {machine}", release.name()), harness));
+        };
+        let module = loaded(release);
+        step("the suite on sim", "native", "run");
+        step("the suite on sim", &module, "run");
+        let machine = match release {
+            Release::V14 => module,
+            Release::V15 => module + "+later",
+        };
+        step("many orders", &machine, "orders --count 30");
+        step("all orders", &machine, "orders --all");
+        step(
+            "in real time",
+            "native@real",
+            "stress --seconds 3 again.races",
+        );
     }
-    let later = format!("{}+later", loaded(Release::V15));
-    for (release, machine) in [(Release::V14, loaded(Release::V14)), (Release::V15, later)] {
-        steps.push(step("many orders", release, &machine, "orders --count 30"));
-        steps.push(step("all orders", release, &machine, "orders --all"));
-    }
-    let races = "stress --seconds 5 again.races";
-    steps.push(step("in real time", Release::V14, "native@real", races));
-    // `--cfg loom` builds every crate anew, so these tests have a directory of their own.
-    let mut loom = cargo("test --release --quiet --package kqx-loom --target-dir target/loom");
+    let mut loom = cargo("test --release --quiet --package kqx-loom");
     loom.env("RUSTFLAGS", "--cfg loom");
     steps.push(("what has no lock, under loom".into(), loom));
     let cost = "the filters' cost, in instructions".into();

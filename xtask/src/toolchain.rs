@@ -2,6 +2,7 @@
 
 //! The tools for a build, and their paths on this machine.
 
+use std::env::current_exe;
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -81,8 +82,16 @@ pub fn cargo(line: &str) -> Command {
     cargo
         .current_dir(root())
         .args((line.split_whitespace()).filter(|word| !shown || *word != "--quiet"))
+        .envs(build_directory())
         .env_remove("KQX_TARGET");
     cargo
+}
+
+/// Has a cargo build where cargo has built this program, whatever the cargo's target directory is:
+/// there it finds what it has in common with other builds.
+pub fn build_directory() -> Option<(&'static str, PathBuf)> {
+    let program = current_exe().ok()?;
+    Some(("CARGO_BUILD_BUILD_DIR", program.ancestors().nth(2)?.into()))
 }
 
 /// Runs a command to its end. A failure is an error of one line.
