@@ -19,7 +19,7 @@ pub enum Release {
 }
 
 impl Release {
-    /// The release that this crate was built for (`KQX_TARGET`).
+    /// The release that this crate was built for (see bindings/README.md).
     pub const BUILT_FOR: Release = if FREEBSD_VERSION >= 1_500_000 {
         Release::V15
     } else {
