@@ -33,11 +33,16 @@ pub fn show(release: Release) -> Result<Command> {
     Ok(harness)
 }
 
+/// What cargo builds the harness with. As cargo chooses features for a test of the workspace, all
+/// but the harness itself is what `cargo test --workspace` needs too.
+pub const BUILD: &str = "build --quiet --workspace --bin kqx-test --test suite";
+
 /// Builds the harness for this machine. Its simulated kernel plays `release`. Returns the program.
 pub fn harness(release: Release) -> Result<PathBuf> {
     let target = release.directory().join("host");
-    let mut cargo = cargo("build --quiet --package kqx-test --target-dir");
-    cargo.arg(&target).args(release.feature("kqx-test"));
+    let mut cargo = cargo(BUILD);
+    cargo.arg("--target-dir").arg(&target);
+    cargo.args(release.feature("kqx-test"));
     run(&mut cargo)?;
     Ok(target.join("debug/kqx-test"))
 }

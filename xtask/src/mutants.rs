@@ -18,6 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use kqx::abi::MEMBERS;
 
+use crate::harness::BUILD;
 use crate::release::{Release, root, setup_directory};
 use crate::setup;
 use crate::toolchain::{build_directory, run};
@@ -210,14 +211,7 @@ fn orders_catch(
     timeout: impl Fn() -> Command,
 ) -> Result<Option<String>> {
     let mut build = timeout();
-    build.args([
-        DEADLINE,
-        "cargo",
-        "build",
-        "--quiet",
-        "--package",
-        "kqx-test",
-    ]);
+    build.args([DEADLINE, "cargo"]).args(BUILD.split(' '));
     ensure!(build.output()?.status.success(), "does not compile");
     // Not by cargo, whose own time is not the orders'.
     let mut orders = timeout();
