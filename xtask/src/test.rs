@@ -67,7 +67,7 @@ fn suites() -> Result<Vec<Step>> {
         step(
             "in real time",
             "native@real",
-            "stress --seconds 3 again.races",
+            "stress --seconds 5 again.races",
         );
     }
     let mut loom = cargo("test --release --quiet --package kqx-loom");
