@@ -3,11 +3,12 @@
 //! Finds the kernel headers of the target release, runs bindgen over them and compiles
 //! the C shim with the same flags.
 //!
-//! The feature `freebsd-14` or `freebsd-15` picks the release. Builds for both can share a target
-//! directory then, with all that they do not depend on the release for. Without a feature,
-//! `KQX_TARGET` (14, the default, or 15) in the environment does. `KQX_HEADERS` names the
-//! directories of the headers, separated by colons (without it, where `make setup` puts them, or
-//! /usr/include on FreeBSD).
+//! The feature `freebsd-14` or `freebsd-15` picks the release, or both pick 15. Then builds for the
+//! two releases can share a target directory, and what is the same for both is compiled once.
+//! Without a feature, `KQX_TARGET` (14 or 15) in the environment picks the release. Without that
+//! too, the release is the running one on FreeBSD, else 14. `KQX_HEADERS` names the directories of
+//! the headers, separated by colons. Without it, the headers are where `make setup` puts them, or
+//! in /usr/include on FreeBSD.
 
 use std::env;
 use std::path::{Path, PathBuf};

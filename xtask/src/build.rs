@@ -25,7 +25,7 @@ const FREEBSD: &str = "x86_64-unknown-freebsd";
 /// Builds `kqx.ko` and checks it. Returns the path.
 pub fn module(release: Release) -> Result<PathBuf> {
     let directory = release.directory();
-    // Of both releases, which have the most in common.
+    // One directory for both releases: core and bindgen are the same for both.
     let target = root().join("target/kqx/kernel");
     let rustflags = format!(
         "{KERNEL_RUSTFLAGS} --remap-path-prefix={}=",
@@ -113,7 +113,7 @@ fn cargo(line: &str) -> Result<Command> {
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("RUSTUP_TOOLCHAIN")
-        // What follows RUSTC_BOOTSTRAP is built apart.
+        // Apart: a change of RUSTC_BOOTSTRAP has cargo build anew what reads it.
         .env_remove("CARGO_BUILD_BUILD_DIR");
     Ok(cargo)
 }

@@ -33,8 +33,9 @@ pub fn show(release: Release) -> Result<Command> {
     Ok(harness)
 }
 
-/// What cargo builds the harness with. As cargo chooses features for a test of the workspace, all
-/// but the harness itself is what `cargo test --workspace` needs too.
+/// The arguments with which cargo builds the harness. They name a test of the workspace too, for
+/// which cargo chooses the features of the libraries as for `cargo test --workspace`. So cargo
+/// compiles each library once for both.
 pub const BUILD: &str = "build --quiet --workspace --bin kqx-test --test suite";
 
 /// Builds the harness for this machine. Its simulated kernel plays `release`. Returns the program.

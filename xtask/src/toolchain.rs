@@ -87,8 +87,8 @@ pub fn cargo(line: &str) -> Command {
     cargo
 }
 
-/// Has a cargo build where cargo has built this program, whatever the cargo's target directory is:
-/// there it finds what it has in common with other builds.
+/// What to set for a cargo, so that it compiles in the directory in which cargo compiled this
+/// program. There a build finds what it has in common with others, whatever its target directory.
 pub fn build_directory() -> Option<(&'static str, PathBuf)> {
     let program = current_exe().ok()?;
     Some(("CARGO_BUILD_BUILD_DIR", program.ancestors().nth(2)?.into()))
