@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: BSD-2-Clause
 
-//! Nodes in the order of their keys: a leftist heap, linked through the nodes themselves.
+//! Nodes in the order of their keys: a queue, and a leftist heap beside the queue, both linked
+//! through the nodes themselves.
 //!
-//! No node has a lesser key than its parent. A node's *rank* is the length of the way down from
-//! the node by right children alone, and no right child has a greater rank than the left child
-//! beside it. So a way by right children passes at most log2(n + 1) of n nodes. Each function
+//! Timers mostly come in the order of their deadlines: each is later than all before, or earlier
+//! than all. Such a node goes to an end of the queue, which is in order, in a few stores however
+//! many nodes there are. A node whose key lies between goes into the heap.
+//!
+//! No node of the heap has a lesser key than its parent. A node's *rank* is the length of the way
+//! down from the node by right children alone, and no right child has a greater rank than the left
+//! child beside it. So a way by right children passes at most log2(n + 1) of n nodes. Each function
 //! goes down such ways, and up again, in a loop: the cost of each call is bounded by log n.
 //!
-//! INVARIANT: a link leads to a node of the same heap, and that node is there: see
+//! INVARIANT: a link leads to a node of the same heap or of its queue, and that node is there: see
 //! [`Heap::insert`]. One thread at a time uses a heap and its nodes.
 
 use core::cell::Cell;
@@ -15,14 +20,20 @@ use core::mem::swap;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
-/// A node's place in a heap.
+/// A node's place in a heap or in its queue.
 pub(super) struct Node {
     key: Cell<u64>,
+    /// In the queue: the node before.
     parent: Cell<Option<Link>>,
+    /// In the queue: the node behind.
     left: Cell<Option<Link>>,
     right: Cell<Option<Link>>,
+    /// [`QUEUED`] in the queue.
     rank: Cell<u32>,
 }
+
+/// The rank of a node in the queue, which no node of a heap has.
+const QUEUED: u32 = 0;
 
 /// To a node that is in a heap.
 #[derive(Clone, Copy)]
@@ -83,38 +94,53 @@ impl Link {
     }
 }
 
-/// The nodes. The first is the root.
+/// The nodes. The first is the root or the front of the queue.
 pub(super) struct Heap {
     root: Cell<Option<Link>>,
+    front: Cell<Option<Link>>,
+    back: Cell<Option<Link>>,
+}
+
+/// The node with the lesser key.
+#[inline(always)]
+fn lesser(one: Option<Link>, other: Option<Link>) -> Option<Link> {
+    match (one, other) {
+        (Some(one), Some(other)) if other.key.get() < one.key.get() => Some(other),
+        (None, other) => other,
+        (one, _) => one,
+    }
 }
 
 impl Heap {
     pub(super) const fn new() -> Heap {
         Heap {
             root: Cell::new(None),
+            front: Cell::new(None),
+            back: Cell::new(None),
         }
     }
 
     /// The node with the least key.
     #[inline(always)]
     pub(super) fn first(&self) -> Option<NonNull<Node>> {
-        self.root.get().map(|root| root.0)
+        lesser(self.front.get(), self.root.get()).map(|first| first.0)
     }
 
     /// The node that would be the first without the first.
     #[inline(always)]
     pub(super) fn second(&self) -> Option<NonNull<Node>> {
-        let root = self.root.get()?;
-        // Without a left child there is no right child.
-        let left = root.left.get()?;
-        let second = match root.right.get() {
-            Some(right) if right.key.get() < left.key.get() => right,
-            _ => left,
+        let (front, root) = (self.front.get(), self.root.get());
+        let second = match (front, root) {
+            (Some(front), root) if root.is_none_or(|root| front.key.get() <= root.key.get()) => {
+                lesser(front.left.get(), root)
+            }
+            (front, Some(root)) => lesser(front, lesser(root.left.get(), root.right.get())),
+            (_, None) => None,
         };
-        Some(second.0)
+        second.map(|second| second.0)
     }
 
-    /// Puts a node into the heap.
+    /// Puts a node into the heap or into its queue.
     ///
     /// # Safety
     /// The node is in no heap. Until [`Heap::remove`], the node stays where it is, and `node` may
@@ -123,30 +149,64 @@ impl Heap {
     pub(super) unsafe fn insert(&self, node: NonNull<Node>, key: u64) {
         let new = Link(node);
         new.key.set(key);
+        let (before, behind) = match (self.front.get(), self.back.get()) {
+            (Some(front), _) if key < front.key.get() => (None, Some(front)),
+            (_, back) if back.is_none_or(|back| back.key.get() <= key) => (back, None),
+            _ => return self.insert_between(new),
+        };
+        new.rank.set(QUEUED);
+        self.join(before, Some(new));
+        self.join(Some(new), behind);
+    }
+
+    /// Has two nodes stand side by side in the queue. `None` is the end of the queue.
+    #[inline(always)]
+    fn join(&self, before: Option<Link>, behind: Option<Link>) {
+        match &before {
+            Some(before) => before.left.set(behind),
+            None => self.front.set(behind),
+        }
+        match &behind {
+            Some(behind) => behind.parent.set(before),
+            None => self.back.set(before),
+        }
+    }
+
+    /// Puts a node into the heap proper.
+    #[inline(never)]
+    fn insert_between(&self, new: Link) {
         new.left.set(None);
         new.right.set(None);
         new.rank.set(1);
         match self.root.get() {
-            Some(root) if root.key.get() <= key => below(root, new),
-            Some(root) => {
+            Some(root) if root.key.get() <= new.key.get() => below(root, new),
+            root => {
                 new.parent.set(None);
-                new.set_left(root);
-                self.root.set(Some(new));
-            }
-            None => {
-                new.parent.set(None);
+                if let Some(root) = root {
+                    new.set_left(root);
+                }
                 self.root.set(Some(new));
             }
         }
     }
 
-    /// Takes a node out of the heap.
+    /// Takes a node out of the heap or of its queue.
     ///
     /// # Safety
-    /// The node is in this heap.
+    /// The node is in this heap or in its queue.
     #[inline(always)]
     pub(super) unsafe fn remove(&self, node: NonNull<Node>) {
         let old = Link(node);
+        if old.rank.get() == QUEUED {
+            self.join(old.parent.get(), old.left.get());
+        } else {
+            self.remove_between(old);
+        }
+    }
+
+    /// Takes a node out of the heap proper.
+    #[inline(never)]
+    fn remove_between(&self, old: Link) {
         let (parent, left, right) = (old.parent.get(), old.left.get(), old.right.get());
         // Without a left child there is no right child.
         let child = match (left, right) {
@@ -160,7 +220,7 @@ impl Heap {
             return self.root.set(child);
         };
         let side = match parent.left.get() {
-            Some(left) if left.0 == node => &parent.left,
+            Some(left) if left.0 == old.0 => &parent.left,
             _ => &parent.right,
         };
         side.set(child);
@@ -270,12 +330,10 @@ mod tests {
 
         /// Panics if a node is not where it should be.
         fn check(&self) {
-            let least = self.keys.iter().flatten().min();
-            let first = self.heap.root.get();
-            assert_eq!(first.map(|first| first.key()), least.copied());
-            assert!(first.is_none_or(|first| first.parent.get().is_none()));
-            let mut ways: Vec<Link> = first.into_iter().collect();
-            let mut found = 0;
+            let root = self.heap.root.get();
+            assert!(root.is_none_or(|root| root.parent.get().is_none()));
+            let mut ways: Vec<Link> = root.into_iter().collect();
+            let mut found = self.check_queue();
             while let Some(at) = ways.pop() {
                 found += 1;
                 let n = self.nodes.iter().position(|node| *node == at.0).unwrap();
@@ -292,14 +350,35 @@ mod tests {
                 assert_eq!(at.rank.get(), ranks[1] + 1);
             }
             assert_eq!(found, self.keys.iter().flatten().count());
-            let mut keys: Vec<_> = self.keys.iter().flatten().collect();
+            let mut keys: Vec<_> = self.keys.iter().flatten().copied().collect();
             keys.sort_unstable();
             // SAFETY: the nodes are this bench's.
-            let second = self
-                .heap
-                .second()
-                .map(|node| unsafe { node.as_ref() }.key());
-            assert_eq!(second.as_ref(), keys.get(1).copied());
+            let key = |node: NonNull<Node>| unsafe { node.as_ref() }.key();
+            assert_eq!(self.heap.first().map(key), keys.first().copied());
+            assert_eq!(self.heap.second().map(key), keys.get(1).copied());
+        }
+
+        /// [`Bench::check`] for the queue. Returns how many nodes are there.
+        fn check_queue(&self) -> usize {
+            let mut found = 0;
+            let mut before: Option<Link> = None;
+            let mut next = self.heap.front.get();
+            while let Some(at) = next {
+                found += 1;
+                let n = self.nodes.iter().position(|node| *node == at.0).unwrap();
+                assert_eq!(Some(at.key()), self.keys[n]);
+                assert_eq!(at.rank.get(), QUEUED);
+                assert_eq!(
+                    at.parent.get().map(|node| node.0),
+                    before.map(|node| node.0)
+                );
+                assert!(before.is_none_or(|before| before.key() <= at.key()));
+                before = next;
+                next = at.left.get();
+            }
+            let back = self.heap.back.get();
+            assert_eq!(back.map(|node| node.0), before.map(|node| node.0));
+            found
         }
     }
 
@@ -362,9 +441,12 @@ mod tests {
         let size = if cfg!(miri) { 32 } else { 1024 };
         let orders: [fn(u64) -> u64; 3] = [|n| n, |n| 10_000 - n, |_| 0];
         for order in orders {
-            let mut bench = Bench::new(size);
+            let mut bench = Bench::new(size + 2);
+            // The queue takes nothing between its ends.
+            bench.insert(size, 0);
+            bench.insert(size + 1, 20_000);
             for n in 0..size {
-                bench.insert(n, order(n as u64));
+                bench.insert(n, 1 + order(n as u64));
             }
             // From the last, so that the ways up are the longest.
             for n in (0..size).rev().step_by(3) {
@@ -374,5 +456,18 @@ mod tests {
             let root = bench.heap.root.get().unwrap();
             assert!(root.rank.get() <= size.ilog2());
         }
+    }
+
+    #[test]
+    fn nodes_that_come_in_order_or_against_it_never_enter_the_heap() {
+        let mut bench = Bench::new(8);
+        for (n, key) in [10, 10, 20, 30, 9, 8, 8, 40].into_iter().enumerate() {
+            bench.insert(n, key);
+            bench.check();
+        }
+        // The second 8 is not less than the front, and less than the back.
+        assert_eq!(bench.heap.root.get().map(|root| root.key()), Some(8));
+        let out: Vec<_> = core::iter::from_fn(|| bench.pop()).collect();
+        assert_eq!(out, [8, 8, 9, 10, 10, 20, 30, 40]);
     }
 }
