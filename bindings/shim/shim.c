@@ -256,29 +256,38 @@ kqx_curthread_ucred(void)
 	return (curthread->td_ucred);
 }
 
-struct uidinfo *
-kqx_cr_ruidinfo(const struct ucred *cred)
+/*
+ * Charges curthread's real user one of RLIMIT_KQUEUES, whose limit of 0 means
+ * none: chgkqcnt(9).  Returns the credential, held, for kqx_unchgkqcnt(), or
+ * NULL over the limit.
+ */
+struct ucred *
+kqx_chgkqcnt(void)
 {
-	return (cred->cr_ruidinfo);
-}
-
-/* Outside of jails: only the host's own prison has no parent. */
-bool
-kqx_curthread_is_host_root(void)
-{
-	const struct ucred *cred;
+	struct ucred *cred;
 
 	cred = curthread->td_ucred;
-	return (cred->cr_uid == 0 && cred->cr_prison->pr_parent == NULL);
+	if (chgkqcnt(cred->cr_ruidinfo, 1,
+	    lim_cur(curthread, RLIMIT_KQUEUES)) == 0)
+		return (NULL);
+	return (crhold(cred));
+}
+
+void
+kqx_unchgkqcnt(struct ucred *cred)
+{
+	chgkqcnt(cred->cr_ruidinfo, -1, 0);
+	crfree(cred);
 }
 
 /*
  * Whose account a timer of curthread is on, told by an address: the outermost
  * jail, or the real user outside of jails.  The number is the uid, or that of
- * the jail, which another jail can take over.
+ * the jail, which another jail can take over.  Only the host's own prison has
+ * no parent: root there is host_root.
  */
 void *
-kqx_curthread_account(u_int *number)
+kqx_curthread_account(u_int *number, bool *host_root)
 {
 	const struct ucred *cred;
 	struct prison *pr;
@@ -286,9 +295,11 @@ kqx_curthread_account(u_int *number)
 	cred = curthread->td_ucred;
 	pr = cred->cr_prison;
 	if (pr->pr_parent == NULL) {
+		*host_root = cred->cr_uid == 0;
 		*number = cred->cr_ruid;
 		return (cred->cr_ruidinfo);
 	}
+	*host_root = false;
 	while (pr->pr_parent->pr_parent != NULL)
 		pr = pr->pr_parent;
 	*number = pr->pr_id;
@@ -377,12 +388,6 @@ kqx_knote_dequeue(struct knote *kn)
 	if ((kn->kn_status & KN_DISABLED) == 0)
 		kn->kn_status &= ~KN_ACTIVE;
 	mtx_unlock(&kq->kq_lock);
-}
-
-rlim_t
-kqx_curthread_lim_cur(int which)
-{
-	return (lim_cur(curthread, which));
 }
 
 int

@@ -121,18 +121,17 @@ impl<R: Resource> Charge<R> {
 
     fn try_take(wait: Wait) -> Result<Self, Errno> {
         let (all, each) = R::limits();
-        // SAFETY: of curthread, which always has a credential.
-        let (max, max_user) = if unsafe { sys::kqx_curthread_is_host_root() } {
+        let (mut number, mut host_root) = (0, false);
+        // SAFETY: of curthread, which always has a credential. The jail or the uidinfo at that
+        // address is held by the credential, and by `_limited` once the thread has another.
+        let address = unsafe { sys::kqx_curthread_account(&mut number, &mut host_root) } as usize;
+        let (max, max_user) = if host_root {
             (all, u32::MAX)
         } else {
             (all - all / 20, each)
         };
         let _total = Total::take(max)?;
         let _limited = Limited::take()?;
-        let mut number = 0;
-        // SAFETY: of curthread, as above. The jail or the uidinfo at that address is held by the
-        // credential that `_limited` holds.
-        let address = unsafe { sys::kqx_curthread_account(&mut number) } as usize;
         let _share = Share::take::<R>(Owner { address, number }, max_user, wait)?;
         Ok(Charge {
             _share,
@@ -163,16 +162,8 @@ struct Limited(NonNull<sys::ucred>);
 
 impl Limited {
     fn take() -> Result<Limited, Errno> {
-        // SAFETY: curthread always has a credential with a real uidinfo; nothing here
-        // outlives the call but the reference that `crhold` takes.
-        let cred = unsafe {
-            let limit = sys::kqx_curthread_lim_cur(sys::RLIMIT_KQUEUES as i32);
-            let cred = sys::kqx_curthread_ucred();
-            if sys::chgkqcnt(sys::kqx_cr_ruidinfo(cred), 1, limit) == 0 {
-                return Err(Errno::ENOMEM);
-            }
-            sys::crhold(cred)
-        };
+        // SAFETY: of curthread, which always has a credential with a real uidinfo.
+        let cred = unsafe { sys::kqx_chgkqcnt() };
         NonNull::new(cred).map(Limited).ok_or(Errno::ENOMEM)
     }
 }
@@ -181,9 +172,6 @@ impl Drop for Limited {
     fn drop(&mut self) {
         // SAFETY: `take` charged this credential's real uid and held the credential, which is
         // given back here and only here.
-        unsafe {
-            sys::chgkqcnt(sys::kqx_cr_ruidinfo(self.0.as_ptr()), -1, 0);
-            sys::crfree(self.0.as_ptr());
-        }
+        unsafe { sys::kqx_unchgkqcnt(self.0.as_ptr()) };
     }
 }
