@@ -26,6 +26,17 @@ use crate::{Arm, Context, Errno, Filter, Kevent, Report, Words};
 /// The unit bits of fflags.
 const UNITS: u32 = NOTE_SECONDS | NOTE_MSECONDS | NOTE_USECONDS | NOTE_NSECONDS;
 
+/// The unit, in ns, that each value of the unit bits stands for; 0 where there are several bits.
+const UNIT: [u64; UNITS as usize + 1] = {
+    let mut unit = [0; UNITS as usize + 1];
+    unit[0] = SECOND / 1_000;
+    unit[NOTE_SECONDS as usize] = SECOND;
+    unit[NOTE_MSECONDS as usize] = SECOND / 1_000;
+    unit[NOTE_USECONDS as usize] = SECOND / 1_000_000;
+    unit[NOTE_NSECONDS as usize] = 1;
+    unit
+};
+
 /// Every fflags bit that a change may have: what is delivered may come back.
 const KNOWN: u32 = UNITS | NOTE_ABSTIME | NOTE_KQX_UPTIME | NOTE_TRIGGER | NOTE_KQX_STEPPED;
 
@@ -95,25 +106,29 @@ impl Schedule {
         armed: 0,
     };
 
-    /// Arms the timer as EV_ADD says.
+    /// Arms the timer as EV_ADD says. The change's fields go in registers.
+    #[inline(always)]
+    fn rearm_by(&mut self, kev: &Kevent, cx: &mut Context<'_>) -> Result<(), Errno> {
+        self.rearm(kev.fflags, kev.data, [kev.ext[0], kev.ext[1]], cx)
+    }
+
+    /// [`Schedule::rearm_by`], once in the module.
     #[inline(never)]
-    fn rearm(&mut self, kev: &Kevent, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let unit = match kev.fflags & UNITS {
-            NOTE_SECONDS => SECOND,
-            0 | NOTE_MSECONDS => SECOND / 1_000,
-            NOTE_USECONDS => SECOND / 1_000_000,
-            NOTE_NSECONDS => 1,
-            _ => return Err(Errno::EINVAL),
-        };
-        let [first, leeway, ..] = kev.ext;
-        let data = u64::try_from(kev.data).map_err(|_| Errno::EINVAL)?;
-        let time = data.checked_mul(unit).ok_or(Errno::EINVAL)?;
-        if kev.fflags & !KNOWN != 0 || first > time::MAX || leeway > time::MAX {
+    fn rearm(
+        &mut self,
+        fflags: u32,
+        data: i64,
+        [first, leeway]: [u64; 2],
+        cx: &mut Context<'_>,
+    ) -> Result<(), Errno> {
+        let unit = UNIT[(fflags & UNITS) as usize];
+        // A negative time is too long as a u64.
+        let time = data.cast_unsigned().checked_mul(unit).ok_or(Errno::EINVAL)?;
+        if fflags & !KNOWN != 0 || unit == 0 || first > time::MAX || leeway > time::MAX {
             return Err(Errno::EINVAL);
         }
-        if kev.fflags & (NOTE_ABSTIME | NOTE_KQX_UPTIME) != 0 {
-            check_deadline(kev, time)?;
-            self.set_deadline(kev, time, cx);
+        if fflags & (NOTE_ABSTIME | NOTE_KQX_UPTIME) != 0 {
+            self.set_deadline(fflags, time, first, cx)?;
         } else if time > time::MAX {
             return Err(Errno::EINVAL);
         } else {
@@ -128,7 +143,7 @@ impl Schedule {
             self.next = cx.now() + self.interval;
         }
         self.leeway = leeway;
-        self.unit = (kev.fflags & UNITS) as u8;
+        self.unit = (fflags & UNITS) as u8;
         self.armed = cx.boottime().sbt();
         self.start(cx);
         Ok(())
@@ -136,14 +151,25 @@ impl Schedule {
 
     /// The part of EV_ADD that is about a time on a clock.
     #[inline(never)]
-    fn set_deadline(&mut self, kev: &Kevent, time: u64, cx: &Context<'_>) {
+    fn set_deadline(
+        &mut self,
+        fflags: u32,
+        time: u64,
+        first: u64,
+        cx: &Context<'_>,
+    ) -> Result<(), Errno> {
+        let other = fflags & NOTE_ABSTIME == 0 || fflags & NOTE_TRIGGER != 0 || first != 0;
+        if other || i64::try_from(time).is_err() {
+            return Err(Errno::EINVAL);
+        }
         self.interval = time;
         self.period = 0;
-        (self.kind, self.next) = if kev.fflags & NOTE_KQX_UPTIME != 0 {
+        (self.kind, self.next) = if fflags & NOTE_KQX_UPTIME != 0 {
             (Kind::Uptime, time)
         } else {
             (Kind::Realtime, cx.boottime().uptime_at(self.deadline()))
         };
+        Ok(())
     }
 
     /// Waits for `next`, or finds that `next` has passed.
@@ -186,7 +212,7 @@ impl Schedule {
         self.stage == Stage::Fired
     }
 
-    /// [`Kind::Realtime`]: the deadline on CLOCK_REALTIME, which [`check_deadline`] has found to fit.
+    /// [`Kind::Realtime`]: the deadline on CLOCK_REALTIME, which [`Schedule::set_deadline`] has found to fit.
     fn deadline(&self) -> i64 {
         self.interval as i64
     }
@@ -254,15 +280,6 @@ impl Schedule {
     }
 }
 
-/// Refuses what no deadline may have.
-fn check_deadline(kev: &Kevent, time: u64) -> Result<(), Errno> {
-    let bad = kev.fflags & NOTE_ABSTIME == 0
-        || kev.fflags & NOTE_TRIGGER != 0
-        || kev.ext[0] != 0
-        || i64::try_from(time).is_err();
-    if bad { Err(Errno::EINVAL) } else { Ok(()) }
-}
-
 impl Filter for Timer {
     type Timed = Schedule;
 
@@ -276,7 +293,7 @@ impl Filter for Timer {
         cx: &mut Context<'_>,
     ) -> Result<Self, Errno> {
         if let Some(schedule) = timed {
-            schedule.rearm(kev, cx)?;
+            schedule.rearm_by(kev, cx)?;
         }
         Ok(Timer)
     }
@@ -289,7 +306,7 @@ impl Filter for Timer {
     ) -> Result<(), Errno> {
         let Some(schedule) = timed else { return Ok(()) };
         if kev.flags & EV_ADD != 0 {
-            schedule.rearm(kev, cx)
+            schedule.rearm_by(kev, cx)
         } else if kev.fflags & !KNOWN != 0 {
             Err(Errno::EINVAL)
         } else if kev.fflags & NOTE_TRIGGER != 0 {

@@ -9,11 +9,11 @@ use kqx_filters::{Arm, Context, Filter, Report};
 use crate::delivery::{self, Mode, Next, Said};
 use crate::kernel::clock::{ClockAt, KernelClock};
 use crate::kernel::knote::{
-    Accepted, Active, Attached, Attaching, Changing, Delivering, Detached, Detaching, Expiring,
-    Filled, Knote, Slot, Stores, Times,
+    Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Filled,
+    Knote, Slot, Stores, Times,
 };
 use crate::kernel::stats::{Stat, counter_u64_add};
-use crate::kernel::timer::{Armable, Expire};
+use crate::kernel::timer::{Armable, Expire, NewTimer};
 use crate::kernel::trace;
 
 /// What the filter says of a registration.
@@ -69,22 +69,28 @@ fn attach_any<'a, F: Filter, E: Expire>(kn: Knote<'a, Attaching>) -> Result<Acce
     let kev = kn.added();
     let mut cx = Context::new(&KernelClock, kev.flags);
     let filter = F::attach(None, &kev, &mut cx)?;
-    Ok(attached(kn.attach(), &kev, &filter, None))
+    let mut kn = kn.attach();
+    keep(&mut kn, &filter);
+    let clears = |mode: Mode| filter.clears(None, mode.added_clear());
+    Ok(delivery::attached(kn, &kev, clears))
 }
 
 #[inline(never)]
 fn attach_timed<'a, F: Filter, E: Expire>(
     kn: Knote<'a, Attaching>,
-    mut timed: F::Timed,
+    timed: F::Timed,
 ) -> Result<Accepted<'a>, Errno> {
+    let mut timer = NewTimer::new(timed)?;
     let kev = kn.added();
     let mut cx = Context::new(&KernelClock, kev.flags);
-    let filter = F::attach(Some(&mut timed), &kev, &mut cx)?;
-    kn.attach_timer::<E, _>(timed, |mut kn| {
+    let filter = F::attach(Some(timer.timed()), &kev, &mut cx)?;
+    let clears = filter.clears(Some(timer.timed()), kev.flags & EV_CLEAR != 0);
+    kn.attach_timer::<E, _>(timer, |mut kn| {
         if let Some(mut timer) = kn.timer() {
             follow_at_first(&mut timer, &cx);
         }
-        attached(kn, &kev, &filter, Some(&timed));
+        keep(&mut kn, &filter);
+        delivery::attached(kn, &kev, |_| clears);
     })
 }
 
@@ -94,17 +100,6 @@ fn keep<F: Filter, P: Stores>(kn: &mut Knote<'_, P>, filter: &F) {
     if size_of::<F>() > 0 {
         kn.set_words(filter.store());
     }
-}
-
-#[inline(always)]
-fn attached<'a, F: Filter>(
-    mut kn: Knote<'a, Attached>,
-    kev: &Kevent,
-    filter: &F,
-    timed: Option<&F::Timed>,
-) -> Accepted<'a> {
-    keep(&mut kn, filter);
-    delivery::attached(kn, kev, |mode| filter.clears(timed, mode.added_clear()))
 }
 
 /// f_event for a registration that has neither a timer nor anything to say but its state. None:

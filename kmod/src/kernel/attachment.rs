@@ -13,7 +13,7 @@ use super::group::{Initial, Member, Watcher};
 use super::knote::{
     Accepted, Attached, Attaching, Changing, Detached, Detaching, Knote, Listed, Times,
 };
-use super::timer::{Armable, Expire, Timer};
+use super::timer::{Armable, Expire, NewTimer, Timer};
 
 /// The lowest bit of `kn_ptr`: set in the address of a timer, clear in that of a watcher.
 const TIMER: usize = 1;
@@ -94,17 +94,17 @@ impl<P: Listed> Knote<'_, P> {
 }
 
 impl<'a> Knote<'a, Attaching> {
-    /// The registration is accepted with a kernel timer, which keeps `timed`. `then` runs with
-    /// the timer's mutex held, and is the last that f_attach does with the knote. Charges the
-    /// calling thread's user. Sleeps. ENOMEM over a limit.
+    /// The registration is accepted with a kernel timer. `then` runs with the timer's mutex held,
+    /// and is the last that f_attach does with the knote. Charges the calling thread's user.
+    /// Sleeps. ENOMEM over a limit.
     #[inline(always)]
     pub fn attach_timer<E: Expire, T: Copy + Send + 'static>(
         self,
-        timed: T,
+        timer: NewTimer<T>,
         then: impl FnOnce(Knote<'_, Attached>),
     ) -> Result<Accepted<'a>, Errno> {
         // SAFETY: f_attach, and the knote is on no list.
-        let timer = unsafe { Timer::attach::<E, T>(self.raw, timed, false)? };
+        let timer = unsafe { Timer::attach::<E, T>(self.raw, timer, false)? };
         self.set_timer(timer);
         then(self.attached());
         // SAFETY: `Timer::attach` took the mutex. `then` cannot have kept its knote, which any
@@ -160,8 +160,11 @@ impl Knote<'_, Changing> {
         if !self.is_bare() {
             return then(self, Ok(()));
         }
-        // SAFETY: f_touch; a knote with neither timer nor group is on no list.
-        match unsafe { Timer::attach::<E, T>(self.raw, timed, true) } {
+        let attach = |timer| {
+            // SAFETY: f_touch; a knote with neither timer nor group is on no list.
+            unsafe { Timer::attach::<E, T>(self.raw, timer, true) }
+        };
+        match NewTimer::new(timed).and_then(attach) {
             Err(errno) => then(self, Err(errno)),
             Ok(timer) => {
                 self.set_timer(timer);

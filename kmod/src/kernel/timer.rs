@@ -13,7 +13,8 @@ mod shard;
 use core::any::TypeId;
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::c_long;
-use core::mem::MaybeUninit;
+use core::marker::PhantomData;
+use core::mem::{MaybeUninit, forget};
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -124,9 +125,9 @@ pub(super) fn destroy() {
 }
 
 impl Timer {
-    /// Charges the calling thread's user, allocates, and makes the shard's list the knote's.
-    /// Returns with the mutex held. The caller makes the timer the knote's, and releases the
-    /// mutex. May sleep. ENOMEM over a limit, or where the kernel has no memory even so.
+    /// Charges the calling thread's user, and makes the shard's list the knote's. Returns with the
+    /// mutex held. The caller makes the timer the knote's, and releases the mutex. May sleep.
+    /// ENOMEM over a limit, or where the kernel has no memory even so.
     ///
     /// # Safety
     /// `kn` is in flux and on no list, and has no timer: f_attach, or f_touch of a change, which
@@ -134,39 +135,36 @@ impl Timer {
     #[inline(always)]
     pub(super) unsafe fn attach<E: Expire, T: Copy + Send + 'static>(
         kn: NonNull<sys::knote>,
-        timed: T,
+        new: NewTimer<T>,
         changed: bool,
     ) -> Result<NonNull<Timer>, Errno> {
-        const { assert!(size_of::<T>() <= TIMED_MAX && align_of::<T>() <= 8) };
         let kind = const {
             &Kind {
                 expire: E::expire,
                 timed: TypeId::of::<T>(),
             }
         };
-        let timer = Timer::allocate(kn, kind, changed)?;
-        // SAFETY: nobody else knows the timer yet, and a T fits. The knote is on no list, so
-        // nobody else looks at its `kn_knlist`, and this thread has the mutex of no other list.
-        unsafe {
-            timer.as_ref().timed.get().cast::<T>().write(timed);
-            let shard = timer.as_ref().shard();
-            (*kn.as_ptr()).kn_knlist = shard.knlist();
-            sys::kqx_mtx_lock(shard.mtx.as_ptr());
-        }
+        let timer = new.0;
+        // SAFETY: memory of a timer, this thread's alone. The knote is on no list, so nobody else
+        // looks at its `kn_knlist`, and this thread has the mutex of no other list.
+        unsafe { Timer::begin(timer.as_ptr(), kn, kind, changed)? };
+        forget(new);
         Ok(timer)
     }
 
-    /// A charged timer without a `timed`.
+    /// [`Timer::attach`], once in the module.
+    ///
+    /// # Safety
+    /// As for `attach`; `raw` is memory of a timer, this thread's alone.
     #[inline(never)]
-    fn allocate(
+    unsafe fn begin(
+        raw: *mut Timer,
         kn: NonNull<sys::knote>,
         kind: &'static Kind,
         changed: bool,
-    ) -> Result<NonNull<Timer>, Errno> {
+    ) -> Result<(), Errno> {
         let charge = Charge::new()?;
-        let timer = ZONE.uma_zalloc()?;
-        let raw = timer.as_ptr();
-        // SAFETY: memory of a timer, this thread's alone.
+        // SAFETY: the caller's promise.
         unsafe {
             (&raw mut (*raw).node).write(Node::new());
             (&raw mut (*raw).uptime).write(Cell::new(0));
@@ -179,8 +177,11 @@ impl Timer {
             (&raw mut (*raw).fresh).write(Cell::new(true));
             (&raw mut (*raw).unlocked).write(AtomicBool::new(changed));
             (&raw mut (*raw).tries).write(Cell::new(0));
+            let shard = (*raw).shard();
+            (*kn.as_ptr()).kn_knlist = shard.knlist();
+            sys::kqx_mtx_lock(shard.mtx.as_ptr());
         }
-        Ok(timer)
+        Ok(())
     }
 
     /// Takes the timer out of its shard, frees the timer and gives back the charge. Waits for a
@@ -296,6 +297,36 @@ impl Timer {
         }
         self.fresh.set(false);
         self.unlocked.store(false, Relaxed);
+    }
+}
+
+/// Memory for a timer, with what the filter keeps there. INVARIANT: no other thread knows the
+/// memory.
+pub struct NewTimer<T>(NonNull<Timer>, PhantomData<T>);
+
+impl<T: Copy + Send + 'static> NewTimer<T> {
+    /// May sleep. ENOMEM where the kernel has no memory even so.
+    #[inline(always)]
+    pub fn new(timed: T) -> Result<Self, Errno> {
+        const { assert!(size_of::<T>() <= TIMED_MAX && align_of::<T>() <= 8) };
+        let timer = ZONE.uma_zalloc()?;
+        // SAFETY: memory of a timer, this thread's alone, and a T fits.
+        unsafe { (&raw mut (*timer.as_ptr()).timed).cast::<T>().write(timed) };
+        Ok(NewTimer(timer, PhantomData))
+    }
+
+    /// What the filter keeps.
+    #[inline(always)]
+    pub fn timed(&mut self) -> &mut T {
+        // SAFETY: `new` wrote a T there, and the INVARIANT.
+        unsafe { &mut *(&raw mut (*self.0.as_ptr()).timed).cast::<T>() }
+    }
+}
+
+impl<T> Drop for NewTimer<T> {
+    fn drop(&mut self) {
+        // SAFETY: from `new`, and the INVARIANT.
+        unsafe { ZONE.uma_zfree(self.0) };
     }
 }
 
