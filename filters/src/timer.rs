@@ -172,6 +172,27 @@ impl Schedule {
         Ok(())
     }
 
+    /// EV_ADD that differs in the time alone: the rest needs no check. False: another EV_ADD.
+    #[inline(always)]
+    fn rearm_alike(&mut self, kev: &Kevent, cx: &mut Context<'_>) -> bool {
+        let unit = UNIT[(kev.fflags & UNITS) as usize];
+        let alike = self.kind == Kind::Relative
+            && kev.fflags == self.unit.into()
+            && kev.ext[0] == 0
+            && kev.ext[1] == self.leeway;
+        let time = kev.data.cast_unsigned().checked_mul(unit);
+        let Some(mut time) = time.filter(|time| alike && *time <= time::MAX) else {
+            return false;
+        };
+        if self.period > 0 {
+            time = time.max(unit);
+            self.period = time;
+        }
+        self.armed = cx.boottime().sbt();
+        self.restart(time, cx);
+        true
+    }
+
     /// Waits for `next`, or finds that `next` has passed.
     #[inline(always)]
     fn start(&mut self, cx: &mut Context<'_>) {
@@ -200,12 +221,20 @@ impl Schedule {
         if self.kind != Kind::Relative {
             return Err(Errno::EINVAL);
         }
-        if self.period > 0 && (self.due() || cx.now() >= self.next) {
-            self.interval = self.period;
-        }
-        self.next = cx.now() + self.interval;
-        self.start(cx);
+        let whole = if self.period > 0 && (self.due() || cx.now() >= self.next) {
+            self.period
+        } else {
+            self.interval
+        };
+        self.restart(whole, cx);
         Ok(())
+    }
+
+    /// Waits for `interval` from now on.
+    fn restart(&mut self, interval: u64, cx: &mut Context<'_>) {
+        self.interval = interval;
+        self.next = cx.now() + interval;
+        self.start(cx);
     }
 
     fn due(&self) -> bool {
@@ -306,6 +335,9 @@ impl Filter for Timer {
     ) -> Result<(), Errno> {
         let Some(schedule) = timed else { return Ok(()) };
         if kev.flags & EV_ADD != 0 {
+            if schedule.rearm_alike(kev, cx) {
+                return Ok(());
+            }
             schedule.rearm_by(kev, cx)
         } else if kev.fflags & !KNOWN != 0 {
             Err(Errno::EINVAL)
