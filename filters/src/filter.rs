@@ -19,6 +19,10 @@ pub trait Filter: Copy {
     /// a timer.
     type Timed: Copy + Send + 'static;
 
+    /// Whether [`Filter::timed`] asks for a timer for every registration. A filter that says so
+    /// has no code for a registration without a timer.
+    const ALWAYS_TIMED: bool = false;
+
     /// The sysctl that shows how many registrations live.
     const GAUGE: Option<Gauge> = None;
 

@@ -106,21 +106,11 @@ impl Schedule {
         armed: 0,
     };
 
-    /// Arms the timer as EV_ADD says. The change's fields go in registers.
+    /// Arms the timer as EV_ADD says.
     #[inline(always)]
-    fn rearm_by(&mut self, kev: &Kevent, cx: &mut Context<'_>) -> Result<(), Errno> {
-        self.rearm(kev.fflags, kev.data, [kev.ext[0], kev.ext[1]], cx)
-    }
-
-    /// [`Schedule::rearm_by`], once in the module.
-    #[inline(never)]
-    fn rearm(
-        &mut self,
-        fflags: u32,
-        data: i64,
-        [first, leeway]: [u64; 2],
-        cx: &mut Context<'_>,
-    ) -> Result<(), Errno> {
+    fn rearm(&mut self, kev: &Kevent, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let Kevent { fflags, data, .. } = *kev;
+        let [first, leeway, ..] = kev.ext;
         let unit = UNIT[(fflags & UNITS) as usize];
         // A negative time is too long as a u64.
         let time = data.cast_unsigned().checked_mul(unit).ok_or(Errno::EINVAL)?;
@@ -147,6 +137,12 @@ impl Schedule {
         self.armed = cx.boottime().sbt();
         self.start(cx);
         Ok(())
+    }
+
+    /// [`Schedule::rearm`], apart from the changes that [`Schedule::rearm_alike`] does.
+    #[inline(never)]
+    fn rearm_anew(&mut self, kev: &Kevent, cx: &mut Context<'_>) -> Result<(), Errno> {
+        self.rearm(kev, cx)
     }
 
     /// The part of EV_ADD that is about a time on a clock.
@@ -312,6 +308,8 @@ impl Schedule {
 impl Filter for Timer {
     type Timed = Schedule;
 
+    const ALWAYS_TIMED: bool = true;
+
     fn timed(_kev: &Kevent) -> Option<Schedule> {
         Some(Schedule::BLANK)
     }
@@ -322,7 +320,7 @@ impl Filter for Timer {
         cx: &mut Context<'_>,
     ) -> Result<Self, Errno> {
         if let Some(schedule) = timed {
-            schedule.rearm_by(kev, cx)?;
+            schedule.rearm(kev, cx)?;
         }
         Ok(Timer)
     }
@@ -338,7 +336,7 @@ impl Filter for Timer {
             if schedule.rearm_alike(kev, cx) {
                 return Ok(());
             }
-            schedule.rearm_by(kev, cx)
+            schedule.rearm_anew(kev, cx)
         } else if kev.fflags & !KNOWN != 0 {
             Err(Errno::EINVAL)
         } else if kev.fflags & NOTE_TRIGGER != 0 {

@@ -44,6 +44,13 @@ fn follow(timer: &mut Armable<'_>, cx: &Context<'_>) {
     }
 }
 
+/// A registration of a filter that is [`Filter::ALWAYS_TIMED`] has a timer.
+#[cold]
+#[inline(never)]
+fn has_a_timer() -> ! {
+    unreachable!("each registration of this filter has a timer")
+}
+
 /// [`follow`], once in the module, for what happens once to a registration.
 #[inline(never)]
 fn follow_at_first(timer: &mut Armable<'_>, cx: &Context<'_>) {
@@ -65,6 +72,9 @@ fn attach_any<'a, F: Filter, E: Expire>(kn: Knote<'a, Attaching>) -> Result<Acce
     // First of all, so that a registration without a timer runs no code for a timer.
     if let Some(timed) = F::timed(&kn.added()) {
         return attach_timed::<F, E>(kn, timed);
+    }
+    if F::ALWAYS_TIMED {
+        has_a_timer();
     }
     let kev = kn.added();
     let mut cx = Context::new(&KernelClock, kev.flags);
@@ -139,7 +149,7 @@ fn show<F: Filter>(mut kn: Knote<'_, Active>, mode: Mode) -> bool {
 pub(crate) fn change<F: Filter, E: Expire>(kn: Knote<'_, Changing>, kev: &mut Kevent) {
     const MORE: u16 = EV_ADD | EV_CLEAR | EV_RECEIPT | EV_FORCEONESHOT;
     let mode = Mode::of(&kn);
-    if kev.flags & MORE != 0 || !kn.is_bare() {
+    if F::ALWAYS_TIMED || kev.flags & MORE != 0 || !kn.is_bare() {
         return change_any::<F, E>(kn, kev, mode);
     }
     let mut filter = F::load(kn.words());
@@ -179,11 +189,19 @@ fn change_any<F: Filter, E: Expire>(mut kn: Knote<'_, Changing>, kev: &mut Keven
     let mut filter = F::load(kn.words());
     let mut cx = Context::new(&KernelClock, mode.added());
     let Some(mut timer) = kn.timer() else {
+        if F::ALWAYS_TIMED {
+            has_a_timer();
+        }
         return change_bare::<F, E>(kn, kev, mode);
     };
     let timed = timer.timed();
     let before = before(&filter, Some(timed), kev, &cx);
-    if let Err(errno) = change_filter(&mut filter, Some(timed), kev, &mut cx) {
+    let result = if F::ALWAYS_TIMED {
+        filter.change(Some(timed), kev, &mut cx)
+    } else {
+        change_filter(&mut filter, Some(timed), kev, &mut cx)
+    };
+    if let Err(errno) = result {
         let (clears, due) = after(&filter, Some(timed), mode);
         return delivery::answer(kn, kev, Err(errno), before, clears, due);
     }
@@ -261,7 +279,7 @@ fn change_filter<F: Filter>(
 /// delivery is quick.
 #[inline(never)]
 pub(crate) fn deliver<'a, F: Filter>(mut kn: Knote<'_, Delivering>, slot: Slot<'a>) -> Filled<'a> {
-    if !kn.is_bare() {
+    if F::ALWAYS_TIMED || !kn.is_bare() {
         return deliver_any::<F>(kn, slot);
     }
     let mode = Mode::of(&kn);
