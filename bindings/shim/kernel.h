@@ -48,6 +48,9 @@
  */
 enum kqx_offset {
 	KQX_TD_UCRED = offsetof(struct thread, td_ucred),
+	KQX_TD_LIMIT = offsetof(struct thread, td_limit),
+	KQX_PL_KQUEUES =
+	    offsetof(struct plimit, pl_rlimit[RLIMIT_KQUEUES].rlim_cur),
 	KQX_CR_UID = offsetof(struct ucred, cr_uid),
 	KQX_CR_RUID = offsetof(struct ucred, cr_ruid),
 	KQX_CR_RUIDINFO = offsetof(struct ucred, cr_ruidinfo),

@@ -267,9 +267,8 @@ kqx_chgkqcnt(void)
 	struct ucred *cred;
 
 	cred = curthread->td_ucred;
-	/* The function, not the macro: the simulated kernel has no td_limit. */
 	if (chgkqcnt(cred->cr_ruidinfo, 1,
-	    (lim_cur)(curthread, RLIMIT_KQUEUES)) == 0)
+	    lim_cur(curthread, RLIMIT_KQUEUES)) == 0)
 		return (NULL);
 	return (crhold(cred));
 }

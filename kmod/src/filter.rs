@@ -51,12 +51,6 @@ fn has_a_timer() -> ! {
     unreachable!("each registration of this filter has a timer")
 }
 
-/// [`follow`], once in the module, for what happens once to a registration.
-#[inline(never)]
-fn follow_at_first(timer: &mut Armable<'_>, cx: &Context<'_>) {
-    follow(timer, cx);
-}
-
 #[inline(never)]
 pub(crate) fn attach<'a, F: Filter, E: Expire>(
     kn: Knote<'a, Attaching>,
@@ -97,7 +91,7 @@ fn attach_timed<'a, F: Filter, E: Expire>(
     let clears = filter.clears(Some(timer.timed()), kev.flags & EV_CLEAR != 0);
     kn.attach_timer::<E, _>(timer, |mut kn| {
         if let Some(mut timer) = kn.timer() {
-            follow_at_first(&mut timer, &cx);
+            follow(&mut timer, &cx);
         }
         keep(&mut kn, &filter);
         delivery::attached(kn, &kev, |_| clears);
@@ -236,7 +230,7 @@ fn change_bare<F: Filter, E: Expire>(kn: Knote<'_, Changing>, kev: &mut Kevent, 
         };
         if result.is_ok() {
             if let Some(mut timer) = kn.timer() {
-                follow_at_first(&mut timer, &cx);
+                follow(&mut timer, &cx);
             }
             keep(&mut kn, &filter);
         }

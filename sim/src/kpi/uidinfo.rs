@@ -3,19 +3,16 @@
 //! uidinfo(9): users, and what their limits count.
 
 use std::collections::BTreeMap;
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use freebsd_kernel_sys::RLIMIT_KQUEUES;
 use parking_lot::Mutex;
 
 use super::console;
 use crate::abi::Passed;
 use crate::debug::fault::{self, FaultKind};
 use crate::debug::inject::{self, Failure};
-use crate::debug::kassert;
-use crate::schedule::curthread::curthread;
 use crate::schedule::sched::switch_point;
 
 /// `struct uidinfo`, of which the module has only pointers.
@@ -96,23 +93,4 @@ pub(crate) fn charge(user: &UidInfo, diff: c_int, max: u64) -> bool {
 pub unsafe extern "C-unwind" fn chgkqcnt(uip: Passed<UidInfo>, diff: c_int, max: u64) -> c_int {
     switch_point("chgkqcnt", String::new);
     c_int::from(charge(&uip.borrow("chgkqcnt"), diff, max))
-}
-
-/// lim_cur(9): RLIMIT_KQUEUES is the process', every other limit is none.
-///
-/// # Safety
-/// None beyond the C interface: `td` is compared with curthread, not followed.
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn lim_cur(td: *const c_void, which: c_int) -> u64 {
-    curthread(|current| {
-        kassert!(
-            td.addr() == current.address(),
-            "lim_cur of another thread is not played"
-        );
-        if which as u32 == RLIMIT_KQUEUES {
-            current.kqueue_limit()
-        } else {
-            i64::MAX as u64
-        }
-    })
 }

@@ -76,7 +76,6 @@ functions! {
     "crhold" => ucred::crhold,
     "crfree" => ucred::crfree,
     "chgkqcnt" => uidinfo::chgkqcnt,
-    "lim_cur" => uidinfo::lim_cur,
     "counter_u64_alloc" => counter::counter_u64_alloc,
     "counter_u64_free" => counter::counter_u64_free,
     "counter_u64_fetch" => counter::counter_u64_fetch,

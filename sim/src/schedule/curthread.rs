@@ -6,19 +6,20 @@ use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::ptr;
 
-use freebsd_kernel_sys::{KQX_TD_FPOP, KQX_TD_UCRED};
+use freebsd_kernel_sys::{KQX_PL_KQUEUES, KQX_TD_FPOP, KQX_TD_LIMIT, KQX_TD_UCRED};
 
 use super::pcpu::Page;
 use crate::abi::Place;
 
 const TD_UCRED: usize = KQX_TD_UCRED as usize / size_of::<usize>();
 const TD_FPOP: usize = KQX_TD_FPOP as usize / size_of::<usize>();
+const TD_LIMIT: usize = KQX_TD_LIMIT as usize / size_of::<usize>();
+const PL_KQUEUES: usize = KQX_PL_KQUEUES as usize / size_of::<u64>();
 /// How many words of the thread the module may look at.
-const WORDS: usize = if TD_FPOP > TD_UCRED {
-    TD_FPOP
-} else {
-    TD_UCRED
-} + 1;
+const WORDS: usize = {
+    assert!(TD_FPOP > TD_UCRED && TD_FPOP > TD_LIMIT);
+    TD_FPOP + 1
+};
 
 /// A mutex that a thread holds.
 #[derive(Clone, Copy)]
@@ -52,6 +53,8 @@ const KERNEL: Caller = Caller {
 #[repr(C, align(16))]
 pub(crate) struct KThread {
     image: [Cell<*const c_void>; WORDS],
+    /// `struct plimit`, as far as the module looks.
+    limits: [Cell<u64>; PL_KQUEUES + 1],
     /// The mutexes it holds, in the order it took them.
     pub(crate) held: RefCell<Vec<Held>>,
     caller: Cell<Caller>,
@@ -59,16 +62,20 @@ pub(crate) struct KThread {
 
 impl KThread {
     fn new() -> Box<KThread> {
-        Box::new(KThread {
+        let thread = Box::new(KThread {
             image: [const { Cell::new(ptr::null()) }; WORDS],
+            limits: [const { Cell::new(KERNEL.kqueue_limit) }; PL_KQUEUES + 1],
             held: RefCell::default(),
             caller: Cell::new(KERNEL),
-        })
+        });
+        thread.image[TD_LIMIT].set(thread.limits.as_ptr().cast());
+        thread
     }
 
     /// Lets it run for `caller`; returns for whom it ran before.
     fn set_caller(&self, caller: Caller) -> Caller {
         self.image[TD_UCRED].set(caller.ucred);
+        self.limits[PL_KQUEUES].set(caller.kqueue_limit);
         self.caller.replace(caller)
     }
 
@@ -80,11 +87,6 @@ impl KThread {
     /// The process that it runs for; 0 is the kernel itself.
     pub(crate) fn pid(&self) -> u32 {
         self.caller.get().pid
-    }
-
-    /// RLIMIT_KQUEUES of that process.
-    pub(crate) fn kqueue_limit(&self) -> u64 {
-        self.caller.get().kqueue_limit
     }
 
     /// Its address, which tells it from other threads: what a mutex keeps of its owner.
