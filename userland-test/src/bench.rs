@@ -33,16 +33,20 @@ pub struct Results {
     processors: usize,
     /// The unit of a cost: `instructions` or `ns`.
     unit: &'static str,
+    /// The address of the module in the kernel, for a profile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    module: Option<u64>,
     rows: Vec<Row>,
 }
 
-/// Runs the benchmarks whose name contains `filter`, and prints each row of the table.
+/// Runs the benchmarks whose name contains `filter`, or a word of `filter` between commas. Prints
+/// each row of the table. The results say what a `profile` needs.
 ///
 /// # Errors
 /// A benchmark failed: the reason, in words for a person.
-pub fn run(sys: &dyn System, filter: &str) -> Result<Results, String> {
+pub fn run(sys: &dyn System, filter: &str, profile: bool) -> Result<Results, String> {
     let chosen = || {
-        let named = |(name, _): &&Benchmark| name.contains(filter);
+        let named = |(name, _): &&Benchmark| filter.split(',').any(|word| name.contains(word));
         machine::BENCHMARKS.iter().filter(named)
     };
     if chosen().next().is_none() {
@@ -56,6 +60,7 @@ pub fn run(sys: &dyn System, filter: &str) -> Result<Results, String> {
         sys,
         unit: machine::unit(),
         name: "",
+        profile,
         rows: Vec::new(),
     };
     println!("{}: in {}", sys.name(), bench.unit);
@@ -67,6 +72,7 @@ pub fn run(sys: &dyn System, filter: &str) -> Result<Results, String> {
         system: sys.name(),
         processors: std::thread::available_parallelism().map_or(1, usize::from),
         unit: bench.unit,
+        module: if profile { machine::module()? } else { None },
         rows: bench.rows,
     })
 }

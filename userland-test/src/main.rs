@@ -134,11 +134,14 @@ enum Command {
     /// Measures kqx beside what the same kernel offers without kqx. Measures a simulated
     /// kernel in operations per second.
     Bench {
-        /// Only benchmarks whose name contains FILTER.
+        /// Only benchmarks whose name contains FILTER, or a word of FILTER between commas.
         filter: Option<String>,
         /// Writes the results also as JSON.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
+        /// The JSON also says what a profile needs.
+        #[arg(long, hide = true)]
+        profile: bool,
     },
     /// What a case has a process execute.
     #[cfg(target_os = "freebsd")]
@@ -246,9 +249,14 @@ fn execute(arguments: &Arguments) -> Result<ExitCode, String> {
             let jobs = loads(hostile::LOADS, filter.as_deref(), *seconds)?;
             report_on(&*machine(arguments)?, &jobs, output, seconds + 1800)
         }
-        Command::Bench { filter, json } => {
+        Command::Bench {
+            filter,
+            json,
+            profile,
+        } => {
             let filter = filter.as_deref().unwrap_or_default();
-            bench(&*machine(arguments)?, filter, json.as_deref())
+            let results = kqx_test::bench::run(&*machine(arguments)?, filter, *profile)?;
+            save(&results, json.as_deref())
         }
         #[cfg(target_os = "freebsd")]
         Command::Program { name, to, numbers } => {
@@ -406,12 +414,11 @@ fn kernel(_module: Option<PathBuf>) -> Result<Box<dyn System>, String> {
     Err("this is not FreeBSD: use --on native or --on ko:PATH".to_owned())
 }
 
-/// Measures, and writes the results to `json` if `json` is given.
-fn bench(sys: &dyn System, filter: &str, json: Option<&Path>) -> Result<ExitCode, String> {
-    let results = kqx_test::bench::run(sys, filter)?;
+/// Writes the results to `json` if `json` is given.
+fn save(results: &kqx_test::bench::Results, json: Option<&Path>) -> Result<ExitCode, String> {
     if let Some(path) = json {
         File::create(path)
-            .and_then(|file| Ok(serde_json::to_writer_pretty(file, &results)?))
+            .and_then(|file| Ok(serde_json::to_writer_pretty(file, results)?))
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)

@@ -15,6 +15,7 @@ mod wake;
 mod word;
 
 use crate::bench::table::Benchmark;
+use crate::system::freebsd;
 
 /// Memory comes first: the system does not get freed memory back at once.
 pub const BENCHMARKS: &[Benchmark] = &[
@@ -44,4 +45,10 @@ pub fn unit() -> &'static str {
     } else {
         "ns"
     }
+}
+
+/// The address of the module in the kernel.
+pub fn module() -> Result<Option<u64>, String> {
+    let address = freebsd::module_address();
+    (address.map(Some)).map_err(|errno| format!("the kernel does not say where kqx is: {errno}"))
 }

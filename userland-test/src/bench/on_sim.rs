@@ -25,6 +25,11 @@ pub fn unit() -> &'static str {
     RATE
 }
 
+/// A profile needs a real kernel.
+pub fn module() -> Result<Option<u64>, String> {
+    Ok(None)
+}
+
 impl Bench<'_> {
     /// A row that compares how many times a second each subject can do an `operation`.
     fn rates<S>(

@@ -128,6 +128,8 @@ pub struct Bench<'a> {
     pub unit: &'static str,
     /// The name of the running benchmark.
     pub name: &'static str,
+    /// Whether the rows say where a profile finds the samples.
+    pub profile: bool,
     pub rows: Vec<Row>,
 }
 
@@ -136,11 +138,14 @@ impl Bench<'_> {
     pub fn row(&mut self, row: Row) {
         // A bar on a cost is a number of instructions: the time depends on the machine.
         let timed = self.unit == "ns" && row.unit == self.unit;
-        let row = Row {
+        let mut row = Row {
             benchmark: self.name,
             bar: row.bar.filter(|_| !timed),
             ..row
         };
+        if !self.profile {
+            (row.figures.iter_mut()).for_each(|figure| figure.spread.batches = None);
+        }
         row.print();
         self.rows.push(row);
     }

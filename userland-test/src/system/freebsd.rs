@@ -59,7 +59,36 @@ unsafe extern "C" {
     fn kldload(file: *const c_char) -> c_int;
     fn kldunloadf(fileid: c_int, flags: c_int) -> c_int;
     fn kldfind(file: *const c_char) -> c_int;
+    fn kldstat(fileid: c_int, stat: *mut KldFileStat) -> c_int;
     fn kenv(action: c_int, name: *const c_char, value: *mut c_char, len: c_int) -> c_int;
+}
+
+/// `struct kld_file_stat` of kldstat(2).
+#[repr(C)]
+struct KldFileStat {
+    version: c_int,
+    name: [c_char; 1024],
+    refs: c_int,
+    id: c_int,
+    address: usize,
+    size: usize,
+    pathname: [c_char; 1024],
+}
+
+/// The address of the loaded kqx.ko.
+pub(crate) fn module_address() -> Result<u64, Errno> {
+    let mut stat = KldFileStat {
+        version: size_of::<KldFileStat>() as c_int,
+        name: [0; 1024],
+        refs: 0,
+        id: 0,
+        address: 0,
+        size: 0,
+        pathname: [0; 1024],
+    };
+    // SAFETY: the name ends in NUL. `stat` is writable, and its version says its size.
+    check(unsafe { kldstat(check(kldfind(c"kqx.ko".as_ptr()))?, &raw mut stat) })?;
+    Ok(stat.address as u64)
 }
 
 /// The kernel on which this program runs.

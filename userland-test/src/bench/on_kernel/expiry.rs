@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kqx::event::Kevent;
 
-use crate::bench::meter::{SAMPLES, Spread};
+use crate::bench::meter::{SAMPLES, Spread, batch};
 use crate::bench::on_kernel::calls::{self, Kqueue, realtime, uptime};
 use crate::bench::on_kernel::spin::{cost_beyond_spinning, turns_in};
 use crate::bench::on_kernel::timer::timerfd;
@@ -91,14 +91,14 @@ fn take_in_turn(
         while uptime() + APART / 5 < first {
             calls::spin(100);
         }
-        let start = uptime();
-        for id in 0..FEW {
-            spin();
-            take(id)?;
-        }
-        Ok(uptime() - start)
+        batch(|| {
+            (0..FEW).try_for_each(|id| {
+                spin();
+                take(id)
+            })
+        })
     })?;
-    Ok(all.map(|all| all / f64::from(FEW)))
+    Ok(all.per(FEW.into()))
 }
 
 /// Timers that expire at the same time, with one call for the delivery. Returns the cost of
@@ -111,15 +111,16 @@ fn together(timer: Timer) -> Result<Spread, Failure> {
         for id in 0..MANY {
             kq.change(&timer.at(id.into(), due))?;
         }
-        let start = uptime();
-        spin();
-        let mut taken = 0;
-        while taken < MANY as usize {
-            taken += kq.wait(&mut events)?;
-        }
-        Ok(uptime() - start)
+        batch(|| {
+            spin();
+            let mut taken = 0;
+            while taken < MANY as usize {
+                taken += kq.wait(&mut events)?;
+            }
+            Ok(())
+        })
     })?;
-    Ok(all.map(|all| all / f64::from(MANY)))
+    Ok(all.per(MANY.into()))
 }
 
 /// The period in ns of timers whose events nobody takes.

@@ -79,7 +79,7 @@ fn all_of(count: u32) -> Result<Spread, Failure> {
         }
         Ok(())
     })?;
-    Ok(all.map(|all| all / f64::from(count)))
+    Ok(all.per(count.into()))
 }
 
 /// EVFILT_USER: each kqueue has a trigger and an event of its own. Returns the cost of a
@@ -96,5 +96,5 @@ fn each_alone(count: u32) -> Result<Spread, Failure> {
         }
         Ok(())
     })?;
-    Ok(all.map(|all| all / f64::from(count)))
+    Ok(all.per(count.into()))
 }

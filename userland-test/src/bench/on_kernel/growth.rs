@@ -186,7 +186,7 @@ fn in_batches(wake: Wake, count: u64, queues: u64) -> Result<Spread, Failure> {
         }
         Ok(())
     })?;
-    Ok(batch.map(|batch| batch / BATCH as f64))
+    Ok(batch.per(BATCH as f64))
 }
 
 /// All numbers below `count`, in a scattered order.

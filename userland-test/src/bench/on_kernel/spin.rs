@@ -8,11 +8,11 @@ use crate::outcome::Failure;
 
 /// The cost of `work` beyond its turns of [`calls::spin`]. `work` gets the turns as
 /// `pieces` of equal length, which it spreads over its time. All pieces together take at
-/// least `ns`.
+/// least `ns`. It measures a batch.
 pub fn cost_beyond_spinning(
     ns: u64,
     pieces: u32,
-    mut work: impl FnMut(&dyn Fn()) -> Result<u64, Failure>,
+    mut work: impl FnMut(&dyn Fn()) -> Result<f64, Failure>,
 ) -> Result<Spread, Failure> {
     let turns = turns_in(ns / u64::from(pieces)) + 1;
     let mut alone = Vec::new();
@@ -23,10 +23,10 @@ pub fn cost_beyond_spinning(
             calls::spin(turns);
         }
         alone.push((uptime() - start) as f64);
-        with.push(work(&|| calls::spin(turns))? as f64);
+        with.push(work(&|| calls::spin(turns))?);
     }
     let alone = Spread::of(alone).median;
-    Ok(Spread::of(with).map(|time| time - alone))
+    Ok(Spread::of_batches(with).map(|time| time - alone))
 }
 
 /// How many turns of [`calls::spin`] fit into `ns`: the highest measured number.

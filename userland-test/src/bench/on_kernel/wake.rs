@@ -166,7 +166,7 @@ pub fn threshold(bench: &mut Bench<'_>) -> Outcome {
             }
             Ok(())
         })?;
-        Ok((spread.map(|total| total / EVENTS as f64), deliveries))
+        Ok((spread.per(EVENTS as f64), deliveries))
     };
     gather(bench, "threshold 64", measure)
 }

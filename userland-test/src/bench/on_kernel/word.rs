@@ -74,7 +74,7 @@ pub fn word(bench: &mut Bench<'_>) -> Outcome {
             }
             Ok(kq.wait(&mut events).map(drop)?)
         })?;
-        Ok(batch.map(|batch| batch / counts as f64))
+        Ok(batch.per(counts as f64))
     };
     bench.row(
         Row::new("word: count + deliver, the consumer is awake", unit)
