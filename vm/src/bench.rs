@@ -27,7 +27,10 @@ pub struct Bench {
     /// Where the measurements go, as JSON
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
-    /// Only benchmarks whose name contains FILTER
+    /// Count the instructions of each function with a plugin of QEMU, and make the JSON a profile
+    #[arg(long)]
+    profile: bool,
+    /// Only benchmarks whose name contains FILTER, or a word of FILTER between commas
     filter: Option<String>,
 }
 
@@ -45,13 +48,30 @@ impl Bench {
             println!("vm: no kernel is kept, so nothing was measured on a real one");
             return Ok(0);
         };
-        let (done, record) =
-            Run::bench(MEASUREMENTS, self.filter.clone()).on(pair, home, artefacts)?;
+        let plugin = self.profile.then(kqx_profile::plugin).transpose()?;
+        let mut module = PathBuf::new();
+        let run = Run::bench(MEASUREMENTS, self.filter.clone(), plugin);
+        let (done, record) = run.on(pair, home, |kernel| {
+            let artefacts = artefacts(kernel)?;
+            module.clone_from(&artefacts.module);
+            Ok(artefacts)
+        })?;
         let status = done.conclusion.code();
-        if status == 0 {
-            fs::copy(record.out().join(MEASUREMENTS), &self.to)
-                .context("the guest handed back no measurements")?;
+        if status != 0 {
+            return Ok(status);
         }
-        Ok(status)
+        let measurements = record.out().join(MEASUREMENTS);
+        if self.profile {
+            let run = kqx_profile::Run {
+                measurements,
+                counts: record.counts(),
+                kernel: pair.kernel.clone(),
+                module: module.with_extension("ko.full"),
+            };
+            run.profile()?.save(&self.to)?;
+        } else {
+            fs::copy(measurements, &self.to).context("the guest handed back no measurements")?;
+        }
+        Ok(0)
     }
 }

@@ -79,6 +79,9 @@ pub struct Run {
     /// The file for the harness's measurements, if the harness measures.
     #[arg(skip)]
     bench: Option<String>,
+    /// The plugin of QEMU that counts what the harness measures.
+    #[arg(skip)]
+    pub(crate) plugin: Option<PathBuf>,
     /// The time limit of each program after the harness, in seconds, if it is not the usual.
     #[arg(skip)]
     limit: Option<u32>,
@@ -106,8 +109,9 @@ impl Run {
     }
 
     /// A run in which the harness measures, in instructions of one CPU. The guest hands
-    /// back the measurements as the file `to`. `filter`: only those benchmarks.
-    pub(crate) fn bench(to: &str, filter: Option<String>) -> Run {
+    /// back the measurements as the file `to`. `filter`: only those benchmarks. `plugin`: QEMU
+    /// loads the plugin, which writes [`Record::counts`](crate::record::Record::counts).
+    pub(crate) fn bench(to: &str, filter: Option<String>, plugin: Option<PathBuf>) -> Run {
         Run {
             filter,
             smp: 1,
@@ -115,6 +119,7 @@ impl Run {
             timeout: Some(3600),
             icount: true,
             bench: Some(to.to_owned()),
+            plugin,
             ..Run::default()
         }
     }
@@ -301,6 +306,7 @@ impl Run {
         let mut arguments: Vec<String> = Vec::new();
         if let Some(file) = &self.bench {
             arguments.extend(["bench".into(), "--json".into(), format!("{OUT}/{file}")]);
+            arguments.extend(self.plugin.iter().map(|_| "--profile".into()));
             arguments.extend(self.filter.clone());
             return arguments;
         }

@@ -144,6 +144,17 @@ fn raw_drive(interface: &str, file: &Path, readonly: bool) -> OsString {
     text
 }
 
+/// QEMU's option for a `plugin` that writes the file `out`.
+pub(crate) fn plugin(plugin: &Path, out: &Path) -> OsString {
+    let mut text = OsString::new();
+    for (name, file) in [("file=", plugin), (",out=", out)] {
+        text.push(name);
+        // QEMU reads two commas as one comma.
+        text.push(file.to_string_lossy().replace(',', ",,"));
+    }
+    text
+}
+
 /// Starts the machine.
 pub(crate) fn start(command: Command) -> Result<Machine> {
     Machine::start(command).with_context(not_installed)

@@ -43,6 +43,11 @@ impl Record {
         self.0.join("console.log")
     }
 
+    /// How often the guest executed each instruction, if QEMU's plugin counts that.
+    pub(crate) fn counts(&self) -> PathBuf {
+        self.0.join("counts")
+    }
+
     /// The directory with the files that the guest handed back.
     pub(crate) fn out(&self) -> PathBuf {
         self.0.join("out")

@@ -54,7 +54,7 @@ impl Run {
         &self,
         pair: &Pair,
         home: &Path,
-        artefacts: impl Fn(&Kernel) -> Result<Artefacts>,
+        artefacts: impl FnOnce(&Kernel) -> Result<Artefacts>,
     ) -> Result<(Done, Record)> {
         ensure!(
             !self.shell || qemu::on_a_terminal(),
@@ -117,7 +117,7 @@ impl Run {
         out::blank(&disk)?;
 
         let log = record.log();
-        let command = qemu::command(
+        let mut command = qemu::command(
             manner,
             &hardware,
             &pair.kernel,
@@ -126,6 +126,11 @@ impl Run {
             &disk,
             &log,
         );
+        if let Some(plugin) = &self.plugin {
+            command
+                .arg("-plugin")
+                .arg(qemu::plugin(plugin, &record.counts()));
+        }
         let mut console = Console::new(&nonce);
         let started = Instant::now();
         let end = if self.shell {

@@ -34,13 +34,18 @@ pub struct Bench {
     /// Measure nothing: write the plot and the documents anew from the last measurements
     #[arg(long)]
     redraw: bool,
+    /// Count where the instructions go, and measure nothing
+    #[arg(long, conflicts_with = "redraw")]
+    profile: bool,
 }
 
 impl Bench {
     /// Measures, and writes the figures down.
     pub fn run(&self) -> Result<()> {
-        if !self.redraw {
-            self.on_a_kernel()?;
+        if self.profile {
+            self.on_a_kernel("profile", &["--profile", kqx_profile::BENCHMARKS])?;
+        } else if !self.redraw {
+            self.on_a_kernel("benchmarks", &[])?;
             in_a_process()?;
         }
         let all = Measurements::read()?;
@@ -55,11 +60,12 @@ impl Bench {
         Ok(())
     }
 
-    fn on_a_kernel(&self) -> Result<()> {
+    fn on_a_kernel(&self, file: &str, what: &[&str]) -> Result<()> {
         let name = self.name.as_deref().unwrap_or_default();
         let of = if name.starts_with("14") { "-14" } else { "" };
         let mut vm = Command::new(current_exe()?);
-        vm.args(["vm", "bench", "--to"]).arg(measurements(of));
+        let to = root().join(format!("userland-test/{file}{of}.json"));
+        vm.args(["vm", "bench"]).args(what).arg("--to").arg(to);
         vm.args(self.name.iter().flat_map(|name| ["--name", name]));
         run(&mut vm)
     }
@@ -114,7 +120,7 @@ impl Measurements {
 
     /// `text` with new figures between each `<!-- bench: NAMES -->` and `<!-- /bench -->`.
     /// NAMES are benchmarks, or `bars` for every row with a bar, or `machine` for a
-    /// description of the machine, or `sim` for the simulated kernel.
+    /// description of the machine, or `sim` for the simulated kernel, or a table of a profile.
     fn fill(&self, text: &str) -> Result<String> {
         fill(text, "bench", |names| self.figures(names))
     }
@@ -125,6 +131,9 @@ impl Measurements {
             ["machine"] => return Ok(self.kernel.machine() + "\n" + &self.older.machine()),
             ["bars"] => (self.kernel.rows.iter().filter(|row| row.bar.is_some())).collect(),
             ["sim"] => self.sim.rows.iter().collect(),
+            [kind @ ("profile" | "functions"), of] => {
+                return kqx_profile::table(&root().join("userland-test"), kind, of);
+            }
             _ => {
                 let named = |row: &&results::Row| names.contains(&row.benchmark.as_str());
                 self.kernel.rows.iter().filter(named).collect()
