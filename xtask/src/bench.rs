@@ -49,8 +49,7 @@ impl Bench {
             in_a_process()?;
         }
         let all = Measurements::read()?;
-        let path = root().join("userland-test/benchmarks.svg");
-        plot::save(&all.kernel, &all.older, &path)?;
+        plot::save(&all.kernel, &all.older, &home().join("benchmarks.svg"))?;
         for document in documents() {
             let text = read(&document)?;
             fs::write(&document, all.fill(&text)?)?;
@@ -61,11 +60,10 @@ impl Bench {
     }
 
     fn on_a_kernel(&self, file: &str, what: &[&str]) -> Result<()> {
-        let name = self.name.as_deref().unwrap_or_default();
-        let of = if name.starts_with("14") { "-14" } else { "" };
+        let older = (self.name.as_ref()).is_some_and(|name| name.starts_with("14"));
+        let to = home().join(format!("{file}{}.json", if older { "-14" } else { "" }));
         let mut vm = Command::new(current_exe()?);
-        let to = root().join(format!("userland-test/{file}{of}.json"));
-        vm.args(["vm", "bench"]).args(what).arg("--to").arg(to);
+        vm.args(["vm", "bench", "--to"]).arg(to).args(what);
         vm.args(self.name.iter().flat_map(|name| ["--name", name]));
         run(&mut vm)
     }
@@ -79,12 +77,12 @@ fn in_a_process() -> Result<()> {
     let mut harness = cargo("run --release --quiet --package kqx-test");
     harness.args(release.feature("kqx-test"));
     harness.args(["--", "--on", &loaded(release), "bench", "--json"]);
-    run(harness.arg(measurements("-sim")))
+    run(harness.arg(home().join("benchmarks-sim.json")))
 }
 
-/// Measurements: of a kernel, of `-14` or of `-sim`.
-fn measurements(of: &str) -> PathBuf {
-    root().join(format!("userland-test/benchmarks{of}.json"))
+/// The directory of the figures.
+fn home() -> PathBuf {
+    root().join("userland-test")
 }
 
 /// The documents with figures that exist in the source tree.
@@ -107,7 +105,7 @@ struct Measurements {
 impl Measurements {
     fn read() -> Result<Measurements> {
         let parse = |of| -> Result<Results> {
-            let path = measurements(of);
+            let path = home().join(format!("benchmarks{of}.json"));
             serde_json::from_str(&read(&path)?).with_context(|| path.display().to_string())
         };
         let [kernel, older, sim] = ["", "-14", "-sim"].map(parse);
@@ -131,9 +129,7 @@ impl Measurements {
             ["machine"] => return Ok(self.kernel.machine() + "\n" + &self.older.machine()),
             ["bars"] => (self.kernel.rows.iter().filter(|row| row.bar.is_some())).collect(),
             ["sim"] => self.sim.rows.iter().collect(),
-            [kind @ ("profile" | "functions"), of] => {
-                return kqx_profile::table(&root().join("userland-test"), kind, of);
-            }
+            [kind @ ("profile" | "functions"), of] => return kqx_profile::table(&home(), kind, of),
             _ => {
                 let named = |row: &&results::Row| names.contains(&row.benchmark.as_str());
                 self.kernel.rows.iter().filter(named).collect()
