@@ -136,7 +136,8 @@ impl Profile {
     /// # Errors
     /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self)? + "\n";
+        // A line for each function.
+        let text = serde_json::to_string(self)?.replace("{\"", "\n{\"") + "\n";
         fs::write(path, text).with_context(|| path.display().to_string())
     }
 
