@@ -78,12 +78,13 @@ enum kqx_stat {
 };
 
 /* What happened: a probe, and a statistic where there is one. */
-void	kqx_trace_attach(struct knote *kn, int error, enum kqx_stat gauge);
+int	kqx_trace_attach(struct knote *kn, size_t gauge);
+int	kqx_trace_refuse(struct knote *kn, int error);
 void	kqx_trace_change(struct knote *kn, const struct kevent *kev,
 	    int error);
 void	kqx_trace_expiry(struct knote *kn, uint64_t late);
 void	kqx_trace_deliver(struct knote *kn, int64_t data);
-void	kqx_trace_detach(struct knote *kn, enum kqx_stat gauge);
+void	kqx_trace_detach(struct knote *kn, size_t gauge);
 
 void	kqx_trace_kick(struct vm_object *object, uint64_t line);
 

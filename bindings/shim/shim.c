@@ -124,12 +124,20 @@ SDT_PROBE_DEFINE3(kqx, , , deliver, "struct knote *", "uintptr_t", "int64_t");
 SDT_PROBE_DEFINE2(kqx, , , detach, "struct knote *", "uintptr_t");
 SDT_PROBE_DEFINE2(kqx, , , kick, "struct vm_object *", "uint64_t");
 
-void
-kqx_trace_attach(struct knote *kn, int error, enum kqx_stat gauge)
+int
+kqx_trace_attach(struct knote *kn, size_t gauge)
 {
-	if (error == 0 && gauge != KQX_STATS)
+	if (gauge != KQX_STATS)
 		counter_u64_add(stats[gauge], 1);
+	SDT_PROBE3(kqx, , , attach, kn, kn->kn_id, 0);
+	return (0);
+}
+
+int
+kqx_trace_refuse(struct knote *kn, int error)
+{
 	SDT_PROBE3(kqx, , , attach, kn, kn->kn_id, error);
+	return (error);
 }
 
 void
@@ -155,7 +163,7 @@ kqx_trace_deliver(struct knote *kn, int64_t data)
 }
 
 void
-kqx_trace_detach(struct knote *kn, enum kqx_stat gauge)
+kqx_trace_detach(struct knote *kn, size_t gauge)
 {
 	if (gauge != KQX_STATS)
 		counter_u64_add(stats[gauge], -1);

@@ -9,7 +9,7 @@ use kqx::event::Kevent;
 
 use crate::kernel::filterops::Filterops;
 use crate::kernel::knote::{
-    Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Filled,
+    Active, Answered, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Filled,
     Knote, Slot,
 };
 use crate::kernel::timer::Expire;
@@ -24,7 +24,7 @@ fn not_attached() -> ! {
     unreachable!("f_attach refuses an unknown member")
 }
 
-type Attach = for<'a> fn(Knote<'a, Attaching>) -> Result<Accepted<'a>, Errno>;
+type Attach = for<'a> fn(Knote<'a, Attaching>) -> Answered<'a>;
 type Detach = for<'a> fn(Knote<'a, Detaching>) -> Detached<'a>;
 type Change = fn(Knote<'_, Changing>, &mut Kevent);
 type Deliver = for<'a> fn(Knote<'_, Delivering>, Slot<'a>) -> Filled<'a>;
@@ -48,14 +48,14 @@ const fn functions<F: Copy>(other: F, members: [(u8, F); MEMBERS.len()]) -> Func
 macro_rules! family {
     ($($number:literal $name:ident: $kind:ident $module:ident::$filter:ident, $what:literal;)+) => {
         impl Filterops for Family {
-            fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Accepted<'a>, Errno> {
+            fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Answered<'a> {
                 const ATTACH: Functions<Attach> = functions(
-                    |_| Err(Errno::EINVAL),
+                    |kn| kn.refuse(Errno::EINVAL),
                     [$(($number, crate::$kind::attach::<kqx_filters::$module::$filter, Family>)),+],
                 );
                 match ATTACH.get(usize::from(kn.number())) {
                     Some(attach) => attach(kn),
-                    None => Err(Errno::EINVAL),
+                    None => kn.refuse(Errno::EINVAL),
                 }
             }
 

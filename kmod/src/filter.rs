@@ -9,8 +9,8 @@ use kqx_filters::{Arm, Context, Filter, Report};
 use crate::delivery::{self, Mode, Next, Said};
 use crate::kernel::clock::{ClockAt, KernelClock};
 use crate::kernel::knote::{
-    Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Filled,
-    Knote, Slot, Stores, Times,
+    Accepted, Active, Answered, Attaching, Changing, Delivering, Detached, Detaching, Expiring,
+    Filled, Knote, Slot, Stores, Times,
 };
 use crate::kernel::stats::{Stat, counter_u64_add};
 use crate::kernel::timer::{Armable, Expire, NewTimer};
@@ -52,13 +52,8 @@ fn has_a_timer() -> ! {
 }
 
 #[inline(never)]
-pub(crate) fn attach<'a, F: Filter, E: Expire>(
-    kn: Knote<'a, Attaching>,
-) -> Result<Accepted<'a>, Errno> {
-    let name = kn.name();
-    let result = attach_any::<F, E>(kn);
-    trace::attach(name, &result, F::GAUGE);
-    result
+pub(crate) fn attach<F: Filter, E: Expire>(kn: Knote<'_, Attaching>) -> Answered<'_> {
+    kn.answer(F::GAUGE, attach_any::<F, E>)
 }
 
 #[inline(always)]

@@ -14,11 +14,10 @@ use kqx_filters::{Report, SharedContext, SharedFilter};
 use crate::delivery::{self, Mode, Next, Said};
 use crate::kernel::group::{Answer, Initial, Member, Offering, Waiting};
 use crate::kernel::knote::{
-    Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Filled,
-    Knote, Slot,
+    Accepted, Active, Answered, Attaching, Changing, Delivering, Detached, Detaching, Expiring,
+    Filled, Knote, Slot,
 };
 use crate::kernel::timer::Expire;
-use crate::kernel::trace;
 
 /// A watcher's state and the state that the watchers share, copied.
 struct Copied<F: SharedFilter> {
@@ -131,13 +130,8 @@ fn give_back<F: SharedFilter>(member: &Member<'_, Offering>) {
 }
 
 #[inline(never)]
-pub(crate) fn attach<'a, F: SharedFilter, E: Expire>(
-    kn: Knote<'a, Attaching>,
-) -> Result<Accepted<'a>, Errno> {
-    let name = kn.name();
-    let result = attach_watcher::<F>(kn);
-    trace::attach(name, &result, F::GAUGE);
-    result
+pub(crate) fn attach<F: SharedFilter, E: Expire>(kn: Knote<'_, Attaching>) -> Answered<'_> {
+    kn.answer(F::GAUGE, attach_watcher::<F>)
 }
 
 #[inline(always)]

@@ -19,11 +19,10 @@ use crate::delivery::{self, Mode, Next, Said};
 use crate::kernel::clock::KernelClock;
 use crate::kernel::group::{Answer, Initial, Member, Offered, Offering, Waiting};
 use crate::kernel::knote::{
-    Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Filled,
-    Knote, Slot,
+    Accepted, Active, Answered, Attaching, Changing, Delivering, Detached, Detaching, Expiring,
+    Filled, Knote, Slot,
 };
 use crate::kernel::timer::Expire;
-use crate::kernel::trace;
 
 /// How often the word is armed before the task goes on: each time, the count has reached
 /// meanwhile what the word was armed with.
@@ -201,11 +200,8 @@ fn need(waiting: &Waiting<'_>, now: u64) -> Option<u64> {
 }
 
 #[inline(never)]
-pub(crate) fn attach<'a, F, E: Expire>(kn: Knote<'a, Attaching>) -> Result<Accepted<'a>, Errno> {
-    let name = kn.name();
-    let result = attach_word(kn);
-    trace::attach(name, &result, None);
-    result
+pub(crate) fn attach<F, E: Expire>(kn: Knote<'_, Attaching>) -> Answered<'_> {
+    kn.answer(None, attach_word)
 }
 
 fn attach_word<'a>(kn: Knote<'a, Attaching>) -> Result<Accepted<'a>, Errno> {

@@ -180,7 +180,6 @@ impl Knote<'_, Changing> {
 
 impl<'a> Knote<'a, Detaching> {
     /// f_attach has refused the registration: takes back what f_attach did before.
-    #[cold]
     pub(super) fn detach_if_attached(self) {
         if self.status() & sys::KN_DETACHED == 0 {
             self.detach(None);

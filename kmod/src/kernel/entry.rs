@@ -100,14 +100,13 @@ pub(super) unsafe fn owns(kn: NonNull<sys::knote>) -> bool {
 /// # Safety
 /// As for [`owns`].
 pub(super) unsafe fn accepts(kn: NonNull<sys::knote>) -> bool {
-    // SAFETY: the caller's promise; a knote's filter does not change.
-    let slot = unsafe { (*kn.as_ptr()).kn_kevent.filter };
-    // SAFETY: the caller's promise. The knote's table is not null, so OPEN is not null either, if
-    // it is the same. An entry that `find` returned is never freed.
-    unsafe {
-        owns(kn)
-            && c_int::from(slot) == (*OPEN.load(Ordering::Relaxed)).slot.load(Ordering::Relaxed)
-    }
+    // SAFETY: the caller's promise; a knote's table and filter do not change.
+    let (table, slot) = unsafe { ((*kn.as_ptr()).kn_fop, (*kn.as_ptr()).kn_kevent.filter) };
+    let open = OPEN.load(Ordering::Relaxed);
+    // SAFETY: the knote's table is not null, so OPEN is not null either, if it is the same. An
+    // entry that `find` returned is never freed.
+    core::ptr::eq(table.cast(), open)
+        && c_int::from(slot) == unsafe { &(*open).slot }.load(Ordering::Relaxed)
 }
 
 /// Where in the page the code is: not on cache lines that are written.

@@ -19,9 +19,8 @@ use kqx::event::Kevent;
 use kqx::errno::Errno;
 
 use super::entry::{self, Table};
-use super::errno;
 use super::knote::{
-    Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Filled, Knote, Slot,
+    Active, Answered, Attaching, Changing, Delivering, Detached, Detaching, Filled, Knote, Slot,
 };
 use super::timer::{Expire, FROM_KNOTE, Timer};
 
@@ -29,8 +28,8 @@ use super::timer::{Expire, FROM_KNOTE, Timer};
 /// itself while the callback runs, and gets a knote of the type that allows what is legal
 /// there.
 pub trait Filterops: Expire + 'static {
-    /// EV_ADD of a new registration. The errno is kevent(2)'s.
-    fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Accepted<'a>, Errno>;
+    /// EV_ADD of a new registration.
+    fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Answered<'a>;
     /// The registration goes.
     fn f_detach(kn: Knote<'_, Detaching>) -> Detached<'_>;
     /// What `f_event` says, in few instructions. None: `f_event` has to look.
@@ -73,13 +72,7 @@ unsafe extern "C" fn f_attach<O: Filterops>(kn: *mut sys::knote) -> c_int {
         return Errno::EINVAL.number().into();
     }
     // SAFETY: the caller's promise; a knote in flux is this thread's alone.
-    let result = errno::code(&O::f_attach(unsafe { Knote::new(kn) }));
-    if result != 0 {
-        // kqueue frees the knote now.
-        // SAFETY: as above, and the filter's is gone.
-        unsafe { Knote::<Detaching>::new(kn) }.detach_if_attached();
-    }
-    result
+    O::f_attach(unsafe { Knote::new(kn) }).code()
 }
 
 /// # Safety

@@ -4,7 +4,7 @@
 //!
 //! | type | callback | the knote's state | the timer | and |
 //! |---|---|---|---|---|
-//! | `Knote<Attaching>` | f_attach, at first | - | can be attached | becomes `Attached`, once |
+//! | `Knote<Attaching>` | f_attach, at first | - | can be attached | becomes `Attached`, once, and `Answered` |
 //! | `Knote<Attached>` | f_attach, then | read, written | used | becomes `Accepted`, once |
 //! | `Knote<Active>` | f_event | read, written | used | |
 //! | `Knote<Changing>` | f_touch, a change | read, written | attached, used | knote_dequeue |
@@ -28,8 +28,11 @@ use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use freebsd_kernel_sys as sys;
 use kqx::abi;
+use kqx::errno::Errno;
 use kqx::event::Kevent;
-use kqx_filters::{Report, Words};
+use kqx_filters::{Gauge, Report, Words};
+
+use super::trace;
 
 /// f_attach, while the knote has nothing of the filter's.
 pub struct Attaching;
@@ -37,8 +40,11 @@ pub struct Attaching;
 /// f_attach, when nothing can fail any more.
 pub struct Attached;
 
-/// f_attach has accepted the registration: what f_attach returns.
+/// f_attach has accepted the registration.
 pub struct Accepted<'a>(PhantomData<&'a ()>);
+
+/// f_attach has accepted or refused the registration: what f_attach returns.
+pub struct Answered<'a>(c_int, PhantomData<&'a ()>);
 
 /// f_event.
 pub struct Active;
@@ -254,6 +260,29 @@ impl<'a> Knote<'a, Attaching> {
         }
     }
 
+    /// All of f_attach. `attach` accepts or refuses the registration: the errno is kevent(2)'s. A
+    /// probe sees the answer, and `gauge` counts an accepted registration. `attach` works for any
+    /// lifetime, so that no knote is left of a registration that `attach` has refused.
+    #[inline(always)]
+    pub fn answer(
+        self,
+        gauge: Option<Gauge>,
+        attach: impl for<'b> FnOnce(Knote<'b, Attaching>) -> Result<Accepted<'b>, Errno>,
+    ) -> Answered<'a> {
+        let name = self.name();
+        match attach(self) {
+            Ok(_) => Answered(trace::attach(name, gauge), PhantomData),
+            // SAFETY: f_attach, the knote is in flux, and `attach` has kept no knote.
+            Err(errno) => unsafe { Knote::<Detaching>::new(name.0) }.refuse_attached(errno),
+        }
+    }
+
+    /// All of f_attach, for a registration that no filter is to see.
+    #[inline(always)]
+    pub fn refuse(self, errno: Errno) -> Answered<'a> {
+        Answered(errno.number().into(), PhantomData)
+    }
+
     /// The registration is accepted, and needs no timer.
     #[inline(always)]
     pub fn attach(self) -> Knote<'a, Attached> {
@@ -263,8 +292,6 @@ impl<'a> Knote<'a, Attaching> {
     /// Has kqueue call f_detach in the end.
     #[inline(always)]
     pub(super) fn attached(self) -> Knote<'a, Attached> {
-        set!(self, 0, kn_kevent.fflags);
-        set!(self, 0, kn_kevent.data);
         set!(
             self,
             get!(self, kn_status) & !(sys::KN_DETACHED as c_int),
@@ -282,6 +309,14 @@ impl<'a> Knote<'a, Attached> {
     #[inline(always)]
     pub fn accept(self) -> Accepted<'a> {
         Accepted::new()
+    }
+}
+
+impl Answered<'_> {
+    /// 0, or kevent(2)'s errno.
+    #[inline(always)]
+    pub(super) fn code(self) -> c_int {
+        self.0
     }
 }
 
@@ -350,6 +385,16 @@ impl<'a> Slot<'a> {
 }
 
 impl<'a> Knote<'a, Detaching> {
+    /// f_attach refuses the registration, which kqueue then frees: takes back what f_attach did
+    /// before.
+    #[cold]
+    #[inline(never)]
+    fn refuse_attached(self, errno: Errno) -> Answered<'a> {
+        let code = trace::refuse(self.name(), errno);
+        self.detach_if_attached();
+        Answered(code, PhantomData)
+    }
+
     /// The knote has nothing of the filter's any more.
     pub(super) fn detached(self) -> Detached<'a> {
         set!(

@@ -29,10 +29,11 @@ pub fn counter_u64_add(stat: Stat, n: i64) {
 }
 
 /// Where in the table of statistics a gauge is; `KQX_STATS` for none.
-pub(super) const fn index(gauge: Option<Gauge>) -> u32 {
-    match gauge {
+pub(super) const fn index(gauge: Option<Gauge>) -> usize {
+    let index = match gauge {
         Some(Gauge::Counters) => sys::KQX_STAT_COUNTERS,
         Some(Gauge::Watchers) => sys::KQX_STAT_WATCHERS,
         None => sys::KQX_STATS,
-    }
+    };
+    index as usize
 }

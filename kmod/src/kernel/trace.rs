@@ -6,6 +6,8 @@
 //! Any context. While nobody listens, a probe costs a load, a compare and a branch on 14, and a
 //! no-op on 15.
 
+use core::ffi::c_int;
+
 use freebsd_kernel_sys as sys;
 use kqx::errno::Errno;
 use kqx::event::Kevent;
@@ -16,13 +18,19 @@ use super::knote::Name;
 use super::pad::Pad;
 use super::stats;
 
-/// f_attach accepts a registration, or refuses it. Counts an accepted registration in its
-/// gauge.
+/// f_attach accepts a registration. Counts the registration in its gauge. Returns what f_attach
+/// returns, so that f_attach can end with this call.
 #[inline(always)]
-pub fn attach<T>(kn: Name<'_>, result: &Result<T, Errno>, gauge: Option<Gauge>) {
+pub(super) fn attach(kn: Name<'_>, gauge: Option<Gauge>) -> c_int {
     // SAFETY: the knote is valid while f_attach runs, and the function reads the ident; the
     // gauge is an index of the table or its length.
-    unsafe { sys::kqx_trace_attach(kn.0.as_ptr(), errno::code(result), stats::index(gauge)) }
+    unsafe { sys::kqx_trace_attach(kn.0.as_ptr(), stats::index(gauge)) }
+}
+
+/// f_attach refuses a registration. Returns what f_attach returns.
+pub(super) fn refuse(kn: Name<'_>, errno: Errno) -> c_int {
+    // SAFETY: as for `attach`.
+    unsafe { sys::kqx_trace_refuse(kn.0.as_ptr(), errno.number().into()) }
 }
 
 /// A registration was changed, or the change was refused. Counts a trigger.

@@ -1,10 +1,9 @@
 //! A delivery fills its slot: kqueue_scan's buffer is not initialised.
 
-use kqx::errno::Errno;
 use kqx::event::Kevent;
 use kqx_kmod::kernel::filterops::Filterops;
 use kqx_kmod::kernel::knote::{
-    Accepted, Active, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Filled,
+    Active, Answered, Attaching, Changing, Delivering, Detached, Detaching, Expiring, Filled,
     Knote, Slot,
 };
 use kqx_kmod::kernel::timer::Expire;
@@ -18,8 +17,8 @@ impl Expire for Mute {
 }
 
 impl Filterops for Mute {
-    fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Accepted<'a>, Errno> {
-        Ok(kn.attach().accept())
+    fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Answered<'a> {
+        kn.answer(None, |kn| Ok(kn.attach().accept()))
     }
 
     fn f_detach(kn: Knote<'_, Detaching>) -> Detached<'_> {
