@@ -52,6 +52,10 @@ struct Kept<F: Filter> {
 }
 
 fn attach<F: Filter>(kev: &Kevent, uptime: u64) -> Kept<F> {
+    if let Some(filter) = F::usual_attach(kev) {
+        let words = filter.store();
+        return Kept { words, timed: None };
+    }
     let clock = Standing(uptime);
     let mut cx = Context::new(&clock, kev.flags);
     let mut timed = F::timed(kev);

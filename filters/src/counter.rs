@@ -242,6 +242,22 @@ impl Filter for Counter {
     }
 
     #[inline(always)]
+    fn usual_attach(kev: &Kevent) -> Option<Self> {
+        // A count, a threshold and user flags.
+        let [threshold, max, ..] = kev.ext;
+        let usual = max == 0
+            && kev.fflags & !NOTE_FFLAGSMASK == 0
+            && kev.data >= 0
+            && threshold <= COUNT_MAX;
+        usual.then(|| Counter {
+            count: kev.data as u64,
+            threshold: threshold.max(1),
+            gathered: 0,
+            flags: kev.fflags,
+        })
+    }
+
+    #[inline(always)]
     fn usual_change(&mut self, kev: &Kevent) -> bool {
         // A trigger that adds, and no overflow.
         let sum = self.count.wrapping_add(kev.data.max(1).unsigned_abs());

@@ -41,6 +41,12 @@ pub trait Filter: Copy {
         cx: &mut Context<'_>,
     ) -> Result<Self, Errno>;
 
+    /// [`Filter::attach`] for the EV_ADD that programs make most, in few instructions. `None`: it
+    /// is another EV_ADD, or wants a timer.
+    fn usual_attach(_kev: &Kevent) -> Option<Self> {
+        None
+    }
+
     /// A change to a registration: any but EV_DELETE. kqueue itself acts on EV_ENABLE,
     /// EV_DISABLE, EV_FORCEONESHOT and udata. After an error, `self`, `timed` and `cx` must
     /// be as before.

@@ -39,7 +39,7 @@ pub(crate) struct Workbench<F: Filter> {
     added: u16,
 }
 
-impl<F: Filter<Timed: Debug + PartialEq>> Workbench<F> {
+impl<F: Filter<Timed: Debug + PartialEq> + Debug + PartialEq> Workbench<F> {
     pub(crate) fn attach(change: Kevent) -> Result<Self, Errno> {
         Self::attach_at(TestClock::default(), change)
     }
@@ -47,7 +47,11 @@ impl<F: Filter<Timed: Debug + PartialEq>> Workbench<F> {
     pub(crate) fn attach_at(clock: TestClock, change: Kevent) -> Result<Self, Errno> {
         let mut cx = Context::new(&clock, change.flags);
         let mut timed = F::timed(&change);
-        let filter = F::attach(timed.as_mut(), &change, &mut cx)?;
+        let filter = F::attach(timed.as_mut(), &change, &mut cx);
+        if let Some(usual) = F::usual_attach(&change) {
+            assert_eq!((filter, timed), (Ok(usual), None));
+        }
+        let filter = filter?;
         let (arm, expirations) = (cx.arm, cx.expirations);
         let mut bench = Workbench {
             clock,

@@ -319,6 +319,22 @@ pub(crate) fn nothing<'a>(kn: Knote<'_, Delivering>, slot: Slot<'a>) -> Filled<'
     slot.fill(kn.event(0, &Report::default()))
 }
 
+/// f_detach, in few instructions, of a registration that has nothing to give back, and of which
+/// kqueue_scan cannot have delivered a one-shot. Any other comes back.
+#[inline(always)]
+pub(crate) fn detach_quickly<'a>(
+    kn: Knote<'a, Detaching>,
+    gauge: Option<Gauge>,
+) -> Result<Detached<'a>, Knote<'a, Detaching>> {
+    if !kn.is_bare() || kn.shows_oneshot() {
+        return Err(kn);
+    }
+    let name = kn.name();
+    let detached = kn.detach_bare()?;
+    trace::detach(name, gauge);
+    Ok(detached)
+}
+
 /// f_detach: counts the event if kqueue_scan has delivered a one-shot. `last`, given whether
 /// the scan has, says what a watcher does before the watcher leaves its group.
 #[inline(always)]

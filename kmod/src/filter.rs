@@ -9,8 +9,8 @@ use kqx_filters::{Arm, Context, Filter, Report};
 use crate::delivery::{self, Mode, Next, Said};
 use crate::kernel::clock::{ClockAt, KernelClock};
 use crate::kernel::knote::{
-    Accepted, Active, Answered, Attaching, Changing, Delivering, Detached, Detaching, Expiring,
-    Filled, Knote, Slot, Stores, Times,
+    Accepted, Active, Answered, Attached, Attaching, Changing, Delivering, Detached, Detaching,
+    Expiring, Filled, Knote, Slot, Stores, Times,
 };
 use crate::kernel::stats::{Stat, counter_u64_add};
 use crate::kernel::timer::{Armable, Expire, NewTimer};
@@ -53,6 +53,15 @@ fn has_a_timer() -> ! {
 
 #[inline(never)]
 pub(crate) fn attach<F: Filter, E: Expire>(kn: Knote<'_, Attaching>) -> Answered<'_> {
+    let kev = kn.added();
+    match F::usual_attach(&kev) {
+        Some(filter) => kn.answer(F::GAUGE, |kn| Ok(attached(kn.attach(), &kev, &filter))),
+        None => attach_at_length::<F, E>(kn),
+    }
+}
+
+#[inline(never)]
+fn attach_at_length<F: Filter, E: Expire>(kn: Knote<'_, Attaching>) -> Answered<'_> {
     kn.answer(F::GAUGE, attach_any::<F, E>)
 }
 
@@ -68,10 +77,14 @@ fn attach_any<'a, F: Filter, E: Expire>(kn: Knote<'a, Attaching>) -> Result<Acce
     let kev = kn.added();
     let mut cx = Context::new(&KernelClock, kev.flags);
     let filter = F::attach(None, &kev, &mut cx)?;
-    let mut kn = kn.attach();
-    keep(&mut kn, &filter);
-    let clears = |mode: Mode| filter.clears(None, mode.added_clear());
-    Ok(delivery::attached(kn, &kev, clears))
+    Ok(attached(kn.attach(), &kev, &filter))
+}
+
+/// A registration without a timer.
+#[inline(always)]
+fn attached<'a, F: Filter>(mut kn: Knote<'a, Attached>, kev: &Kevent, filter: &F) -> Accepted<'a> {
+    keep(&mut kn, filter);
+    delivery::attached(kn, kev, |mode| filter.clears(None, mode.added_clear()))
 }
 
 #[inline(never)]
@@ -350,5 +363,10 @@ pub(crate) fn expire<F: Filter>(mut kn: Knote<'_, Expiring>, now: u64) -> bool {
 
 #[inline(never)]
 pub(crate) fn detach<F: Filter>(kn: Knote<'_, Detaching>) -> Detached<'_> {
+    delivery::detach_quickly(kn, F::GAUGE).unwrap_or_else(detach_any::<F>)
+}
+
+#[inline(never)]
+fn detach_any<F: Filter>(kn: Knote<'_, Detaching>) -> Detached<'_> {
     delivery::detach(kn, F::GAUGE, |_| None)
 }

@@ -49,6 +49,31 @@ fn what_ev_add_refuses_is_einval() {
 }
 
 #[test]
+fn a_count_a_threshold_and_user_flags_are_usual_and_nothing_else_is() {
+    let usual = |fflags, data, ext: [u64; 2]| {
+        let kept = add(0, fflags, data, ext);
+        let [threshold, max] = ext;
+        let kev = Kevent {
+            flags: EV_ADD,
+            fflags,
+            data,
+            ext: [threshold, max, 0, 0],
+            ..Kevent::default()
+        };
+        // The workbench has seen that both ways lead to the same counter.
+        Counter::usual_attach(&kev).is_some() && kept.is_ok()
+    };
+    assert!(usual(0, 0, [0, 0]));
+    assert!(usual(NOTE_FFLAGSMASK, i64::MAX, [COUNT_MAX, 0]));
+    for fflags in (24..32).map(|bit| 1 << bit) {
+        assert!(!usual(fflags, 0, [0, 0]));
+    }
+    assert!(!usual(0, -1, [0, 0]));
+    assert!(!usual(0, 0, [COUNT_MAX + 1, 0]));
+    assert!(!usual(0, 0, [0, 1]));
+}
+
+#[test]
 fn a_trigger_in_the_change_that_adds_counts() {
     let mut counter = add(EV_CLEAR, NOTE_TRIGGER, 5, [0, 0]).unwrap();
     let report = counter.deliver().unwrap();

@@ -186,6 +186,16 @@ impl<'a> Knote<'a, Detaching> {
         }
     }
 
+    /// As [`Knote::detach`], for a knote that has neither a timer nor a group. Any other comes back.
+    #[inline(always)]
+    pub fn detach_bare(self) -> Result<Detached<'a>, Self> {
+        if self.is_bare() {
+            Ok(self.detached())
+        } else {
+            Err(self)
+        }
+    }
+
     /// Takes the timer away, if there is a timer, once no callout can run any more, and gives
     /// the charge back. Takes a watcher out of its group, and runs `last` for a watcher with
     /// the group's mutex held; the group goes with its last watcher. Sleeps.

@@ -396,6 +396,7 @@ impl<'a> Knote<'a, Detaching> {
     }
 
     /// The knote has nothing of the filter's any more.
+    #[inline(always)]
     pub(super) fn detached(self) -> Detached<'a> {
         set!(
             self,
@@ -410,8 +411,13 @@ impl<'a> Knote<'a, Detaching> {
     /// before it drops the knote.
     pub fn delivered_once(&self) -> bool {
         let queue = sys::KN_ACTIVE | sys::KN_QUEUED | sys::KN_DISABLED;
+        self.shows_oneshot() && self.status() & queue == sys::KN_ACTIVE
+    }
+
+    /// Whether kqueue_scan would deliver a one-shot.
+    #[inline(always)]
+    pub fn shows_oneshot(&self) -> bool {
         get!(self, kn_kevent.flags) & sys::EV_ONESHOT as u16 != 0
-            && self.status() & queue == sys::KN_ACTIVE
     }
 }
 
