@@ -118,6 +118,28 @@ impl Lines {
         self.missed.first.get().is_some()
     }
 
+    #[inline(never)]
+    fn wait(&self, at: &Watcher) {
+        let line = &self.waiting;
+        let (prev, next) = match at.links.place.get() {
+            Place::Waiting => return,
+            Place::Away => (line.last.get(), None),
+            Place::Missed => (None, line.first.get()),
+        };
+        self.leave(at);
+        line.insert(at, prev, next);
+        at.links.place.set(Place::Waiting);
+    }
+
+    #[inline(never)]
+    fn leave(&self, at: &Watcher) {
+        match at.links.place.replace(Place::Away) {
+            Place::Away => {}
+            Place::Waiting => self.waiting.remove(at),
+            Place::Missed => self.missed.remove(at),
+        }
+    }
+
     /// The watchers that were missed are the first in the line again.
     pub(super) fn wait_again(&self) {
         while let Some(last) = self.missed.last.get() {
@@ -134,6 +156,11 @@ impl<P> Member<'_, P> {
         self.watcher.links.next.get().map(|link| link.0)
     }
 
+    /// Whether the watcher waits for an offer.
+    pub fn is_waiting(&self) -> bool {
+        self.watcher.links.place.get() == Place::Waiting
+    }
+
     /// Whether an offer missed this watcher.
     pub fn is_missed(&self) -> bool {
         self.watcher.links.place.get() == Place::Missed
@@ -144,39 +171,16 @@ impl<P> Member<'_, P> {
     #[inline(always)]
     pub fn wait(&self) {
         if self.watcher.links.place.get() != Place::Waiting {
-            self.join_line();
+            self.group.lines.wait(self.watcher);
         }
-    }
-
-    #[inline(never)]
-    fn join_line(&self) {
-        let line = &self.group.lines.waiting;
-        let (prev, next) = match self.watcher.links.place.get() {
-            Place::Waiting => return,
-            Place::Away => (line.last.get(), None),
-            Place::Missed => (None, line.first.get()),
-        };
-        self.leave_line();
-        line.insert(self.watcher, prev, next);
-        self.watcher.links.place.set(Place::Waiting);
     }
 
     /// Takes the watcher out of the line that it is in.
     #[inline(always)]
     pub fn leave_line(&self) {
         if self.watcher.links.place.get() != Place::Away {
-            self.leave_its_line();
+            self.group.lines.leave(self.watcher);
         }
-    }
-
-    #[inline(never)]
-    fn leave_its_line(&self) {
-        let line = match self.watcher.links.place.replace(Place::Away) {
-            Place::Away => return,
-            Place::Waiting => &self.group.lines.waiting,
-            Place::Missed => &self.group.lines.missed,
-        };
-        line.remove(self.watcher);
     }
 
     /// Puts the watcher behind the watchers that were missed, unless the watcher is in a line.
