@@ -243,6 +243,17 @@ pub(crate) fn conclude(
             kn.set_flags(mode.flags_to_show(kn.flags(), clears));
         }
     }
+    changed_with(kn, kev, result, due);
+}
+
+/// As [`conclude`], of an accepted change that has none of EV_ADD, EV_RECEIPT and EV_FORCEONESHOT.
+#[inline(always)]
+pub(crate) fn changed(kn: Knote<'_, Changing>, kev: &Kevent, due: bool) {
+    changed_with(kn, kev, Ok(()), due);
+}
+
+#[inline(always)]
+fn changed_with(kn: Knote<'_, Changing>, kev: &Kevent, result: Result<(), Errno>, due: bool) {
     let name = kn.name();
     unqueue(kn, due);
     trace::change(name, kev, result);

@@ -8,11 +8,11 @@
 )]
 
 use kqx::errno::Errno;
-use kqx::event::{EV_DISPATCH, EV_RECEIPT, Kevent};
+use kqx::event::{EV_ADD, EV_DISPATCH, EV_FORCEONESHOT, EV_RECEIPT, Kevent};
 use kqx_filters::{Report, SharedContext, SharedFilter};
 
 use crate::delivery::{self, Mode, Next, Said};
-use crate::kernel::group::{Answer, Initial, Member, Offering, Waiting};
+use crate::kernel::group::{Answer, Initial, Member, Offering, Offers, Waiting};
 use crate::kernel::knote::{
     Accepted, Active, Answered, Attaching, Changing, Delivering, Detached, Detaching, Expiring,
     Filled, Knote, Slot,
@@ -91,6 +91,37 @@ fn offer<F: SharedFilter>(waiting: &Waiting<'_>) {
     );
 }
 
+/// After a change, or a delivery. Returns whether there is something to deliver to the watcher. The
+/// only watcher of its ident, if it is enabled, is `alone`: it has taken what there is, and is
+/// `due` or not. Such a watcher waits on, in the line, while it has something: nobody is behind
+/// it. For others: see [`line_up`].
+#[inline(always)]
+fn settle<F: SharedFilter, P: Offers>(
+    member: &Member<'_, P>,
+    alone: bool,
+    due: bool,
+    disabled: bool,
+    more: bool,
+) -> bool {
+    if !alone {
+        line_up::<F>(&member.offering(), disabled, more);
+        return member.with(|own: &mut F, shared| own.due(shared));
+    }
+    if !member.is_waiting() {
+        line_up_alone(&member.offering(), due);
+    }
+    due
+}
+
+#[inline(never)]
+fn line_up_alone(member: &Member<'_, Offering>, due: bool) {
+    if due {
+        member.leave_line();
+    } else {
+        member.wait();
+    }
+}
+
 /// The watcher takes what there is for it, or waits.
 fn claim_or_wait<F: SharedFilter, P>(member: &Member<'_, P>) {
     if claim::<F, _>(member) {
@@ -165,43 +196,75 @@ pub(crate) fn event_quickly<F: SharedFilter>(_kn: &Knote<'_, Active>) -> Option<
 
 #[inline(never)]
 pub(crate) fn event<F: SharedFilter>(kn: Knote<'_, Active>) -> bool {
+    if let Some(member) = kn.member()
+        && !member.is_missed()
+    {
+        let mode = Mode::of(&kn);
+        let due = member.with(|own: &mut F, shared| own.due(shared));
+        if mode.is_settled() || !due && mode.is_settled_while_quiet(&kn) {
+            return due;
+        }
+        return show::<F>(kn);
+    }
+    event_missed::<F>(kn)
+}
+
+/// kqueue asks after all: the watcher needs no retry.
+#[cold]
+#[inline(never)]
+fn event_missed<F: SharedFilter>(kn: Knote<'_, Active>) -> bool {
     let Some(member) = kn.member() else {
         return false;
     };
-    if member.is_missed() {
-        // kqueue asks after all: the watcher needs no retry.
-        if kn.disabled() {
-            member.leave_line();
-        } else {
-            claim_or_wait::<F, _>(&member);
-        }
+    if kn.disabled() {
+        member.leave_line();
+    } else {
+        claim_or_wait::<F, _>(&member);
     }
-    let state = Copied::<F>::load(&member);
-    let mode = Mode::of(&kn);
-    if mode.is_settled() || !state.due() && mode.is_settled_while_quiet(&kn) {
-        return state.due();
-    }
-    delivery::show(kn, &state.said(mode))
+    event::<F>(kn)
 }
 
+#[cold]
+#[inline(never)]
+fn show<F: SharedFilter>(kn: Knote<'_, Active>) -> bool {
+    let Some(member) = kn.member() else {
+        return false;
+    };
+    let said = Copied::<F>::load(&member).said(Mode::of(&kn));
+    delivery::show(kn, &said)
+}
+
+/// A change. The only watcher of its ident needs no offer: kqueue is about to ask the watcher.
 #[inline(never)]
 pub(crate) fn change<F: SharedFilter, E: Expire>(kn: Knote<'_, Changing>, kev: &mut Kevent) {
+    const MORE: u16 = EV_ADD | EV_RECEIPT | EV_FORCEONESHOT;
     let Some(member) = kn.member() else { return };
-    let mut state = Copied::<F>::load(&member);
-    let before = if kev.flags & EV_RECEIPT != 0 {
-        state.filter.receipt(&state.shared)
-    } else {
-        0
+    let more = kev.flags & MORE != 0;
+    let receipt = kev.flags & EV_RECEIPT != 0;
+    let mut cx = SharedContext {
+        watchers: member.watchers(),
+        wake: false,
     };
-    let result = state.filter.change(&mut state.shared, kev, &mut state.cx);
-    let wake = result.is_ok() && state.cx.wake;
-    if result.is_ok() {
-        state.store(&member);
+    let alone = cx.watchers == 1 && !kn.disabled();
+    let (before, result, clears, due) = member.with(|own: &mut F, shared: &mut F::Shared| {
+        let before = if receipt { own.receipt(shared) } else { 0 };
+        let (mut changed, mut changed_shared) = (*own, *shared);
+        let result = changed.change(&mut changed_shared, kev, &mut cx);
+        if result.is_ok() {
+            (*own, *shared) = (changed, changed_shared);
+        }
+        if alone {
+            own.claim(shared);
+        }
+        let clears = own.clears(shared, Mode::of(&kn).added_clear());
+        (before, result, clears, own.due(shared))
+    });
+    let wake = result.is_ok() && cx.wake;
+    let due = settle::<F, _>(&member, alone, due, kn.disabled(), wake);
+    if more || result.is_err() {
+        return delivery::answer(kn, kev, result, before, clears, due);
     }
-    line_up::<F>(&member.offering(), kn.disabled(), wake);
-    let state = Copied::<F>::load(&member);
-    let clears = state.clears(Mode::of(&kn));
-    delivery::answer(kn, kev, result, before, clears, state.due());
+    delivery::changed(kn, kev, due);
 }
 
 #[inline(never)]
@@ -213,18 +276,45 @@ pub(crate) fn deliver<'a, F: SharedFilter>(
     let Some(member) = kn.member() else {
         return slot.fill(Kevent::default());
     };
-    let mut state = Copied::<F>::load(&member);
     if let Next::Error(errno) = mode.next() {
-        return delivery::deliver_error(kn, slot, errno, &state.said(mode));
+        return deliver_error::<F>(kn, slot, errno);
     }
-    let report = state.report();
-    state.filter.deliver(&mut state.shared);
-    state.store(&member);
+    let cx = SharedContext {
+        watchers: member.watchers(),
+        wake: false,
+    };
     // EV_DISPATCH is about to disable the watcher.
-    line_up::<F>(&member.offering(), mode.added() & EV_DISPATCH != 0, false);
-    let left = Copied::<F>::load(&member);
-    let clears = left.clears(mode);
-    delivery::delivered(kn, slot, mode, &report, clears, left.due())
+    let disabled = mode.added() & EV_DISPATCH != 0;
+    let alone = cx.watchers == 1 && !disabled;
+    let (report, clears, due) = member.with(|own: &mut F, shared: &mut F::Shared| {
+        let report = own.report(shared, &cx);
+        own.deliver(shared);
+        if alone {
+            own.claim(shared);
+        }
+        let clears = own.clears(shared, mode.added_clear());
+        (report, clears, own.due(shared))
+    });
+    if !alone {
+        // The watcher is still in the line if it was alone when it was woken.
+        member.leave_line();
+    }
+    let due = settle::<F, _>(&member, alone, due, disabled, false);
+    delivery::delivered(kn, slot, mode, &report, clears, due)
+}
+
+#[cold]
+#[inline(never)]
+fn deliver_error<'a, F: SharedFilter>(
+    kn: Knote<'_, Delivering>,
+    slot: Slot<'a>,
+    errno: Errno,
+) -> Filled<'a> {
+    let Some(member) = kn.member() else {
+        return slot.fill(Kevent::default());
+    };
+    let said = Copied::<F>::load(&member).said(Mode::of(&kn));
+    delivery::deliver_error(kn, slot, errno, &said)
 }
 
 /// A watcher has no timer.

@@ -17,6 +17,9 @@
 //!    missed: offered while its knote was in flux
 //! ```
 //!
+//! The only watcher of a gate may wait on while it is due: nobody is behind it. If others come, an
+//! offer to it gives it nothing more, and it goes to the end with its delivery.
+//!
 //! The watcher that has waited longest is the first in the line ([`line`]). knote(9) skips a knote in
 //! flux, which it is while kern.proc.kq is read. A watcher that was missed so gets another
 //! offer from taskqueue(9), at growing intervals: nobody else's work, and no work for watchers
