@@ -57,6 +57,29 @@ fn one_readd_keeps_place(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A watcher that was alone when a trigger woke it gets no second trigger when another watcher has
+/// come, and waits behind that watcher once it has taken its own.
+#[case("gate.one.company")]
+fn one_company(sys: &dyn System) -> Outcome {
+    let a = Queue::new(sys)?;
+    a.apply(ONE)?;
+    a.apply(trigger(GATE, 1))?;
+    let b = Queue::new(sys)?;
+    b.apply(ONE)?;
+    b.quiet()?;
+    a.apply(trigger(GATE, 1))?;
+    equal!((b.take()?.data, a.take()?.data), (1, 1));
+    a.quiet()?;
+    b.quiet()?;
+    // Again, and a takes its own first.
+    b.apply(delete(GATE))?;
+    a.apply(trigger(GATE, 1))?;
+    b.apply(ONE)?;
+    equal!(a.take()?.data, 1);
+    equal!(woken(&a, &[&a, &b])?, 1);
+    Ok(())
+}
+
 /// If every watcher has a trigger, a further trigger waits for the first watcher that takes
 /// its own.
 #[case("gate.one.waits_at_gate")]
