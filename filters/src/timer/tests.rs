@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use kqx::abi::*;
 use kqx::event::*;
 
-use super::Timer;
+use super::{Schedule, Timer};
 use crate::time::{self, Boottime, SECOND};
 use crate::workbench::{TestClock, Workbench};
 use crate::{Errno, Filter, Kevent};
@@ -44,6 +44,49 @@ fn step(clock: &TestClock, realtime: u64) {
         sec: (boot / SECOND) as i64,
         frac,
     });
+}
+
+/// EV_ADDs that differ in all that EV_ADD may say, and some that are refused.
+fn additions(flags: u16) -> impl Iterator<Item = Kevent> {
+    let fflags = [
+        0,
+        NOTE_SECONDS,
+        NOTE_NSECONDS,
+        NOTE_NSECONDS | NOTE_USECONDS,
+        NOTE_NSECONDS | NOTE_TRIGGER,
+        NOTE_NSECONDS | NOTE_KQX_STEPPED,
+        NOTE_NSECONDS | NOTE_ABSTIME,
+        NOTE_NSECONDS | NOTE_ABSTIME | NOTE_KQX_UPTIME,
+    ];
+    let data = [-1, 0, 1, 5_000, time::MAX as i64, i64::MAX];
+    let ext = [[0, 0], [7, 0], [0, 9], [time::MAX + 1, 0], [0, time::MAX + 1]];
+    fflags.into_iter().flat_map(move |fflags| {
+        data.into_iter()
+            .flat_map(move |data| ext.map(|ext| add(flags, fflags, data, ext)))
+    })
+}
+
+#[test]
+fn ev_add_of_a_known_timer_does_what_ev_add_of_a_new_timer_does() {
+    for flags in [0, EV_ONESHOT] {
+        for before in additions(flags) {
+            for after in additions(flags) {
+                let clock = || at(1_000, 1_700_000_000 * SECOND);
+                let Ok(mut known) = Workbench::<Timer>::attach_at(clock(), before) else {
+                    continue;
+                };
+                let changed = known.change(after).map(|()| {
+                    let known = known.timed.expect("a timer");
+                    Schedule { late: 0, ..known }
+                });
+                let new = Workbench::<Timer>::attach_at(clock(), after).map(|new| {
+                    let new = new.timed.expect("a timer");
+                    Schedule { late: 0, ..new }
+                });
+                assert_eq!(changed, new, "{before:?}, then {after:?}");
+            }
+        }
+    }
 }
 
 #[test]
