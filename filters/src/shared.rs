@@ -13,7 +13,7 @@ use crate::{Errno, Gauge, Kevent, Report};
 ///
 /// [`SharedFilter::attach`] and [`SharedFilter::change`] get copies, which the caller drops
 /// if the method returns an error.
-pub trait SharedFilter: Copy + Default + Send + 'static {
+pub trait SharedFilter: Copy + Default + PartialEq + Send + 'static {
     /// The state that the watchers share.
     type Shared: Copy + Send + 'static;
 

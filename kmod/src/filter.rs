@@ -13,7 +13,7 @@ use crate::kernel::knote::{
     Expiring, Filled, Knote, Slot, Stores, Times,
 };
 use crate::kernel::stats::{Stat, counter_u64_add};
-use crate::kernel::timer::{Armable, Expire, NewTimer};
+use crate::kernel::timer::{Armable, Expire};
 use crate::kernel::trace;
 
 /// What the filter says of a registration.
@@ -92,7 +92,7 @@ fn attach_timed<'a, F: Filter, E: Expire>(
     kn: Knote<'a, Attaching>,
     timed: F::Timed,
 ) -> Result<Accepted<'a>, Errno> {
-    let mut timer = NewTimer::new(timed)?;
+    let mut timer = kn.new_timer(timed)?;
     let kev = kn.added();
     let mut cx = Context::new(&KernelClock, kev.flags);
     let filter = F::attach(Some(timer.timed()), &kev, &mut cx)?;

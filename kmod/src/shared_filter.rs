@@ -7,12 +7,14 @@
     reason = "the family table calls these functions as it calls those of `filter`"
 )]
 
+use core::cell::Cell;
+
 use kqx::errno::Errno;
 use kqx::event::{EV_ADD, EV_DISPATCH, EV_FORCEONESHOT, EV_RECEIPT, Kevent};
 use kqx_filters::{Report, SharedContext, SharedFilter};
 
 use crate::delivery::{self, Mode, Next, Said};
-use crate::kernel::group::{Answer, Initial, Member, Offering, Offers, Waiting};
+use crate::kernel::group::{Answer, Initial, Member, Offered, Offering, Offers, Waiting};
 use crate::kernel::knote::{
     Accepted, Active, Answered, Attaching, Changing, Delivering, Detached, Detaching, Expiring,
     Filled, Knote, Slot,
@@ -75,15 +77,23 @@ fn claim<F: SharedFilter, P>(member: &Member<'_, P>) -> bool {
 }
 
 fn offer<F: SharedFilter>(waiting: &Waiting<'_>) {
+    let state = |member: &Member<'_, Offered>| member.with(|own: &mut F, _: &mut F::Shared| *own);
+    // Whether this offer has given the watcher something. A watcher that was woken while it was
+    // alone waits on, and may have a thread that delivers what it has.
+    let given = Cell::new(false);
     waiting.each(
         |member| {
-            if claim::<F, _>(member) {
-                Answer::Wake
-            } else {
-                Answer::End
+            let before = state(member);
+            if !claim::<F, _>(member) {
+                return Answer::End;
             }
+            given.set(state(member) != before);
+            Answer::Wake
         },
         |member| {
+            if !given.get() {
+                return;
+            }
             let mut state = Copied::<F>::load(member);
             state.filter.give_back(&mut state.shared, &mut state.cx);
             state.store(member);

@@ -94,6 +94,13 @@ impl<P: Listed> Knote<'_, P> {
 }
 
 impl<'a> Knote<'a, Attaching> {
+    /// Memory for [`Knote::attach_timer`], which keeps `timed`. Sleeps. ENOMEM where the kernel has
+    /// no memory even so.
+    #[inline(always)]
+    pub fn new_timer<T: Copy + Send + 'static>(&self, timed: T) -> Result<NewTimer<T>, Errno> {
+        NewTimer::new(timed)
+    }
+
     /// The registration is accepted with a kernel timer. `then` runs with the timer's mutex held,
     /// and is the last that f_attach does with the knote. Charges the calling thread's user.
     /// Sleeps. ENOMEM over a limit.

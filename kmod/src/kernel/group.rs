@@ -18,7 +18,8 @@
 //! ```
 //!
 //! The only watcher of a gate may wait on while it is due: nobody is behind it. If others come, an
-//! offer to it gives it nothing more, and it goes to the end with its delivery.
+//! offer gives that watcher nothing more and takes nothing back, and the watcher goes to the end
+//! with its delivery.
 //!
 //! The watcher that has waited longest is the first in the line ([`line`]). knote(9) skips a knote in
 //! flux, which it is while kern.proc.kq is read. A watcher that was missed so gets another

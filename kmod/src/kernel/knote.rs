@@ -289,7 +289,8 @@ impl<'a> Knote<'a, Attaching> {
         self.attached()
     }
 
-    /// Has kqueue call f_detach in the end.
+    /// Has kqueue call f_detach in the end. kqueue_register has set the event's fflags and data
+    /// to 0.
     #[inline(always)]
     pub(super) fn attached(self) -> Knote<'a, Attached> {
         set!(

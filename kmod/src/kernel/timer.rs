@@ -305,9 +305,9 @@ impl Timer {
 pub struct NewTimer<T>(NonNull<Timer>, PhantomData<T>);
 
 impl<T: Copy + Send + 'static> NewTimer<T> {
-    /// May sleep. ENOMEM where the kernel has no memory even so.
+    /// In a callback that may sleep. ENOMEM where the kernel has no memory even so.
     #[inline(always)]
-    pub fn new(timed: T) -> Result<Self, Errno> {
+    pub(super) fn new(timed: T) -> Result<Self, Errno> {
         const { assert!(size_of::<T>() <= TIMED_MAX && align_of::<T>() <= 8) };
         let timer = ZONE.uma_zalloc()?;
         // SAFETY: memory of a timer, this thread's alone, and a T fits.

@@ -118,6 +118,38 @@ fn scan_gate(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A one-shot watcher was woken while it was alone. A trigger by a watcher that has come since goes
+/// to that watcher, although a scan is about to deliver the one-shot.
+#[case("overtaken.scan.company")]
+fn scan_company(sys: &dyn System) -> Outcome {
+    let watch = |flags| -> Result<_, Errno> {
+        let queue = Queue::new(sys)?;
+        queue.apply(Kevent {
+            flags: EV_ADD | flags,
+            fflags: NOTE_KQX_ONE,
+            ..add(GATE)
+        })?;
+        Ok(queue)
+    };
+    let queue = watch(EV_ONESHOT)?;
+    queue.apply(trigger(GATE, 1))?;
+    let other = watch(0)?;
+    let wake = || {
+        other.apply(trigger(GATE, 1))?;
+        Ok(())
+    };
+    let take = || {
+        let event = queue.wait()?;
+        equal!((event.flags, event.data), (EV_ONESHOT, 1));
+        Ok(())
+    };
+    sys.parallel(&[&take, &wake])?;
+    equal!(queue.apply(delete(GATE)), Err(Errno::ENOENT));
+    equal!(other.take()?.data, 1);
+    other.quiet()?;
+    Ok(())
+}
+
 /// An expiry fell into a reading of kern.proc.kq, and is tried again. Meanwhile, EV_ADD
 /// again waits for its own deadline.
 #[case("overtaken.dump.readd", needs(VirtualClock, KernProcKq))]
