@@ -22,9 +22,6 @@ use crate::release::{Release, root};
 use crate::toolchain::{cargo, run};
 use results::Results;
 
-/// The documents with figures.
-const DOCUMENTS: &[&str] = &["userland-test/BENCHMARKS.md", "README.md"];
-
 /// What to measure, and where.
 #[derive(Args, Debug)]
 pub struct Bench {
@@ -87,7 +84,8 @@ fn home() -> PathBuf {
 
 /// The documents with figures that exist in the source tree.
 fn documents() -> impl Iterator<Item = PathBuf> {
-    (DOCUMENTS.iter().map(|path| root().join(path))).filter(|path| path.exists())
+    let all = ["userland-test/BENCHMARKS.md", "README.md"].map(|path| root().join(path));
+    all.into_iter().filter(|path| path.exists())
 }
 
 fn read(path: &Path) -> Result<String> {
