@@ -113,7 +113,10 @@ impl Schedule {
         let [first, leeway, ..] = kev.ext;
         let unit = UNIT[(fflags & UNITS) as usize];
         // A negative time is too long as a u64.
-        let time = data.cast_unsigned().checked_mul(unit).ok_or(Errno::EINVAL)?;
+        let time = data
+            .cast_unsigned()
+            .checked_mul(unit)
+            .ok_or(Errno::EINVAL)?;
         if fflags & !KNOWN != 0 || unit == 0 || first > time::MAX || leeway > time::MAX {
             return Err(Errno::EINVAL);
         }

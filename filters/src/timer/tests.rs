@@ -59,7 +59,13 @@ fn additions(flags: u16) -> impl Iterator<Item = Kevent> {
         NOTE_NSECONDS | NOTE_ABSTIME | NOTE_KQX_UPTIME,
     ];
     let data = [-1, 0, 1, 5_000, time::MAX as i64, i64::MAX];
-    let ext = [[0, 0], [7, 0], [0, 9], [time::MAX + 1, 0], [0, time::MAX + 1]];
+    let ext = [
+        [0, 0],
+        [7, 0],
+        [0, 9],
+        [time::MAX + 1, 0],
+        [0, time::MAX + 1],
+    ];
     fflags.into_iter().flat_map(move |fflags| {
         data.into_iter()
             .flat_map(move |data| ext.map(|ext| add(flags, fflags, data, ext)))
