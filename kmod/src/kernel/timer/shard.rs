@@ -17,10 +17,11 @@
 //!    └──────────── Retry ◀───────────────────────── the knote was in flux: nobody has seen it
 //! ```
 //!
-//! A timer that waits for a run, `Due` or `Retry`, is in the heap, which is in the order of the
-//! latest times that the timers allow. A callout is pending for the first of them, or for an
-//! earlier time: a timer that goes or is put off leaves the callout alone, which finds nothing to
-//! do then. So a program that pushes a deadline out time and again does not touch a callout.
+//! A timer that waits for a run, `Due` or `Retry`, is in the [`Heap`], which is in the order of the
+//! latest times that the timers allow, and has a queue for timers that come in this order. A
+//! callout is pending for the first timer, or for an earlier time: a timer that goes or is put off
+//! leaves the callout alone, which finds nothing to do then. So a program that pushes a deadline out
+//! time and again does not touch a callout.
 //!
 //! The other callout is for the second timer. When the first expires, the kernel then knows from
 //! the second callout how to program the clock. With a single callout, the clock would be
