@@ -5,8 +5,9 @@ use kqx_kmod::family::Family;
 use kqx_kmod::kernel::knote::{Accepted, Attaching, Knote};
 
 fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Accepted<'a>, Errno> {
-    let first = kn.attach_timer::<Family, _>(0u64, |_| ())?;
-    kn.attach_timer::<Family, _>(0u64, |_| ())?;
+    let (one, two) = (kn.new_timer(0u64)?, kn.new_timer(0u64)?);
+    let first = kn.attach_timer::<Family, _>(one, |_| ())?;
+    kn.attach_timer::<Family, _>(two, |_| ())?;
     Ok(first)
 }
 

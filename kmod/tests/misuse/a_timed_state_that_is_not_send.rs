@@ -5,7 +5,8 @@ use kqx_kmod::family::Family;
 use kqx_kmod::kernel::knote::{Accepted, Attaching, Knote};
 
 fn f_attach<'a>(kn: Knote<'a, Attaching>) -> Result<Accepted<'a>, Errno> {
-    kn.attach_timer::<Family, *const u8>(core::ptr::null(), |_| ())
+    let timer = kn.new_timer::<*const u8>(core::ptr::null())?;
+    kn.attach_timer::<Family, _>(timer, |_| ())
 }
 
 fn main() {}
