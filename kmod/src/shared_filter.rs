@@ -255,7 +255,9 @@ pub(crate) fn change<F: SharedFilter, E: Expire>(kn: Knote<'_, Changing>, kev: &
         watchers: member.watchers(),
         wake: false,
     };
-    let alone = cx.watchers == 1 && !kn.disabled();
+    // A one-shot says what it said when kqueue put it on the queue: no later offer may change that.
+    let settled = Mode::of(&kn).is_settled() && kev.flags & EV_FORCEONESHOT == 0;
+    let alone = settled && cx.watchers == 1 && !kn.disabled();
     let (before, result, clears, due) = member.with(|own: &mut F, shared: &mut F::Shared| {
         let before = if receipt { own.receipt(shared) } else { 0 };
         let (mut changed, mut changed_shared) = (*own, *shared);
