@@ -240,7 +240,8 @@ impl Schedule {
         self.stage == Stage::Fired
     }
 
-    /// [`Kind::Realtime`]: the deadline on CLOCK_REALTIME, which [`Schedule::set_deadline`] has found to fit.
+    /// [`Kind::Realtime`]: the deadline on CLOCK_REALTIME, which [`Schedule::set_deadline`] has
+    /// found to fit.
     fn deadline(&self) -> i64 {
         self.interval as i64
     }

@@ -243,17 +243,12 @@ pub(crate) fn conclude(
             kn.set_flags(mode.flags_to_show(kn.flags(), clears));
         }
     }
-    changed_with(kn, kev, result, due);
+    changed(kn, kev, result, due);
 }
 
-/// As [`conclude`], of an accepted change that has none of EV_ADD, EV_RECEIPT and EV_FORCEONESHOT.
+/// As [`conclude`], of a change without EV_ADD.
 #[inline(always)]
-pub(crate) fn changed(kn: Knote<'_, Changing>, kev: &Kevent, due: bool) {
-    changed_with(kn, kev, Ok(()), due);
-}
-
-#[inline(always)]
-fn changed_with(kn: Knote<'_, Changing>, kev: &Kevent, result: Result<(), Errno>, due: bool) {
+pub(crate) fn changed(kn: Knote<'_, Changing>, kev: &Kevent, result: Result<(), Errno>, due: bool) {
     let name = kn.name();
     unqueue(kn, due);
     trace::change(name, kev, result);
@@ -337,7 +332,7 @@ pub(crate) fn detach_quickly<'a>(
     kn: Knote<'a, Detaching>,
     gauge: Option<Gauge>,
 ) -> Result<Detached<'a>, Knote<'a, Detaching>> {
-    if !kn.is_bare() || kn.shows_oneshot() {
+    if kn.shows_oneshot() {
         return Err(kn);
     }
     let name = kn.name();

@@ -17,7 +17,7 @@ use crate::delivery::{self, Mode, Next, Said};
 use crate::kernel::group::{Answer, Initial, Member, Offered, Offering, Offers, Waiting};
 use crate::kernel::knote::{
     Accepted, Active, Answered, Attaching, Changing, Delivering, Detached, Detaching, Expiring,
-    Filled, Knote, Slot,
+    Filled, Knote, Listed, Slot,
 };
 use crate::kernel::timer::Expire;
 
@@ -63,6 +63,14 @@ impl<F: SharedFilter> Copied<F> {
             report: self.report(),
         }
     }
+}
+
+/// What the filter says of a watcher.
+fn said<F: SharedFilter, P: Listed>(kn: &Knote<'_, P>) -> Said {
+    let member = kn.member();
+    member.map_or_else(Said::default, |member| {
+        Copied::<F>::load(&member).said(Mode::of(kn))
+    })
 }
 
 /// Gives a watcher what is there for the watcher. False if there is nothing.
@@ -237,10 +245,7 @@ fn event_missed<F: SharedFilter>(kn: Knote<'_, Active>) -> bool {
 #[cold]
 #[inline(never)]
 fn show<F: SharedFilter>(kn: Knote<'_, Active>) -> bool {
-    let Some(member) = kn.member() else {
-        return false;
-    };
-    let said = Copied::<F>::load(&member).said(Mode::of(&kn));
+    let said = said::<F, _>(&kn);
     delivery::show(kn, &said)
 }
 
@@ -256,7 +261,8 @@ pub(crate) fn change<F: SharedFilter, E: Expire>(kn: Knote<'_, Changing>, kev: &
         wake: false,
     };
     // A one-shot says what it said when kqueue put it on the queue: no later offer may change that.
-    let settled = Mode::of(&kn).is_settled() && kev.flags & EV_FORCEONESHOT == 0;
+    let mode = Mode::of(&kn);
+    let settled = mode.is_settled() && kev.flags & EV_FORCEONESHOT == 0;
     let alone = settled && cx.watchers == 1 && !kn.disabled();
     let (before, result, clears, due) = member.with(|own: &mut F, shared: &mut F::Shared| {
         let before = if receipt { own.receipt(shared) } else { 0 };
@@ -268,7 +274,7 @@ pub(crate) fn change<F: SharedFilter, E: Expire>(kn: Knote<'_, Changing>, kev: &
         if alone {
             own.claim(shared);
         }
-        let clears = own.clears(shared, Mode::of(&kn).added_clear());
+        let clears = own.clears(shared, mode.added_clear());
         (before, result, clears, own.due(shared))
     });
     let wake = result.is_ok() && cx.wake;
@@ -276,7 +282,7 @@ pub(crate) fn change<F: SharedFilter, E: Expire>(kn: Knote<'_, Changing>, kev: &
     if more || result.is_err() {
         return delivery::answer(kn, kev, result, before, clears, due);
     }
-    delivery::changed(kn, kev, due);
+    delivery::changed(kn, kev, result, due);
 }
 
 #[inline(never)]
@@ -322,10 +328,7 @@ fn deliver_error<'a, F: SharedFilter>(
     slot: Slot<'a>,
     errno: Errno,
 ) -> Filled<'a> {
-    let Some(member) = kn.member() else {
-        return slot.fill(Kevent::default());
-    };
-    let said = Copied::<F>::load(&member).said(Mode::of(&kn));
+    let said = said::<F, _>(&kn);
     delivery::deliver_error(kn, slot, errno, &said)
 }
 
