@@ -139,20 +139,18 @@ fn raw_drive(interface: &str, file: &Path, readonly: bool) -> OsString {
     let mut text = OsString::from(format!(
         "if={interface},format=raw,cache=unsafe,readonly={readonly},file="
     ));
-    // QEMU reads two commas as one comma.
-    text.push(file.to_string_lossy().replace(',', ",,"));
+    text.push(escaped(file));
     text
+}
+
+/// A file's name in an option of QEMU, which reads two commas as a comma of the name.
+fn escaped(file: &Path) -> String {
+    file.to_string_lossy().replace(',', ",,")
 }
 
 /// QEMU's option for a `plugin` that writes the file `out`.
 pub(crate) fn plugin(plugin: &Path, out: &Path) -> OsString {
-    let mut text = OsString::new();
-    for (name, file) in [("file=", plugin), (",out=", out)] {
-        text.push(name);
-        // QEMU reads two commas as one comma.
-        text.push(file.to_string_lossy().replace(',', ",,"));
-    }
-    text
+    format!("file={},out={}", escaped(plugin), escaped(out)).into()
 }
 
 /// Starts the machine.

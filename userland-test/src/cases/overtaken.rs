@@ -83,19 +83,37 @@ fn scan_forced(sys: &dyn System) -> Outcome {
     Ok(())
 }
 
+/// A watcher of a gate whose triggers wake one watcher.
+fn watch(sys: &dyn System, flags: u16) -> Result<Queue<'_>, Errno> {
+    let queue = Queue::new(sys)?;
+    queue.apply(Kevent {
+        flags: EV_ADD | flags,
+        fflags: NOTE_KQX_ONE,
+        ..add(GATE)
+    })?;
+    Ok(queue)
+}
+
+/// A one-shot watcher is delivered once, with a trigger of its own, while `wake` runs.
+fn taken_once(sys: &dyn System, queue: &Queue<'_>, wake: &(dyn Fn() -> Outcome + Sync)) -> Outcome {
+    let take = || {
+        let event = queue.wait()?;
+        equal!((event.flags, event.data), (EV_ONESHOT, 1));
+        Ok(())
+    };
+    sys.parallel(&[&take, wake])?;
+    equal!(queue.apply(delete(GATE)), Err(Errno::ENOENT));
+    Ok(())
+}
+
 /// A one-shot watcher that wakes while a scan is about to ask the watcher is delivered once.
 #[case("overtaken.scan.gate")]
 fn scan_gate(sys: &dyn System) -> Outcome {
-    let watch = |flags| -> Result<_, Errno> {
-        let queue = Queue::new(sys)?;
-        queue.apply(Kevent {
-            flags: EV_ADD | flags,
-            fflags: NOTE_KQX_ONE,
-            ..add(GATE)
-        })?;
-        Ok(queue)
-    };
-    let (queue, other, by) = (watch(EV_ONESHOT)?, watch(0)?, watch(EV_DISABLE)?);
+    let (queue, other, by) = (
+        watch(sys, EV_ONESHOT)?,
+        watch(sys, 0)?,
+        watch(sys, EV_DISABLE)?,
+    );
     // The trigger comes and is taken back. The next scan still asks the watcher, and finds
     // nothing.
     by.apply(trigger(GATE, 1))?;
@@ -107,13 +125,7 @@ fn scan_gate(sys: &dyn System) -> Outcome {
         by.apply(trigger(GATE, 1))?;
         Ok(())
     };
-    let take = || {
-        let event = queue.wait()?;
-        equal!((event.flags, event.data), (EV_ONESHOT, 1));
-        Ok(())
-    };
-    sys.parallel(&[&take, &wake])?;
-    equal!(queue.apply(delete(GATE)), Err(Errno::ENOENT));
+    taken_once(sys, &queue, &wake)?;
     equal!(by.query(GATE)?, 0);
     Ok(())
 }
@@ -122,29 +134,14 @@ fn scan_gate(sys: &dyn System) -> Outcome {
 /// to that watcher, although a scan is about to deliver the one-shot.
 #[case("overtaken.scan.company")]
 fn scan_company(sys: &dyn System) -> Outcome {
-    let watch = |flags| -> Result<_, Errno> {
-        let queue = Queue::new(sys)?;
-        queue.apply(Kevent {
-            flags: EV_ADD | flags,
-            fflags: NOTE_KQX_ONE,
-            ..add(GATE)
-        })?;
-        Ok(queue)
-    };
-    let queue = watch(EV_ONESHOT)?;
+    let queue = watch(sys, EV_ONESHOT)?;
     queue.apply(trigger(GATE, 1))?;
-    let other = watch(0)?;
+    let other = watch(sys, 0)?;
     let wake = || {
         other.apply(trigger(GATE, 1))?;
         Ok(())
     };
-    let take = || {
-        let event = queue.wait()?;
-        equal!((event.flags, event.data), (EV_ONESHOT, 1));
-        Ok(())
-    };
-    sys.parallel(&[&take, &wake])?;
-    equal!(queue.apply(delete(GATE)), Err(Errno::ENOENT));
+    taken_once(sys, &queue, &wake)?;
     equal!(other.take()?.data, 1);
     other.quiet()?;
     Ok(())
